@@ -1,0 +1,239 @@
+"""P multilayer perceptrons of one architecture as one batched network.
+
+Shape letters: P members, N images, B images a batch, D inputs; `rows` are the images of a tile, and a leading `streams`
+axis is 1 when all members share a run seed (one draw serves all of them) and P when each has its own.
+
+A layer's weight is [P, out, in + 1]: the bias is its last column, and activations are kept transposed,
+[P, in + 1, rows], with a last row of ones. So one batched product does the affine map, and another its whole gradient.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mlp_lib.runtime import Stream, generator
+from mlp_lib.settings import Architecture, Hyperparameters
+
+UNIFORM_LEVELS = 2**16  # dropout's uniforms are 16-bit integers: a dropout probability counts in 1/65536
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
+_leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
+_TILE_ROWS = 512
+_TILE_VALUES = 2**19  # activations of a tile of several members: they should stay in a core's cache
+
+
+def draw_weights(architecture: Architecture, inputs: int, classes: int, seed: int) -> list[np.ndarray]:
+    """Initial weights [out, in + 1] of each layer, PyTorch's default: weight and bias uniform in +-1/sqrt(in)."""
+    weights = []
+    for layer, (n_in, n_out) in enumerate(architecture.layer_sizes(inputs, classes)):
+        bound = 1 / math.sqrt(n_in)
+        draws = generator(seed, Stream.WEIGHTS, layer, *architecture.widths)
+        weights.append(draws.uniform(-bound, bound, (n_out, n_in + 1)))
+    return weights
+
+
+def draw_uniforms(architecture: Architecture, seed: int, epoch: int, step: int, batch: int) -> list[np.ndarray]:
+    """Dropout's uniforms of one step, a 16-bit integer in [-32768, 32767] each: [width, batch] a hidden layer."""
+    uniforms = []
+    for layer, width in enumerate(architecture.widths):
+        draws = generator(seed, Stream.DROPOUT, epoch, step, layer, *architecture.widths)
+        words = draws.bit_generator.random_raw(-(-width * batch // 4))  # four integers a 64-bit word
+        uniforms.append(words.view(np.int16)[: width * batch].reshape(width, batch))
+    return uniforms
+
+
+def keep_threshold(dropout: float) -> int:
+    """A unit is kept where its integer uniform is above this: mask = U >= dropout, in 1/65536."""
+    return min(math.ceil(dropout * UNIFORM_LEVELS), UNIFORM_LEVELS - 1) - UNIFORM_LEVELS // 2 - 1
+
+
+def multiply(a: Tensor, b: Tensor, out: Tensor, beta: int = 0) -> Tensor:
+    """out = beta * out + a @ b, batched over members: the same bits for a member alone and in a stack.
+
+    Products with a vector take other routines, chosen by the stack: they are widened to two, each member by itself.
+    """
+    if a.shape[1] == 1 or b.shape[2] == 1:
+        for left, right, result in zip(a, b, out, strict=True):
+            wide_left = torch.cat([left, left]) if len(left) == 1 else left.contiguous()
+            wide_right = torch.cat([right, right], dim=1) if right.shape[1] == 1 else right.contiguous()
+            product = torch.mm(wide_left, wide_right)[: len(left), : right.shape[1]]
+            result.copy_(result + product if beta else product)
+        return out
+    return torch.baddbmm(out, a, b, beta=beta, out=out)
+
+
+def with_ones(images: Tensor) -> Tensor:
+    """The images [N, D] with a column of ones [N, D + 1], which the bias multiplies."""
+    return torch.cat([images, images.new_ones(len(images), 1)], dim=1)
+
+
+def tile_rows(batch_size: int, device: torch.device) -> int:
+    """Rows of a tile: on the CPU few enough for the cache, and never dependent on how many members there are."""
+    return batch_size if device.type == "cuda" else min(batch_size, _TILE_ROWS)
+
+
+def tile_members(architecture: Architecture, rows: int, device: torch.device) -> int:
+    """Members of a tile: on the CPU as many as the cache holds, on a CUDA device all of them."""
+    if device.type == "cuda":
+        return 10**9
+    return max(1, _TILE_VALUES // (rows * sum(architecture.widths)))
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """What one tile computes into; allocated once for its members and rows."""
+
+    products: list[Tensor]  # [members, out, rows] a layer
+    factors: list[Tensor]  # [members, width, rows] a hidden layer: dropout mask / (1 - dropout) x slope
+    activations: list[Tensor]  # [members, width + 1, rows] a hidden layer, the last row ones
+    uniforms: list[Tensor]  # [streams, width, rows] a hidden layer, as real numbers
+
+    @classmethod
+    def allocate(cls, sizes: list[int], members: int, streams: int, rows: int, like: Tensor) -> "Buffers":
+        hidden = sizes[:-1]
+        return cls(
+            [like.new_empty(members, size, rows) for size in sizes],
+            [like.new_empty(members, size, rows) for size in hidden],
+            [like.new_ones(members, size + 1, rows) for size in hidden],
+            [like.new_empty(streams, size, rows) for size in hidden],
+        )
+
+
+class Network:
+    """P stacked MLPs with their gradients; `forward` and `backward` work through tiles of members and rows."""
+
+    def __init__(
+        self, architecture: Architecture, weights: list[Tensor], hyperparameters: list[Hyperparameters], streams: int
+    ):
+        self.architecture = architecture
+        self.weights = weights  # [P, out, in + 1] a layer
+        self.gradients = [torch.zeros_like(weight) for weight in weights]
+        self.hyperparameters = hyperparameters
+        self.streams = streams
+        self.sizes = [weight.shape[1] for weight in weights]
+        self._tiles: dict[int, list[Tile]] = {}
+
+    def tiles(self, rows: int) -> "list[Tile]":
+        """The member tiles for that many rows, made at the first call."""
+        if rows not in self._tiles:
+            members, like = len(self.hyperparameters), self.weights[0]
+            step = min(members, tile_members(self.architecture, rows, like.device))
+            shared: dict[int, Buffers] = {}
+            tiles = []
+            for start in range(0, members, step):
+                size = min(step, members - start)
+                streams = 1 if self.streams == 1 else size
+                if size not in shared:
+                    shared[size] = Buffers.allocate(self.sizes, size, streams, rows, like)
+                tiles.append(Tile(self, slice(start, start + size), shared[size]))
+            self._tiles[rows] = tiles
+        return self._tiles[rows]
+
+
+@dataclass(frozen=True)
+class _UnitViews:
+    """One member's units of one hidden layer: views [width, rows], and the numbers its elementwise kernels take."""
+
+    product: Tensor
+    factor: Tensor
+    uniform: Tensor
+    scale: Tensor  # 1 / (1 - dropout), one number seen as [width, rows]
+    one: Tensor
+    threshold: int
+    slope: float
+
+    @classmethod
+    def of(cls, h: Hyperparameters, product: Tensor, factor: Tensor, uniform: Tensor) -> "_UnitViews":
+        scale = product.new_tensor(1 / (1 - h.dropout)).expand_as(product)
+        one = product.new_tensor(1.0).expand_as(product)
+        return cls(product, factor, uniform, scale, one, keep_threshold(h.dropout), h.leaky_relu_alpha)
+
+
+class Tile:
+    """The forward and backward pass of some members on some rows, by hand, in views made once."""
+
+    def __init__(self, network: Network, members: slice, buffers: Buffers):
+        self.members = members
+        self.streams = slice(None) if network.streams == 1 else members
+        self.buffers = buffers
+        self.weights = [weight[members] for weight in network.weights]
+        self.weights_back = [weight[:, :, :-1].transpose(1, 2) for weight in self.weights]
+        self.gradients = [gradient[members] for gradient in network.gradients]
+        self.activations_back = [activation.transpose(1, 2) for activation in buffers.activations]
+        self.outputs = [activation[:, :-1] for activation in buffers.activations]
+        self.size = len(self.weights[0])
+        self._units = [
+            [
+                _UnitViews.of(h, product[i], factor[i], uniform[i % len(uniform)])
+                for i, h in enumerate(network.hyperparameters[members])
+            ]
+            for product, factor, uniform in zip(buffers.products[:-1], buffers.factors, buffers.uniforms, strict=True)
+        ]
+
+    def forward(self, images: Tensor, dropout: bool) -> Tensor:
+        """Logits [members, classes, rows] for images [streams, rows, D + 1]; dropout reads `buffers.uniforms`."""
+        buffers = self.buffers
+        inputs = images.transpose(1, 2).expand(self.size, -1, -1)  # [members, D + 1, rows]
+        for layer, product in enumerate(buffers.products[:-1]):
+            multiply(self.weights[layer], inputs, product)
+            self._fill_factors(layer, dropout)
+            torch.mul(product, buffers.factors[layer], out=self.outputs[layer])
+            inputs = buffers.activations[layer]
+        return multiply(self.weights[-1], inputs, buffers.products[-1])
+
+    def _fill_factors(self, layer: int, dropout: bool) -> None:
+        """factor = mask / (1 - dropout) x slope(product): what multiplies a unit forward, and its gradient backward.
+
+        The backward kernels of threshold and leaky ReLU compute just that, each in one pass over the cache:
+        threshold_backward(g, u, t) is g where u > t, else 0; leaky_relu_backward(g, z, a) is g where z > 0, else a g.
+        """
+        for views in self._units[layer]:
+            mask = views.one
+            if dropout:
+                mask = _threshold_backward(views.scale, views.uniform, views.threshold, grad_input=views.factor)
+            _leaky_relu_backward(mask, views.product, views.slope, False, grad_input=views.factor)
+
+    def backward(self, images: Tensor, delta: Tensor, accumulate: bool) -> None:
+        """Add (or write) the gradients that follow from delta = d loss / d logits [members, classes, rows]."""
+        buffers, beta = self.buffers, int(accumulate)
+        for layer in reversed(range(1, len(self.weights))):
+            gradient = self.gradients[layer]
+            multiply(delta, self.activations_back[layer - 1], gradient, beta)
+            # the product of the layer below is no longer needed: its buffer takes that layer's delta
+            delta = multiply(self.weights_back[layer], delta, buffers.products[layer - 1])
+            delta.mul_(buffers.factors[layer - 1])
+        gradient = self.gradients[0]
+        multiply(delta, images.expand(len(gradient), -1, -1), gradient, beta)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in nats [members, rows] of logits [members, classes, rows] and labels [streams, rows]."""
+    index = labels.unsqueeze(1).expand(len(logits), 1, -1)
+    return torch.log_softmax(logits, 1).gather(1, index).squeeze(1).neg_()
+
+
+def cross_entropy_gradient(logits: Tensor, labels: Tensor, batch: int) -> Tensor:
+    """d (mean cross-entropy over the batch) / d logits [members, classes, rows]."""
+    index = labels.unsqueeze(1).expand(len(logits), 1, -1)
+    delta = torch.softmax(logits, 1)
+    delta.scatter_add_(1, index, delta.new_full((1, 1, 1), -1.0).expand_as(index))
+    return delta.mul_(1 / batch)
+
+
+def to_sequential(architecture: Architecture, weights: list[Tensor], hyperparameters: Hyperparameters) -> nn.Sequential:
+    """One member as an ordinary nn.Sequential: Linear, LeakyReLU, Dropout a hidden width, then Linear.
+
+    weights: [out, in + 1] a layer.
+    """
+    layers: list[nn.Module] = []
+    for layer, weight in enumerate(weights):
+        linear = nn.Linear(weight.shape[1] - 1, weight.shape[0], dtype=weight.dtype)
+        with torch.no_grad():
+            linear.weight.copy_(weight[:, :-1])
+            linear.bias.copy_(weight[:, -1])
+        layers.append(linear)
+        if layer < len(architecture.widths):
+            layers += [nn.LeakyReLU(hyperparameters.leaky_relu_alpha), nn.Dropout(hyperparameters.dropout)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,74 @@
+"""The device and the random streams that a training runs with."""
+
+import contextlib
+import enum
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from mlp_lib.errors import SettingsError
+from mlp_lib.settings import TrainingSettings
+
+
+class Stream(enum.IntEnum):
+    """What a random stream is for; the first part of its key, so that streams never meet."""
+
+    SPLIT = 0
+    SEARCH = 1
+    WEIGHTS = 2
+    BATCHES = 3
+    DROPOUT = 4
+    LOADER = 5
+
+
+def sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:
+    """The seed sequence of (seed, stream, key); keys of one stream have one length, or a prefix-free first part."""
+    return np.random.SeedSequence(seed, spawn_key=(stream, *key))
+
+
+def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
+    """A generator of its own for (seed, stream, key): numpy's SFC64, the fastest it has."""
+    return np.random.Generator(np.random.SFC64(sequence(seed, stream, *key)))
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for `auto`, `cpu` or `cuda`; SettingsError for `cuda` where there is none."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise SettingsError(
+            "device = 'cuda': torch finds no CUDA device on this machine; device = auto takes one when there is one"
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of torch, numpy and random, for code outside the library that draws from them."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def training_mode(settings: TrainingSettings) -> Iterator[None]:
+    """Numerics as the settings ask, one intra-op thread, no gradient tape; restored afterwards.
+
+    One thread because batched products then give every member the same bits whatever its neighbours, and because
+    two threads on two cores do less work than two processes.
+    """
+    before = (
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision(settings.matmul_precision)
+    torch.use_deterministic_algorithms(settings.deterministic)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+        torch.use_deterministic_algorithms(before[2])

@@ -1,0 +1,286 @@
+"""Train a population with early stopping and AdamW per member, and evaluate it.
+
+Shape letters: P members, N images, B images a batch, D inputs; a `streams` axis is 1 or P (see model.py).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mlp_lib.data import CLASSES, Split
+from mlp_lib.model import (
+    Network,
+    cross_entropy,
+    cross_entropy_gradient,
+    draw_uniforms,
+    draw_weights,
+    tile_rows,
+    with_ones,
+)
+from mlp_lib.runtime import Stream, generator, training_mode
+from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
+
+COMPLETED, DIVERGED = "completed", "diverged"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """P trained members: the weights of each one's best check, and how the training went.
+
+    weights: [P, out, in + 1] a layer; the arrays are [P]; losses in nats an example, NaN for a diverged member.
+    history: a row a member and epoch: member, epoch, train_loss, val_loss, val_accuracy (NaN where not checked).
+    """
+
+    architecture: Architecture
+    hyperparameters: list[Hyperparameters]
+    weights: list[Tensor]
+    status: list[str]
+    best_epoch: np.ndarray
+    epochs_trained: np.ndarray
+    val_loss: np.ndarray
+    val_accuracy: np.ndarray
+    history: pd.DataFrame
+
+
+class AdamW:
+    """Decoupled, bias-corrected AdamW (Loshchilov & Hutter 2019) on stacked weights, each member with its own numbers."""
+
+    def __init__(self, network: Network, moments: list[list[Tensor]] | None = None, step: float = 0.0):
+        self.moments = moments or [[torch.zeros_like(w) for w in network.weights] for _ in range(2)]
+        device = network.weights[0].device
+        self.steps = torch.full((), step, dtype=torch.float32, device=device)
+        first, second = self.moments
+        self.members = [
+            (
+                [[w[i] for w in stack] for stack in (network.weights, network.gradients, first, second)],
+                {
+                    "lr": h.lr,
+                    "beta1": h.beta1,
+                    "beta2": h.beta2,
+                    "weight_decay": h.weight_decay,
+                    "eps": h.eps,
+                    "amsgrad": False,
+                    "maximize": False,
+                },
+            )
+            for i, h in enumerate(network.hyperparameters)
+        ]
+
+    def step(self) -> None:
+        """One update of every member from the network's gradients, by torch's fused kernel."""
+        self.steps += 1
+        for (weights, gradients, first, second), numbers in self.members:
+            steps = [self.steps] * len(weights)
+            torch._fused_adamw_(weights, gradients, first, second, [], steps, **numbers)
+
+
+class _Population:
+    """The members still training: their network, their optimizer and their run seeds."""
+
+    def __init__(self, network: Network, optimizer: AdamW, seeds: list[int]):
+        self.network, self.optimizer, self.seeds = network, optimizer, seeds
+
+    @classmethod
+    def start(
+        cls,
+        architecture: Architecture,
+        hyperparameters: list[Hyperparameters],
+        seeds: list[int],
+        inputs: int,
+        like: Tensor,
+    ) -> "_Population":
+        """Fresh members: initial weights of (run seed, architecture), zero moments."""
+        drawn = {seed: draw_weights(architecture, inputs, CLASSES, seed) for seed in dict.fromkeys(seeds)}
+        stacked = (np.stack([drawn[seed][layer] for seed in seeds]) for layer in range(len(architecture.widths) + 1))
+        weights = [torch.from_numpy(layer).to(like) for layer in stacked]
+        network = Network(architecture, weights, hyperparameters, len(set(seeds)))
+        return cls(network, AdamW(network), seeds)
+
+    def select(self, kept: list[int]) -> "_Population":
+        """The population without the members that stopped."""
+        network, optimizer = self.network, self.optimizer
+        index = torch.tensor(kept, device=network.weights[0].device)
+        seeds = [self.seeds[i] for i in kept]
+        smaller = Network(
+            network.architecture,
+            [weight.index_select(0, index) for weight in network.weights],
+            [network.hyperparameters[i] for i in kept],
+            len(set(seeds)),
+        )
+        moments = [[m.index_select(0, index) for m in stack] for stack in optimizer.moments]
+        return _Population(smaller, AdamW(smaller, moments, float(optimizer.steps)), seeds)
+
+    @property
+    def stream_seeds(self) -> list[int]:
+        """One run seed when all members share it, else each member's."""
+        return self.seeds[:1] if len(set(self.seeds)) == 1 else self.seeds
+
+    def train_epoch(self, train: Split, epoch: int, batch_size: int) -> Tensor:
+        """One pass over the training data [N, D + 1]; the mean training loss of each member [P], float64."""
+        network, device = self.network, self.network.weights[0].device
+        number = len(train.labels)
+        seeds = self.stream_seeds
+        orders = {s: generator(s, Stream.BATCHES, epoch).permutation(number) for s in dict.fromkeys(seeds)}
+        order = torch.from_numpy(np.stack([orders[seed] for seed in seeds]))  # [streams, N]
+        rows = tile_rows(batch_size, device)
+        tiles = list(_tiles_of_epoch(number, batch_size, rows))
+        images_of_tiles = train.batches([order[:, a:b].flatten() for _, a, b in tiles], device)
+        losses = torch.zeros(len(self.seeds), dtype=torch.float64, device=device)
+        for (step, start, stop), (images, labels) in zip(tiles, images_of_tiles, strict=True):
+            first = start == step * batch_size
+            batch = min(batch_size, number - step * batch_size)
+            if first:
+                uniforms = self._draw_uniforms(epoch, step, batch)
+            offset = start - step * batch_size
+            images, labels = images.view(len(seeds), stop - start, -1), labels.view(len(seeds), -1)
+            for tile in network.tiles(stop - start):
+                for buffer, drawn in zip(tile.buffers.uniforms, uniforms, strict=True):
+                    buffer.copy_(drawn[tile.streams, :, offset : offset + stop - start])
+                images_of_tile, labels_of_tile = images[tile.streams], labels[tile.streams]
+                logits = tile.forward(images_of_tile, dropout=True)
+                losses[tile.members] += _sum_rows(cross_entropy(logits, labels_of_tile))
+                delta = cross_entropy_gradient(logits, labels_of_tile, batch)
+                tile.backward(images_of_tile, delta, accumulate=not first)
+            if stop - step * batch_size == batch:
+                self.optimizer.step()
+        return losses / number
+
+    def _draw_uniforms(self, epoch: int, step: int, batch: int) -> list[Tensor]:
+        """Dropout's uniforms [streams, width, batch] a hidden layer."""
+        architecture, device = self.network.architecture, self.network.weights[0].device
+        drawn = {s: draw_uniforms(architecture, s, epoch, step, batch) for s in dict.fromkeys(self.stream_seeds)}
+        stacks = zip(*(drawn[s] for s in self.stream_seeds), strict=True)
+        return [torch.stack([torch.from_numpy(u) for u in layer]).to(device) for layer in stacks]
+
+
+def _tiles_of_epoch(number: int, batch_size: int, rows: int) -> Iterator[tuple[int, int, int]]:
+    """(step, start, stop) of each row tile in order: they follow from the batch size and the rows of a tile alone."""
+    for step in range(math.ceil(number / batch_size)):
+        end = min((step + 1) * batch_size, number)
+        for start in range(step * batch_size, end, rows):
+            yield step, start, min(start + rows, end)
+
+
+def _sum_rows(values: Tensor) -> Tensor:
+    """Sum over rows [members, rows] -> [members] in float64, each member's by itself: the same bits in any stack."""
+    return torch.stack([row.double().sum() for row in values])
+
+
+def _evaluate(network: Network, split: Split, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean cross-entropy and accuracy [P] on a split whose images have the column of ones."""
+    losses = torch.zeros(len(network.hyperparameters), dtype=torch.float64, device=network.weights[0].device)
+    hits = torch.zeros_like(losses)
+    for start in range(0, len(split.labels), rows):
+        images = split.images[start : start + rows].to(losses.device).unsqueeze(0)
+        labels = split.labels[start : start + rows].to(losses.device).unsqueeze(0)
+        for tile in network.tiles(images.shape[1]):
+            logits = tile.forward(images, dropout=False)
+            losses[tile.members] += _sum_rows(cross_entropy(logits, labels))
+            hits[tile.members] += (logits.argmax(1) == labels).sum(-1)
+    number = len(split.labels)
+    return (losses / number).cpu().numpy(), (hits / number).cpu().numpy()
+
+
+def evaluate(trained: Trained, split: Split, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Mean cross-entropy (nats an example) and accuracy (0 to 1) of each member on the split, [P] each; NaN if diverged."""
+    with training_mode(settings):
+        network = Network(trained.architecture, trained.weights, trained.hyperparameters, 1)
+        rows = tile_rows(settings.batch_size, trained.weights[0].device)
+        losses, accuracies = _evaluate(network, _prepared(split), rows)
+    diverged = [status == DIVERGED for status in trained.status]
+    return np.where(diverged, np.nan, losses), np.where(diverged, np.nan, accuracies)
+
+
+def _prepared(split: Split) -> Split:
+    return Split(with_ones(split.images), split.labels, split.loader_workers)
+
+
+def train_population(
+    train: Split,
+    validation: Split,
+    architecture: Architecture,
+    hyperparameters: Sequence[Hyperparameters],
+    seeds: Sequence[int],
+    settings: TrainingSettings,
+    device: torch.device | None = None,
+    report: Callable[[int], None] = lambda epochs: None,
+) -> Trained:
+    """Train P members of one architecture together, each with its own hyperparameters and run seed.
+
+    A member's result depends on (architecture, its hyperparameters, its run seed, settings, the two splits) and not
+    on its neighbours: on the CPU bit for bit. A member stops after `patience` checks without a better validation
+    loss, or diverges (a loss that is not finite), and leaves the stack. `report` is told the epochs trained since its
+    last call, summed over members. The test split never comes here.
+    """
+    if not hyperparameters or len(hyperparameters) != len(seeds):
+        raise ValueError(f"{len(hyperparameters)} hyperparameters and {len(seeds)} seeds: one of each a member")
+    device = device or train.images.device
+    with training_mode(settings):
+        train, validation = _prepared(train), _prepared(validation)
+        like = torch.empty((), dtype=train.images.dtype, device=device)
+        inputs = train.images.shape[1] - 1
+        population = _Population.start(architecture, list(hyperparameters), list(seeds), inputs, like)
+        return _train(population, train, validation, settings, report)
+
+
+def _train(
+    population: _Population,
+    train: Split,
+    validation: Split,
+    settings: TrainingSettings,
+    report: Callable[[int], None],
+) -> Trained:
+    network = population.network
+    size = len(population.seeds)
+    best = Trained(
+        network.architecture,
+        network.hyperparameters,
+        [weight.clone() for weight in network.weights],
+        [COMPLETED] * size,
+        best_epoch=np.zeros(size, dtype=int),
+        epochs_trained=np.zeros(size, dtype=int),
+        val_loss=np.full(size, np.inf),
+        val_accuracy=np.full(size, np.nan),
+        history=pd.DataFrame(),
+    )
+    stale = np.zeros(size, dtype=int)  # checks since each member's best
+    active = np.arange(size)  # the member of each place in the stack
+    history = []
+    rows = tile_rows(settings.batch_size, network.weights[0].device)
+    for epoch in range(1, settings.max_epochs + 1):
+        train_loss = population.train_epoch(train, epoch, settings.batch_size).cpu().numpy()
+        best.epochs_trained[active] = epoch
+        record = {"member": active, "epoch": epoch, "train_loss": train_loss}
+        diverged = ~np.isfinite(train_loss)
+        stopped = diverged.copy()
+        if epoch % settings.val_interval == 0 or epoch == settings.max_epochs:
+            val_loss, val_accuracy = _evaluate(population.network, validation, rows)
+            record |= {"val_loss": val_loss, "val_accuracy": val_accuracy}
+            diverged |= ~np.isfinite(val_loss)
+            better = ~diverged & (val_loss < best.val_loss[active])
+            places, members = np.flatnonzero(better), active[better]
+            for kept, weight in zip(best.weights, population.network.weights, strict=True):
+                kept[members] = weight[places]
+            best.best_epoch[members] = epoch
+            best.val_loss[members], best.val_accuracy[members] = val_loss[better], val_accuracy[better]
+            stale[active] = np.where(better, 0, stale[active] + 1)
+            stopped = diverged | (stale[active] >= settings.patience)
+        history.append(pd.DataFrame(record))
+        report(len(active))
+        for member in active[diverged]:
+            best.status[member] = DIVERGED
+            best.val_loss[member] = best.val_accuracy[member] = np.nan
+            best.best_epoch[member] = 0
+        if stopped.all():
+            break
+        if stopped.any():
+            population = population.select(np.flatnonzero(~stopped).tolist())
+            active = active[~stopped]
+    columns = ["member", "epoch", "train_loss", "val_loss", "val_accuracy"]
+    frame = pd.concat(history).reindex(columns=columns).sort_values(["member", "epoch"], ignore_index=True)
+    return Trained(**{**vars(best), "history": frame})
