@@ -228,6 +228,7 @@ class AnalysisSettings(_Frozen):
     margin: Annotated[Real, Field(gt=0, le=10)]
     confidence: Annotated[Real, Field(gt=0, lt=1)]
     analysis_seed: Seed
+    parts: Literal["all", "search"]
 
 
 PHASES: dict[str, type[_Frozen]] = {

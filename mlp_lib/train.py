@@ -138,9 +138,12 @@ class _Population:
                 uniforms = self._draw_uniforms(epoch, step, batch)
             offset = start - step * batch_size
             images, labels = images.view(len(seeds), stop - start, -1), labels.view(len(seeds), -1)
+            filled = None  # the buffers that hold the shared uniforms of these rows
             for tile in network.tiles(stop - start):
-                for buffer, drawn in zip(tile.buffers.uniforms, uniforms, strict=True):
-                    buffer.copy_(drawn[tile.streams, :, offset : offset + stop - start])
+                if network.streams > 1 or tile.buffers is not filled:
+                    for buffer, drawn in zip(tile.buffers.uniforms, uniforms, strict=True):
+                        buffer.copy_(drawn[tile.streams, :, offset : offset + stop - start])
+                    filled = tile.buffers
                 images_of_tile, labels_of_tile = images[tile.streams], labels[tile.streams]
                 logits = tile.forward(images_of_tile, dropout=True)
                 losses[tile.members] += _sum_rows(cross_entropy(logits, labels_of_tile))

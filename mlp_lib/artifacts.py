@@ -1,0 +1,209 @@
+"""Every file of a run: names, whole-or-nothing writing, the claim on a run directory."""
+
+import contextlib
+import datetime
+import fcntl
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from mlp_lib.errors import RunDirectoryError, SettingsError
+from mlp_lib.settings import Architecture
+
+NOTEBOOKS = {"search": "01_search", "retrain": "02_retrain", "transfer": "03_transfer", "analysis": "04_analysis"}
+_HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
+_WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters")
+
+
+class ArchitectureFiles:
+    """The files of one architecture's search and retraining."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.results = root / "search_results.csv"
+        self.curves = root / "learning_curves.csv"
+        self.best = root / "best_hyperparameters.yaml"
+        self.metrics = root / "best_trial" / "metrics.csv"
+        self.loss_curve = root / "best_trial" / "loss_curve.png"
+        self.seed_losses = root / "retrain" / "seed_losses.csv"
+        self.summary = root / "summary.yaml"
+
+    def config(self, seed: int) -> Path:
+        return self.root / "retrain" / f"seed_{seed}" / "config.yaml"
+
+    def model(self, seed: int) -> Path:
+        return self.root / "retrain" / f"seed_{seed}" / "model.pt"
+
+
+class RunFiles:
+    """The files of a run."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.search = root / "search"
+        self.meta = self.search / "search_meta.yaml"
+        self.summary = self.search / "summary.yaml"
+        self.seed_losses = self.search / "search_seed_losses.csv"
+        self.stats = self.search / "search_test_loss_stats.csv"
+        self.distribution = self.search / "search_test_loss_over_seeds.png"
+        self.transfer = root / "transfer"
+        self.trainings = self.transfer / "trainings.csv"
+        self.transfer_losses = self.transfer / "transfer_seed_losses.csv"
+        self.transfer_results = self.transfer / "transfer_results.csv"
+        self.regret = self.transfer / "regret_matrix.csv"
+        self.relative_regret = self.transfer / "relative_regret_matrix.csv"
+        self.transfer_figure = self.transfer / "transfer_test_loss.png"
+        self.regret_figure = self.transfer / "regret_matrix_mean.png"
+        self.relative_regret_figure = self.transfer / "relative_regret_matrix.png"
+        self.analysis = root / "analysis"
+        self.answers = self.analysis / "answers.yaml"
+        self.index = root / "index.html"
+
+    def architecture(self, architecture: Architecture) -> ArchitectureFiles:
+        return ArchitectureFiles(self.search / architecture.name)
+
+    def notebook(self, phase: str) -> Path:
+        return self.root / f"{NOTEBOOKS[phase]}.ipynb"
+
+    def unfinished_notebook(self, phase: str) -> Path:
+        return self.root / f".tmp_{NOTEBOOKS[phase]}.ipynb"
+
+    def page(self, phase: str) -> Path:
+        return self.root / f"{NOTEBOOKS[phase]}.html"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp_{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_table(path: Path, table: pd.DataFrame, index: bool = False) -> None:
+    """A CSV that `read_table` reads back to the bit: floats with the fewest digits that round-trip."""
+    write_bytes(path, table.to_csv(index=index, lineterminator="\n").encode())
+
+
+def read_table(path: Path, index: str | None = None) -> pd.DataFrame:
+    """What `write_table` wrote."""
+    whole = dict.fromkeys(_WHOLE, "Int64")
+    return pd.read_csv(path, dtype=whole, float_precision="round_trip", index_col=index)
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """A matplotlib figure as PNG, 120 dots an inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_bytes(path, buffer.getvalue())
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Plain values as YAML, keys in their order."""
+    write_bytes(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120).encode())
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not a name", node.start_mark)
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The plain value of a YAML text; SettingsError that names `where` if it isn't strict, safe YAML."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SettingsError(f"{where}{line}: not valid YAML: {reason}") from None
+    except (RecursionError, ValueError, TypeError) as error:
+        raise SettingsError(f"{where}: not valid YAML: {type(error).__name__}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in a YAML file; SettingsError if it can't be read."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: not UTF-8 text") from None
+
+
+def make_run_directory(runs_root: Path, name: str) -> Path:
+    """A new directory below `runs_root`; a number is added to a name that is taken."""
+    try:
+        runs_root.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10**6):
+            path = runs_root / (name if number == 1 else f"{name}_{number}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise RunDirectoryError(f"can't make a run directory in {runs_root}: {error.strerror or error}") from None
+    raise RunDirectoryError(f"no free name like {name} in {runs_root}")
+
+
+@contextlib.contextmanager
+def claim(run_dir: Path, what: str) -> Iterator[None]:
+    """Hold the run directory; RunDirectoryError that says who does, if another process holds it.
+
+    The lock goes with its process, so one left by a dead process is no obstacle. A kernel that the command started
+    works under the command's claim.
+    """
+    path = run_dir / ".lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = _read_holder(file.read())
+            if holder.get("pid") in (os.getpid(), int(os.environ.get(_HOLDER, 0))):
+                yield
+                return
+            raise RunDirectoryError(
+                f"{run_dir} is in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on "
+                f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it or stop it"
+            ) from None
+        file.truncate(0)
+        since = datetime.datetime.now().isoformat(timespec="seconds")
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}))
+        file.flush()
+        for leftover in run_dir.rglob(".tmp_*"):  # of a process that died while it wrote
+            leftover.unlink(missing_ok=True)
+        os.environ[_HOLDER] = str(os.getpid())
+        try:
+            yield
+        finally:
+            os.environ.pop(_HOLDER, None)
+            path.unlink(missing_ok=True)
+
+
+def _read_holder(text: str) -> dict:
+    try:
+        return dict(json.loads(text))
+    except ValueError:
+        return {}

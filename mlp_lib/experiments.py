@@ -1,0 +1,355 @@
+"""Search, retraining and transfer: which trainings are missing on disk, and what is written when they are done."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from mlp_lib import figures, statistics
+from mlp_lib.artifacts import (
+    ArchitectureFiles,
+    RunFiles,
+    claim,
+    read_table,
+    read_yaml,
+    write_bytes,
+    write_figure,
+    write_table,
+    write_yaml,
+)
+from mlp_lib.errors import RunDirectoryError, TrainingError
+from mlp_lib.model import to_sequential
+from mlp_lib.runtime import resolve_device
+from mlp_lib.search import draw_trials
+from mlp_lib.settings import (
+    HYPERPARAMETERS,
+    Architecture,
+    Hyperparameters,
+    RetrainSettings,
+    SearchSettings,
+    StudySettings,
+    TrainingSettings,
+    TransferSettings,
+)
+from mlp_lib.train import COMPLETED
+from mlp_lib.workers import Result, Unit, split_into_units, train_units
+
+RESULT = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One phase at work on a run directory."""
+
+    settings: StudySettings
+    files: RunFiles
+    architectures: tuple[Architecture, ...]
+    inputs: int
+    digest: str
+    base: Path  # what relative paths in the settings start from
+
+    def context(self) -> dict[str, Any]:
+        """Everything besides architecture, hyperparameters and run seed that decides a result."""
+        settings = self.settings
+        return {
+            "training": {name: getattr(settings, name) for name in TrainingSettings.model_fields},
+            "data": {
+                **{name: getattr(settings, name) for name in ("dataset", "validation_size", "split_seed")},
+                "digest": self.digest,
+            },
+            "device": resolve_device(settings.device).type,
+            "torch": str(torch.__version__),
+        }
+
+    def train(self, units: list[Unit], what: str, keep_weights: bool = False) -> Iterable[tuple[Unit, Result]]:
+        return train_units(units, self.settings, self.base, self.digest, what, keep_weights)
+
+
+# --- search ---------------------------------------------------------------------------------------------------------
+
+
+def search(study: Study) -> pd.DataFrame:
+    """Train the trials that are not on disk; all of them, a row a trial (search_results.csv with `architecture`).
+
+    Raises TrainingError if every trial of an architecture diverged.
+    """
+    with claim(study.files.root, "search"):
+        for unit, result in study.train(missing_trials(study), "search"):
+            _record_trials(study.files.architecture(unit.architecture), unit, result)
+        tables = [_finish_search(study.files.architecture(a), a) for a in study.architectures]
+    return pd.concat(tables, ignore_index=True)
+
+
+def missing_trials(study: Study) -> list[Unit]:
+    """The trials of the settings that are not on disk, as units."""
+    settings: SearchSettings = study.settings
+    units = []
+    for architecture in study.architectures:
+        key = None if settings.same_trials_for_all_architectures else architecture
+        draws = draw_trials(settings.search_space, settings.num_trials, settings.search_seed, key)
+        path = study.files.architecture(architecture).results
+        done = set(read_table(path)["trial"]) if path.exists() else set()
+        trials = [trial for trial in range(settings.num_trials) if trial not in done]
+        hyperparameters = [draws[trial] for trial in trials]
+        seeds = [settings.training_seed] * len(trials)
+        units += split_into_units(architecture, hyperparameters, seeds, trials, study.inputs, settings)
+    return units
+
+
+def _record_trials(files: ArchitectureFiles, unit: Unit, result: Result) -> None:
+    """Add the unit's trials to the tables; search_results.csv, which says what is done, comes last."""
+    draws = pd.DataFrame([h.model_dump() for h in unit.hyperparameters])
+    rows = pd.concat([pd.Series(unit.labels, name="trial"), draws, result.rows], axis=1)
+    rows = rows[["trial", *HYPERPARAMETERS, *RESULT]]
+    curves = result.history.assign(trial=[unit.labels[member] for member in result.history["member"]])
+    checks = curves[curves["val_loss"].notna()][["trial", "epoch", "train_loss", "val_loss"]]
+    results = _extended(files.results, rows, ["trial"])
+    best = statistics.best_trial(results)
+    if best is not None and best["trial"] in unit.labels:
+        metrics = curves[curves["trial"] == best["trial"]]
+        write_table(files.metrics, metrics[["epoch", "train_loss", "val_loss", "val_accuracy"]])
+    write_table(files.curves, _extended(files.curves, checks, ["trial", "epoch"]))
+    write_table(files.results, results)
+
+
+def _extended(path: Path, rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """The table on disk with more rows, in the order of the key; rows it had are replaced."""
+    if path.exists():
+        rows = pd.concat([read_table(path), rows])
+    return rows.drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
+
+
+def _finish_search(files: ArchitectureFiles, architecture: Architecture) -> pd.DataFrame:
+    results = read_table(files.results)
+    best = statistics.best_trial(results)
+    if best is None:
+        raise TrainingError(
+            f"all {len(results)} trials of {architecture.name} diverged: no hyperparameters to choose; "
+            "lower the learning rates in search_space or add trials"
+        )
+    write_figure(files.loss_curve, figures.loss_curve(read_table(files.metrics)))
+    chosen = {name: float(best[name]) for name in HYPERPARAMETERS}
+    found = {name: float(best[name]) for name in ("val_loss", "val_accuracy", "test_loss", "test_accuracy")}
+    write_yaml(
+        files.best,
+        {
+            "architecture": list(architecture.widths),
+            "trial": int(best["trial"]),
+            "num_trials": len(results),
+            "hyperparameters": chosen,
+            "best_epoch": int(best["best_epoch"]),
+            **found,
+        },
+    )
+    return results.assign(architecture=architecture.name)[["architecture", *results.columns]]
+
+
+def read_curves(study: Study) -> pd.DataFrame:
+    """learning_curves.csv of all architectures with the column `architecture`."""
+    tables = [read_table(study.files.architecture(a).curves).assign(architecture=a.name) for a in study.architectures]
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_best(files: ArchitectureFiles) -> Hyperparameters:
+    """The hyperparameters that the search chose; RunDirectoryError if it hasn't finished."""
+    if not files.best.exists():
+        raise RunDirectoryError(f"{files.best} is missing: run the search (01_search) on this directory first")
+    return Hyperparameters(**read_yaml(files.best)["hyperparameters"])
+
+
+# --- retraining -----------------------------------------------------------------------------------------------------
+
+
+def retrain(study: Study) -> pd.DataFrame:
+    """Train the chosen hyperparameters with the retrain seeds that are not on disk; a row a training.
+
+    Columns: architecture, seed, status, test_loss, test_accuracy, val_loss, best_epoch.
+    """
+    settings: RetrainSettings = study.settings
+    with claim(study.files.root, "retraining"):
+        for unit, result in study.train(missing_seeds(study), "retraining", keep_weights=settings.save_checkpoints):
+            for member in range(len(unit.labels)):
+                _record_training(study, unit, result, member)
+        tables = [_finish_retraining(study, architecture) for architecture in study.architectures]
+        write_summaries(study.files, study.architectures, study.inputs)
+    return pd.concat(tables, ignore_index=True)
+
+
+def missing_seeds(study: Study) -> list[Unit]:
+    """The retrainings of the settings that are not on disk, as units."""
+    settings: RetrainSettings = study.settings
+    units = []
+    for architecture in study.architectures:
+        files = study.files.architecture(architecture)
+        best = read_best(files)
+        seeds = [seed for seed in settings.retrain_seeds if _read_training(files.config(seed), best) is None]
+        units += split_into_units(architecture, [best] * len(seeds), seeds, seeds, study.inputs, settings)
+    return units
+
+
+def _read_training(path: Path, hyperparameters: Hyperparameters) -> dict[str, Any] | None:
+    """A retraining's config, if it is on disk and was made with these hyperparameters."""
+    config = read_yaml(path) if path.exists() else None
+    return config if config and config["hyperparameters"] == hyperparameters.model_dump() else None
+
+
+def _record_training(study: Study, unit: Unit, result: Result, member: int) -> None:
+    """Write a retraining's checkpoint, then its config, which says that it is done."""
+    files, seed = study.files.architecture(unit.architecture), unit.seeds[member]
+    hyperparameters = unit.hyperparameters[member]
+    row = result.rows.iloc[member]
+    if result.weights is not None and row["status"] == COMPLETED:
+        weights = [torch.from_numpy(weight[member]) for weight in result.weights]
+        buffer = io.BytesIO()
+        torch.save(to_sequential(unit.architecture, weights, hyperparameters).state_dict(), buffer)
+        write_bytes(files.model(seed), buffer.getvalue())
+    config = {
+        "architecture": list(unit.architecture.widths),
+        "hyperparameters": hyperparameters.model_dump(),
+        "seed": seed,
+        **study.context(),
+        "result": {name: _plain(row[name]) for name in RESULT},
+    }
+    write_yaml(files.config(seed), config)
+
+
+def _plain(value: Any) -> Any:
+    """A table's cell as YAML knows it; missing is null."""
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _finish_retraining(study: Study, architecture: Architecture) -> pd.DataFrame:
+    settings: RetrainSettings = study.settings
+    files = study.files.architecture(architecture)
+    results = [read_yaml(files.config(seed))["result"] for seed in sorted(settings.retrain_seeds)]
+    table = pd.DataFrame(results).assign(seed=sorted(settings.retrain_seeds))
+    table = table.astype({"test_loss": float, "test_accuracy": float, "val_loss": float, "best_epoch": "Int64"})
+    table = table[["seed", "status", "test_loss", "test_accuracy", "val_loss", "best_epoch"]]
+    write_table(files.seed_losses, table)
+    return table.assign(architecture=architecture.name)[["architecture", *table.columns]]
+
+
+def write_summaries(files: RunFiles, architectures: Iterable[Architecture], inputs: int) -> None:
+    """The tables and the figure over all architectures, from each one's seed_losses.csv."""
+    tables, summary = [], {}
+    for architecture in architectures:
+        table = read_table(files.architecture(architecture).seed_losses)
+        tables.append(table.assign(architecture=architecture.name))
+    losses = pd.concat(tables)[["architecture", "seed", "test_loss", "test_accuracy"]]
+    stats = statistics.summarize(losses, ["architecture"])
+    for architecture, row in zip(architectures, stats.to_dict("records"), strict=True):
+        entry = {name: _plain(row[name]) for name in ("n", "mean", "var", "min", "max", "mean_accuracy")}
+        write_yaml(files.architecture(architecture).summary, {"test_loss": entry})
+        best = read_yaml(files.architecture(architecture).best)
+        summary[architecture.name] = {
+            "parameters": architecture.count_parameters(inputs, 10),
+            "best_trial": best["trial"],
+            "hyperparameters": best["hyperparameters"],
+            "test_loss": entry,
+        }
+    counts = [architecture.count_parameters(inputs, 10) for architecture in architectures]
+    stats.insert(1, "parameters", counts)
+    write_yaml(files.summary, summary)
+    write_table(files.seed_losses, losses)
+    write_table(files.stats, stats)
+    write_figure(files.distribution, figures.loss_distribution(losses))
+
+
+# --- transfer -------------------------------------------------------------------------------------------------------
+
+
+def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
+    """Train every target with every source's hyperparameters; a row a (target, source, seed).
+
+    Columns: target, source, seed, status, test_loss, test_accuracy, reused. Sources with equal hyperparameters share
+    their trainings; a retraining of this run that is the same training is reused.
+    """
+    sources = {a.name: read_best(source_files.architecture(a)) for a in study.architectures}
+    with claim(study.files.root, "transfer"):
+        reusable = _reusable_retrainings(study)
+        for unit, result in study.train(missing_pairs(study, sources, reusable), "transfer"):
+            _record_pairs(study, unit, result)
+        losses = _transfer_losses(study, sources, reusable)
+        _write_transfer(study.files, losses)
+    return losses
+
+
+def missing_pairs(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> list[Unit]:
+    """The trainings (target, hyperparameters, seed) that are neither on disk nor reusable, as units of one seed."""
+    settings: TransferSettings = study.settings
+    done = set(_keys(_read_trainings(study))) | set(_keys(reusable))
+    vectors = list(dict.fromkeys(sources.values()))
+    units = []
+    for target in study.architectures:
+        for seed in settings.transfer_seeds:
+            wanted = [h for h in vectors if (target.name, seed, *h.model_dump().values()) not in done]
+            seeds = [seed] * len(wanted)
+            units += split_into_units(target, wanted, seeds, list(range(len(wanted))), study.inputs, settings)
+    return units
+
+
+def _keys(trainings: pd.DataFrame) -> list[tuple]:
+    return list(trainings[["target", "seed", *HYPERPARAMETERS]].itertuples(index=False, name=None))
+
+
+def _read_trainings(study: Study) -> pd.DataFrame:
+    """trainings.csv: a row a distinct training of the transfer."""
+    if study.files.trainings.exists():
+        return read_table(study.files.trainings)
+    return pd.DataFrame(columns=["target", "seed", *HYPERPARAMETERS, *RESULT])
+
+
+def _record_pairs(study: Study, unit: Unit, result: Result) -> None:
+    coordinates = pd.DataFrame([h.model_dump() for h in unit.hyperparameters])
+    coordinates.insert(0, "seed", list(unit.seeds))
+    coordinates.insert(0, "target", unit.architecture.name)
+    rows = pd.concat([coordinates, result.rows], axis=1)
+    rows = rows[["target", "seed", *HYPERPARAMETERS, *RESULT]]
+    write_table(study.files.trainings, _extended(study.files.trainings, rows, ["target", "seed", *HYPERPARAMETERS]))
+
+
+def _reusable_retrainings(study: Study) -> pd.DataFrame:
+    """This run's retrainings made under the same context, as rows of trainings.csv."""
+    rows = []
+    for architecture in study.architectures:
+        files = study.files.architecture(architecture)
+        for seed in study.settings.transfer_seeds:
+            path = files.config(seed)
+            config = read_yaml(path) if path.exists() else None
+            if config and all(config[name] == value for name, value in study.context().items()):
+                rows.append({"target": architecture.name, "seed": seed, **config["hyperparameters"], **config["result"]})
+    return pd.DataFrame(rows, columns=["target", "seed", *HYPERPARAMETERS, *RESULT])
+
+
+def _transfer_losses(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> pd.DataFrame:
+    trainings = pd.concat(
+        [table for table in (reusable.assign(reused=True), _read_trainings(study).assign(reused=False)) if len(table)]
+    ).drop_duplicates(["target", "seed", *HYPERPARAMETERS])
+    pairs = pd.DataFrame(
+        {"target": target.name, "source": source, "seed": seed, **h.model_dump()}
+        for target in study.architectures
+        for source, h in sources.items()
+        for seed in sorted(study.settings.transfer_seeds)
+    )
+    trainings = trainings.astype({"seed": "int64", "test_loss": float, "test_accuracy": float})
+    losses = pairs.merge(trainings, on=["target", "seed", *HYPERPARAMETERS], how="left", validate="many_to_one")
+    return losses[["target", "source", "seed", "status", "test_loss", "test_accuracy", "reused"]]
+
+
+def _write_transfer(files: RunFiles, losses: pd.DataFrame) -> None:
+    regret, relative = statistics.regret_matrix(losses), statistics.relative_regret_matrix(losses)
+    write_table(files.transfer_losses, losses)
+    write_table(files.transfer_results, statistics.summarize(losses, ["target", "source"]))
+    write_table(files.regret, regret, index=True)
+    write_table(files.relative_regret, relative, index=True)
+    write_figure(files.transfer_figure, figures.transfer_losses(losses))
+    title = "Regret of using another architecture's hyperparameters"
+    write_figure(files.regret_figure, figures.heatmap(regret, title, 0.0, "regret (nats an example)"))
+    title = "Test loss with another architecture's hyperparameters, relative to the target's own"
+    write_figure(files.relative_regret_figure, figures.heatmap(relative, title, 1.0, "transferred / own"))

@@ -1,0 +1,155 @@
+"""What a run was made with, and the state of its phases: search_meta.yaml."""
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from mlp_lib.artifacts import RunFiles, read_yaml, write_yaml
+from mlp_lib.errors import RunDirectoryError, SettingsError
+from mlp_lib.settings import PHASES, Architecture, ArchitectureChoice
+
+PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
+# No result depends on these (device: on its type, which is compared as found), or only the analysis does.
+FREE = ("workers", "preload", "loader_workers", "data_root", "device", "margin", "confidence", "analysis_seed", "parts")
+DONE, RUNNING, FAILED, OUTDATED = "done", "running", "failed", "outdated"
+
+
+def read_meta(files: RunFiles) -> dict[str, Any]:
+    """search_meta.yaml, or an empty record of a run that hasn't begun."""
+    if not files.meta.exists():
+        return {"parameters": {}, "phases": {}}
+    try:
+        meta = read_yaml(files.meta)
+        return meta if "parameters" in meta and "phases" in meta else 1 / 0
+    except (SettingsError, TypeError, ZeroDivisionError):
+        raise RunDirectoryError(f"{files.meta} is damaged: delete it to start {files.root} anew") from None
+
+
+def read_architectures(files: RunFiles) -> tuple[Architecture, ...]:
+    """The architectures of the run; RunDirectoryError if the search hasn't begun."""
+    choice = read_meta(files)["parameters"].get("architectures")
+    if choice is None:
+        raise RunDirectoryError(f"{files.root} holds no search: run 01_search on it first")
+    return ArchitectureChoice.model_validate(choice).architectures
+
+
+def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """The stored parameters with those given; architectures, trials and seeds may grow.
+
+    Raises RunDirectoryError with the list of differences.
+    """
+    differences = [
+        f"{name}: {_short(stored[name])} in the run, {_short(value)} given"
+        for name, value in given.items()
+        if name in stored and name not in FREE and not _may_become(name, stored[name], value)
+    ]
+    if differences:
+        raise RunDirectoryError(
+            f"{run_dir} was made with other settings ({'; '.join(differences)}); use its own or another directory"
+        )
+    return {**stored, **given}
+
+
+def _may_become(name: str, stored: Any, given: Any) -> bool:
+    """Whether a finished run may go on with the given value: it is the same, or holds more of the same."""
+    if name == "num_trials":
+        return given >= stored
+    if name in ("retrain_seeds", "transfer_seeds"):
+        return set(given) >= set(stored)
+    if name == "architectures":
+        old, new = (set(ArchitectureChoice.model_validate(choice).architectures) for choice in (stored, given))
+        return new >= old
+    return given == stored
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_facts(meta: dict[str, Any], facts: dict[str, Any], run_dir: Path) -> None:
+    """Refuse to train on with another device, torch version or data than the run's (RunDirectoryError)."""
+    stored = {"device": meta.get("device"), "torch": meta.get("versions", {}).get("torch")}
+    stored["data_digest"] = meta.get("data_digest")
+    differences = [
+        f"{name}: {str(stored[name])[:16]} in the run, {str(value)[:16]} now"
+        for name, value in facts.items()
+        if stored.get(name) not in (None, value)
+    ]
+    if differences:
+        raise RunDirectoryError(f"{run_dir} can't go on here, results would differ ({'; '.join(differences)})")
+
+
+def begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[str, Any], root: Path) -> None:
+    """Record that a phase has begun, with its parameters; phases whose parameters grew are outdated."""
+    meta = read_meta(files)
+    stored = meta["parameters"]
+    merged = merge_parameters(stored, parameters, files.root)
+    changed = {name for name in merged if name not in FREE and name in stored and merged[name] != stored[name]}
+    outdated = False
+    for name, settings in PHASES.items():
+        outdated = outdated or bool(changed & set(settings.model_fields))
+        if outdated and meta["phases"].get(name, {}).get("status") == DONE:
+            meta["phases"][name]["status"] = OUTDATED
+    before = meta["phases"].get(phase, {})
+    now = datetime.datetime.now().isoformat(timespec="seconds")
+    meta["phases"][phase] = {
+        "status": RUNNING,
+        "started": before.get("started", now),
+        "resumed": now,
+        "duration_s": before.get("duration_s", 0.0),
+    }
+    _write(files, {**_environment(root), **{k: v for k, v in meta.items() if v is not None}}, merged, facts)
+
+
+def end(files: RunFiles, phase: str, status: str = DONE, error: str | None = None) -> None:
+    """Record how a phase that had begun came to its end."""
+    meta = read_meta(files)
+    entry = meta["phases"].get(phase)
+    if entry is None or entry["status"] != RUNNING:
+        return
+    elapsed = datetime.datetime.now() - datetime.datetime.fromisoformat(entry.pop("resumed"))
+    entry["duration_s"] = round(entry["duration_s"] + elapsed.total_seconds(), 1)
+    entry["status"] = status
+    if error:
+        entry["error"] = error
+    write_yaml(files.meta, meta)
+
+
+def store_parameters(files: RunFiles, parameters: dict[str, Any]) -> None:
+    """Record parameters of phases that are still to come."""
+    meta = read_meta(files)
+    meta["parameters"] = {**parameters, **meta["parameters"]}
+    write_yaml(files.meta, meta)
+
+
+def _write(files: RunFiles, meta: dict[str, Any], parameters: dict[str, Any], facts: dict[str, Any]) -> None:
+    known = {name: facts[name] for name in ("device", "data_digest") if name in facts}
+    meta = {**meta, **known, "parameters": parameters}
+    order = ("parameters", "device", "data_digest", "versions", "git", "phases")
+    phases = {name: meta["phases"][name] for name in PHASES if name in meta["phases"]}
+    write_yaml(files.meta, {name: meta[name] for name in order if name in meta} | {"phases": phases})
+
+
+def _environment(root: Path) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        versions[package] = importlib.metadata.version(package)
+    return {"versions": versions, "git": _git(root)}
+
+
+def _git(root: Path) -> dict[str, Any]:
+    """Commit and whether the tree has changes; nulls where there is no git."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}

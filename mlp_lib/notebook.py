@@ -1,0 +1,168 @@
+"""What a notebook begins and ends with: strict parameters, the run directory, the state of its phase."""
+
+import ast
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mlp_lib import meta
+from mlp_lib.artifacts import RunFiles, claim
+from mlp_lib.errors import RunDirectoryError, SettingsError
+from mlp_lib.settings import PHASES, Architecture, check_names, parse
+
+if TYPE_CHECKING:
+    from mlp_lib.data import Dataset
+    from mlp_lib.experiments import Study
+
+ROOT = Path(__file__).resolve().parent.parent  # the repository: what relative paths in a notebook start from
+
+
+@dataclass(frozen=True)
+class Session:
+    """One phase in its notebook. `study` and `dataset` are there where the phase trains."""
+
+    phase: str
+    settings: Any
+    files: RunFiles
+    architectures: tuple[Architecture, ...]
+    study: "Study | None" = None
+    dataset: "Dataset | None" = None
+
+    def finish(self) -> str:
+        """Mark the phase as done; the last cell of a notebook."""
+        with claim(self.files.root, self.phase):
+            meta.end(self.files, self.phase)
+        return f"{self.phase} is done: {self.files.root}"
+
+    def source_files(self) -> RunFiles:
+        """The run whose search gives the transfer its hyperparameters."""
+        return find_search(self.settings.search_dir) if self.settings.search_dir else self.files
+
+    def table(self) -> pd.DataFrame:
+        """The architectures with their numbers of parameters."""
+        inputs = self.study.inputs
+        counts = [architecture.count_parameters(inputs, 10) for architecture in self.architectures]
+        names = [architecture.name for architecture in self.architectures]
+        return pd.DataFrame({"architecture": names, "parameters": counts})
+
+
+def start(phase: str, namespace: Mapping[str, Any]) -> Session:
+    """Check the notebook's parameters, then its data and run directory, and record that the phase has begun.
+
+    `namespace` is the notebook's globals(). Raises SettingsError, DataError or RunDirectoryError before anything is
+    trained or made.
+    """
+    where = f"notebook {phase}"
+    given = _names_given(namespace)
+    check_names(dict.fromkeys(given), where, also=("run_dir",))
+    fields = PHASES[phase].model_fields
+    settings = parse(PHASES[phase], {name: namespace[name] for name in fields if name in namespace}, where)
+    run_dir = namespace.get("run_dir")
+    if not isinstance(run_dir, str) or not run_dir:
+        raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be the path of a directory")
+    files = RunFiles(ROOT / Path(run_dir).expanduser())
+    if phase == "analysis":
+        return _start_analysis(settings, files)
+    return _start_training(phase, settings, files)
+
+
+def _start_analysis(settings: Any, files: RunFiles) -> Session:
+    architectures = meta.read_architectures(files)
+    with claim(files.root, "analysis"):
+        meta.begin(files, "analysis", settings.model_dump(mode="json"), {}, ROOT)
+    return Session("analysis", settings, files, architectures)
+
+
+def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
+    from mlp_lib.data import load_dataset  # these load torch, which the analysis does without
+    from mlp_lib.experiments import Study
+    from mlp_lib.runtime import resolve_device
+
+    device = resolve_device(settings.device)
+    stored = meta.read_meta(files)
+    parameters = settings.model_dump(mode="json")
+    merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
+    check_seeds(merged, dict.fromkeys(parameters, f"notebook {phase}"))
+    if phase == "search":
+        architectures = settings.architectures.architectures
+    elif phase == "transfer" and settings.search_dir:
+        architectures = meta.read_architectures(find_search(settings.search_dir))
+    else:
+        architectures = meta.read_architectures(files)
+    dataset = load_dataset(settings, device, ROOT)
+    facts = {
+        "device": device.type,
+        "torch": importlib.metadata.version("torch"),
+        "data_digest": dataset.digest,
+    }
+    meta.check_facts(stored, facts, files.root)
+    try:
+        files.root.mkdir(parents=True, exist_ok=True)
+        with claim(files.root, phase):
+            meta.begin(files, phase, parameters, facts, ROOT)
+    except OSError as error:
+        raise RunDirectoryError(f"can't write to {files.root}: {error.strerror or error}") from None
+    study = Study(settings, files, architectures, dataset.train.images.shape[1], dataset.digest, ROOT)
+    return Session(phase, settings, files, architectures, study, dataset)
+
+
+def find_search(search_dir: str) -> RunFiles:
+    """The run that `search_dir` names: a run directory or the search directory in it."""
+    path = ROOT / Path(search_dir).expanduser()
+    files = RunFiles(path if (path / "search").is_dir() else path.parent)
+    if not files.meta.exists():
+        raise RunDirectoryError(f"search_dir = {search_dir}: no search there (no {files.meta})")
+    return files
+
+
+def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """The trials' run seed must not be a retrain or transfer seed: they would see the very training that was chosen."""
+    for name in ("retrain_seeds", "transfer_seeds"):
+        if parameters.get("training_seed") in parameters.get(name, ()):
+            raise SettingsError(
+                f"{where.get(name, 'the run')}: {name} = {list(parameters[name])}: should not hold the training_seed {parameters['training_seed']}, "
+                "which chose the hyperparameters"
+            )
+
+
+def _names_given(namespace: Mapping[str, Any]) -> list[str]:
+    """The names that the cells before this one assign, as long as they are assignments of plain values alone.
+
+    These are the parameters cell and, under papermill, the injected one; globals() wouldn't do, since in JupyterLab it
+    also holds what later cells made.
+    """
+    names: list[str] = []
+    for source in reversed(namespace.get("In", [])[:-1]):
+        cell = _assigned_names(source)
+        if not cell:
+            break
+        names += cell
+    return names
+
+
+def _assigned_names(source: str) -> list[str]:
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return []
+    names = []
+    for statement in statements:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or not _is_plain(statement.value):
+            return []
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
+
+
+def _is_plain(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.Call):  # papermill writes NaN and infinity as float('nan')
+        return isinstance(value.func, ast.Name) and value.func.id == "float"
+    try:
+        ast.literal_eval(value)
+    except (ValueError, TypeError):
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""Progress of long work, shown live in a notebook and left there as one clean line."""
+
+import html
+import time
+from typing import Any
+
+METADATA = {"mlp_progress": True}  # how the command recognizes what it repeats in the terminal
+_INTERVAL_S = 0.5
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration for people: 45 s, 3 min 20 s, 2 h 05 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+class Progress:
+    """Counts trainings and epochs, and displays them with rate and time left where IPython runs."""
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total = what, total
+        self.started = time.monotonic()
+        self.shown = 0.0
+        self.handle: Any = None
+
+    def update(self, done: int, epochs: int, last: bool = False) -> None:
+        """`done` trainings finished and `epochs` trained since the start, by all processes together."""
+        now = time.monotonic()
+        if now - self.shown < _INTERVAL_S and not last:
+            return
+        self.shown = now
+        self._show(self._text(done, epochs, now - self.started, last), done)
+
+    def _text(self, done: int, epochs: int, elapsed: float, last: bool) -> str:
+        text = f"{self.what}: {done} of {self.total} trainings, {epochs:,} epochs, {epochs / max(elapsed, 1e-9):,.1f} a second"
+        if last:
+            return f"{text}, {seconds_text(elapsed)}"
+        if done:
+            return f"{text}, {seconds_text(elapsed / done * (self.total - done))} left"
+        return f"{text}, {seconds_text(elapsed)} so far"
+
+    def _show(self, text: str, done: int) -> None:
+        try:
+            from IPython import get_ipython
+            from IPython.display import display
+        except ImportError:
+            return
+        if get_ipython() is None:
+            return
+        width = 100 * done / max(self.total, 1)
+        bar = (
+            '<div style="max-width:40em;font-family:sans-serif;font-size:0.9em">'
+            '<div style="height:6px;border-radius:3px;background:#8884">'
+            f'<div style="height:6px;border-radius:3px;background:#0072b2;width:{width:.1f}%"></div></div>'
+            f"{html.escape(text)}</div>"
+        )
+        data = {"text/html": bar, "text/plain": text}
+        if self.handle is None:
+            self.handle = display(data, raw=True, display_id=True, metadata=METADATA)
+        else:
+            self.handle.update(data, raw=True, metadata=METADATA)

@@ -1,0 +1,269 @@
+"""The command: merge the parameters, drive the notebooks by papermill, render the reports."""
+
+import datetime
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlp_lib import meta, report
+from mlp_lib.artifacts import NOTEBOOKS, RunFiles, claim, make_run_directory, parse_yaml, read_yaml
+from mlp_lib.errors import MlpError, RunDirectoryError, SettingsError
+from mlp_lib.notebook import ROOT, check_seeds, find_search
+from mlp_lib.progress import METADATA
+from mlp_lib.settings import PARAMETERS, PHASES, check_names, parse
+
+PARAMS = ROOT / "params"
+COMMON_FILES = ("defaults", "search_space", "architectures", "search", "retrain", "transfer", "analysis")
+COMMANDS = {
+    "run": ("search", "retrain", "transfer", "analysis"),
+    "search": ("search", "retrain"),
+    "search_report": ("analysis",),
+    "transfer": ("transfer",),
+    "analysis": ("analysis",),
+}
+
+
+@dataclass
+class Merged:
+    """Parameters by name, and where each came from; `given` are those that the user asked for."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
+
+    def add(self, values: Any, where: str, given: bool) -> None:
+        if values is None:
+            values = {}
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"{where}: should hold parameters as name: value, not {type(values).__name__}")
+        check_names(values, where)
+        self.values |= values
+        self.where |= dict.fromkeys(values, where)
+        if given:
+            self.given |= set(values)
+
+
+def merge(profile: str | None, files: list[str], options: list[tuple[str, str]]) -> Merged:
+    """params/ < profile < -f < -p, key by key; SettingsError for what can't be read or isn't a parameter."""
+    merged = Merged({"parts": "all"}, {"parts": "the command"})
+    for name in COMMON_FILES:
+        merged.add(read_yaml(PARAMS / f"{name}.yaml"), f"params/{name}.yaml", given=False)
+    if profile is not None:
+        merged.add(read_yaml(_profile(profile)), f"params/{profile}.yaml", given=True)
+    for file in files:
+        merged.add(read_yaml(Path(file)), file, given=True)
+    for name, text in options:
+        check_names({name: None}, "-p")
+        merged.add({name: parse_yaml(text, f"-p {name}")}, f"-p {name}", given=True)
+    return merged
+
+
+def _profile(name: str) -> Path:
+    profiles = sorted(p.stem for p in PARAMS.glob("*.yaml") if p.stem not in COMMON_FILES)
+    if name not in profiles:
+        raise SettingsError(f"--profile {name!r}: no such profile in params/; allowed: {', '.join(profiles)}")
+    return PARAMS / f"{name}.yaml"
+
+
+def check(merged: Merged) -> dict[str, dict[str, Any]]:
+    """Every phase's parameters, parsed strictly, as plain values; SettingsError at the first that is wrong."""
+    parsed = {}
+    for phase, kind in PHASES.items():
+        values = {name: merged.values[name] for name in kind.model_fields if name in merged.values}
+        parsed[phase] = parse(kind, values, merged.where).model_dump(mode="json")
+    check_seeds({name: value for values in parsed.values() for name, value in values.items()}, merged.where)
+    if parsed["search"]["device"] == "cuda":
+        from mlp_lib.runtime import resolve_device  # loads torch, which takes seconds
+
+        resolve_device("cuda")
+    return parsed
+
+
+def check_run_name(name: str | None) -> None:
+    """SettingsError unless the name makes an ordinary directory name."""
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        shown = repr(name) if len(name) < 80 else repr(name[:77] + "...")
+        raise SettingsError(
+            f"--run-name {shown}: should be 1 to 100 letters, digits, dots, dashes or underscores, "
+            "beginning with a letter or digit"
+        )
+
+
+def continue_run(run_dir: Path, merged: Merged) -> Merged:
+    """The parameters for an existing run: those stored, which the given ones must agree with or add to."""
+    files = RunFiles(run_dir)
+    if not files.meta.exists():
+        raise SettingsError(f"--run-dir {run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
+    stored = meta.read_meta(files)["parameters"]
+    checked = {name: value for values in check(merged).values() for name, value in values.items()}
+    given = {name: checked[name] for name in merged.given}
+    try:
+        values = meta.merge_parameters({k: v for k, v in stored.items() if k in PARAMETERS}, given, run_dir)
+    except RunDirectoryError as error:  # here the mistake is in the options
+        raise SettingsError(f"--run-dir: {error}") from None
+    where = {name: merged.where[name] if name in given else str(files.meta) for name in values}
+    return Merged({**merged.values, **values, "parts": "all"}, {**merged.where, **where}, merged.given)
+
+
+def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None, run_dir: Path | None) -> Path:
+    """Run the command's notebooks in a new or an existing run directory; the directory.
+
+    Raises MlpError with one clear line if a notebook fails; finished work stays.
+    """
+    if run_dir is not None:
+        merged = continue_run(run_dir, merged)
+    parsed = check(merged)
+    if run_dir is None:
+        if command not in ("run", "search") and not (command == "transfer" and parsed["transfer"]["search_dir"]):
+            raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
+        if command == "transfer":
+            find_search(parsed["transfer"]["search_dir"])
+        stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
+        run_dir = make_run_directory(runs_root, run_name or f"{parsed['search']['project_name']}_{stamp}")
+    files = RunFiles(run_dir)
+    with claim(run_dir, command):
+        if not files.meta.exists():
+            everything = {name: value for values in parsed.values() for name, value in values.items()}
+            meta.store_parameters(files, everything)
+        for phase in COMMANDS[command]:
+            parameters = {**parsed[phase], "run_dir": str(run_dir.resolve())}
+            if phase == "analysis":
+                parameters["parts"] = "search" if command == "search_report" else "all"
+            run_phase(phase, parameters, files, always=len(COMMANDS[command]) == 1)
+            report.write_run_index(run_dir)
+        report.write_runs_index(run_dir.parent)
+    return run_dir
+
+
+def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
+    """Execute a phase's notebook, keep it and render it; skipped if the phase is done and nothing changed."""
+    entry = meta.read_meta(files)["phases"].get(phase, {})
+    finished = entry.get("status") == meta.DONE and files.notebook(phase).exists() and files.page(phase).exists()
+    if finished and not always and not _grows(phase, parameters, files):
+        print(f"{NOTEBOOKS[phase]}: done before", flush=True)
+        return
+    started = time.monotonic()
+    print(f"{NOTEBOOKS[phase]}: running", flush=True)
+    name = "search_report" if parameters.get("parts") == "search" else NOTEBOOKS[phase]
+    notebook = files.root / f"{name}.ipynb"
+    temporary = files.root / f".tmp_{name}.ipynb"
+    error = _execute_notebook(ROOT / "notebooks" / f"{NOTEBOOKS[phase]}.ipynb", temporary, parameters)
+    status = meta.read_meta(files)["phases"].get(phase, {}).get("status") if files.meta.exists() else None
+    if error is None and status != meta.DONE:
+        error = f"{NOTEBOOKS[phase]} ended without finishing its last cell"
+    if temporary.exists():
+        temporary.replace(notebook)
+        report.render_notebook(notebook, notebook.with_suffix(".html"))
+    if error is not None:
+        if files.meta.exists():
+            meta.end(files, phase, meta.FAILED, error)
+            report.write_run_index(files.root)
+        raise MlpError(f"{error} (see {notebook})")
+    print(f"{NOTEBOOKS[phase]}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:
+    stored = meta.read_meta(files)["parameters"]
+    return any(
+        stored.get(name) != value for name, value in parameters.items() if name in PARAMETERS and name not in meta.FREE
+    )
+
+
+def _execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> str | None:
+    """Run a notebook by papermill; None, or one line on what went wrong."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    _register_engine()
+    try:
+        with _quiet():
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                parameters=parameters,
+                engine_name="mlp_lib",
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=str(ROOT),
+            )
+    except papermill.PapermillExecutionError as error:
+        last = str(error.evalue).strip().splitlines() or [error.ename]
+        known = {kind.__name__ for kind in _subclasses(MlpError)}
+        return last[0] if error.ename in known else f"{source.stem}: {error.ename}: {last[0]}"
+    except (DeadKernelError, RuntimeError) as error:
+        return f"{source.stem}: its kernel died ({str(error).splitlines()[0]})"
+    return None
+
+
+def _subclasses(kind: type) -> Iterator[type]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _subclasses(child)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """papermill and nbclient log what the command says by itself."""
+    import logging
+
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _register_engine() -> None:
+    """papermill's own engine, which also repeats the notebook's progress in the terminal."""
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class Client(PapermillNotebookClient):
+        def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
+            content = msg.get("content", {})
+            if msg["msg_type"] in ("display_data", "update_display_data") and METADATA.items() <= content.get(
+                "metadata", {}
+            ).items():
+                terminal.show(content["data"]["text/plain"])
+            return super().process_message(msg, cell, cell_index)
+
+    class Engine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
+            arguments = ["--log-level=ERROR"]
+            Client(nb_man, kernel_name=kernel_name, startup_timeout=300, extra_arguments=arguments).execute()
+
+    terminal = _Terminal()
+    papermill_engines.register("mlp_lib", Engine)
+
+
+class _Terminal:
+    """Progress in the terminal: one line rewritten, or a line now and then where the output is a file."""
+
+    def __init__(self) -> None:
+        self.shown = -1e9
+
+    def show(self, text: str) -> None:
+        last = not text.endswith(("left", "so far"))
+        if sys.stdout.isatty():
+            columns = shutil.get_terminal_size().columns - 1
+            print("\r" + text[:columns].ljust(columns), end="\n" if last else "", flush=True)
+        elif last or time.monotonic() - self.shown > 10:
+            self.shown = time.monotonic()
+            print(text, flush=True)
+
+
+def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
+    """What the command would train: trainings in all, how many are new, and an estimate of the time."""
+    from mlp_lib import estimate  # loads torch
+
+    if run_dir is not None:
+        merged = continue_run(run_dir, merged)
+    parsed = check(merged)
+    return estimate.describe(COMMANDS[command], parsed, run_dir, ROOT)

@@ -1,0 +1,211 @@
+"""The figures: what their axes say, what they mark, and that they render without a warning."""
+
+import io
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from mlp_lib.figures import (
+    heatmap,
+    learning_curves,
+    loss_curve,
+    loss_distribution,
+    search_overview,
+    transfer_losses,
+)
+from mlp_lib.settings import HYPERPARAMETERS
+
+NAN = np.nan
+
+
+def names(number):
+    return [f"mlp_{256 - i}x{32 + i}" for i in range(number)]
+
+
+def metrics():
+    """12 epochs, a check every 4."""
+    epochs = np.arange(1, 13)
+    table = pd.DataFrame({"epoch": epochs, "train_loss": 2 / epochs, "val_loss": NAN, "val_accuracy": NAN})
+    table.loc[[3, 7, 11], ["val_loss", "val_accuracy"]] = [[0.5, 0.8], [0.25, 0.9], [0.3, 0.9]]
+    return table
+
+
+def curves(trials=3):
+    rows = [(t, e, 2 / e, 3 / e / (t + 1)) for t in range(trials) for e in (4, 8, 12)]
+    return pd.DataFrame(rows, columns=["trial", "epoch", "train_loss", "val_loss"])
+
+
+def trials(number, diverged=0):
+    draws = np.random.default_rng(0)
+    table = pd.DataFrame(
+        [(a, t) for a in names(number) for t in range(4)],
+        columns=["architecture", "trial"],
+    ).assign(**{name: draws.uniform(1e-3, 1e-1, 4 * number) for name in HYPERPARAMETERS})
+    table["val_loss"] = draws.uniform(0.1, 2, 4 * number)
+    table.loc[: diverged - 1, "val_loss"] = NAN
+    return table
+
+
+def losses(number, seeds=3):
+    draws = np.random.default_rng(1)
+    table = pd.DataFrame([(a, s) for a in names(number) for s in range(seeds)], columns=["architecture", "seed"])
+    return table.assign(test_loss=draws.uniform(0.1, 0.2, len(table)), test_accuracy=0.975)
+
+
+def transfers(number, seeds=3):
+    draws = np.random.default_rng(2)
+    rows = [(t, s, seed) for t in names(number) for s in names(number) for seed in range(seeds)]
+    return pd.DataFrame(rows, columns=["target", "source", "seed"]).assign(test_loss=draws.uniform(0.1, 0.2, len(rows)))
+
+
+def matrix(values):
+    values = np.array(values, dtype=float)
+    rows, columns = (names(n) for n in values.shape)
+    return pd.DataFrame(values, rows, columns)
+
+
+def labels(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def render(figure):
+    """The bytes of the figure as PNG; a warning is an error."""
+    assert isinstance(figure, Figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: loss_curve(metrics()),
+        lambda: loss_curve(metrics().assign(val_loss=NAN)),
+        lambda: learning_curves(curves(), 2),
+        lambda: learning_curves(curves(1), 0),
+        lambda: search_overview(trials(1)),
+        lambda: search_overview(trials(20, diverged=5)),
+        lambda: search_overview(trials(2).assign(lr=0.1, weight_decay=0.0)),
+        lambda: loss_distribution(losses(1, seeds=1)),
+        lambda: loss_distribution(losses(16)),
+        lambda: loss_distribution(losses(2).assign(test_loss=NAN)),
+        lambda: transfer_losses(transfers(2, seeds=1)),
+        lambda: transfer_losses(transfers(16)),
+        lambda: transfer_losses(transfers(3).query("target != source")),
+        lambda: heatmap(matrix(np.random.default_rng(3).normal(size=(16, 16))), "many", 0, "nats"),
+        lambda: heatmap(matrix([[1]]), "one", 1, "quotient"),
+        lambda: heatmap(matrix([[NAN, NAN]]), "none", 0, "nats"),
+    ],
+)
+def test_renders_without_a_warning(figure):
+    assert render(figure()) == render(figure())
+
+
+def test_nothing_global_is_touched():
+    code = "import sys, mlp_lib.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_loss_curve_marks_the_best_check():
+    ax = loss_curve(metrics()).axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss (nats per example)")
+    best = next(line for line in ax.lines if line.get_marker() == "*")
+    assert best.get_xydata().tolist() == [[8, 0.25]]
+    assert "0.2500 at epoch 8 (accuracy 90.00%)" in ax.get_title()
+    assert ax.get_yscale() == "log"
+    assert loss_curve(metrics().assign(train_loss=0.4)).axes[0].get_yscale() == "linear"
+
+
+def test_learning_curves_highlight_the_best_trial():
+    ax = learning_curves(curves(), 1).axes[0]
+    best = next(line for line in ax.lines if "best" in str(line.get_label()))
+    np.testing.assert_allclose(best.get_ydata(), [3 / 8, 3 / 16, 3 / 24])
+    assert [line.get_color() for line in ax.lines].count("0.6") == 3  # two other trials and the legend's
+    assert ax.get_yscale() == "log"
+    assert "3 trials" in ax.get_title()
+
+
+def test_search_overview_has_a_panel_a_hyperparameter():
+    figure = search_overview(trials(3, diverged=2))
+    panels = figure.axes[:7]
+    assert tuple(ax.get_xlabel() for ax in panels) == HYPERPARAMETERS
+    assert [ax.get_xlabel() for ax in panels if ax.get_xscale() == "log"] == ["lr", "eps", "weight_decay"]
+    assert panels[0].get_ylabel() == "validation loss (nats per example)"
+    assert "10 trials" in figure.get_suptitle()
+    assert "2 trials diverged" in figure.get_suptitle()
+    assert sum(len(points.get_offsets()) for points in panels[0].collections) == 10
+    assert [text.get_text() for text in figure.axes[7].get_legend().texts] == ["256x32", "255x33", "254x34"]
+
+
+def test_loss_distribution_has_a_row_an_architecture():
+    table = losses(2)
+    table.loc[0, ["test_loss", "test_accuracy"]] = NAN
+    ax = loss_distribution(table).axes[0]
+    assert labels(ax.yaxis) == ["256x32", "255x33"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("test loss (nats per example)", "architecture")
+    assert [len(line.get_xdata()) for line in ax.lines] == [2, 3]
+    mean_of_second = ax.collections[1].get_segments()[0][0, 0]
+    assert mean_of_second == pytest.approx(table["test_loss"][3:].mean())
+    assert "1 training diverged" in ax.get_title()
+    assert labels(ax.child_axes[0].yaxis) == ["97.50%", "97.50%"]
+
+
+def test_transfer_losses_tell_own_from_transferred():
+    ax = transfer_losses(transfers(3)).axes[0]
+    assert labels(ax.yaxis) == ["256x32", "255x33", "254x34"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("test loss (nats per example)", "target (trained)")
+    diamonds = [line for line in ax.lines if line.get_marker() == "D"]
+    circles = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in diamonds] == [3, 3, 3]
+    assert [len(line.get_xdata()) for line in circles] == [6, 6, 6]
+
+
+@pytest.mark.parametrize("centre", [0, 1])
+@pytest.mark.parametrize("deviation", [[[0, 0], [0, 0]], [[0, 0.3], [-0.1, 0]], [[0, 0.001], [0.5, 0]]])
+def test_heatmap_is_white_at_its_centre(centre, deviation):
+    ax = heatmap(matrix(deviation) + centre, "Regret", centre, "nats").axes[0]
+    image = ax.images[0]
+    np.testing.assert_allclose(image.to_rgba([centre])[0, :3], image.cmap(0.5)[:3])
+    assert image.cmap(0.5)[:3] > (0.95, 0.95, 0.95)
+    below, above = image.to_rgba([centre - 0.5, centre + 0.5])[:, [0, 2]]
+    assert below[0] < below[1]  # blue: a lower loss
+    assert above[0] > above[1]  # red: a higher one
+    assert image.norm.vmax - centre == pytest.approx(centre - image.norm.vmin)
+
+
+def test_heatmap_says_rows_columns_and_values():
+    figure = heatmap(matrix([[1, 1.256], [0.9999, 1]]), "Relative regret", 1, "transferred / own")
+    ax, bar = figure.axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("source (tuned on)", "target (trained)")
+    assert ax.get_title() == "Relative regret"
+    assert bar.get_ylabel() == "transferred / own"
+    assert labels(ax.xaxis) == labels(ax.yaxis) == ["256x32", "255x33"]
+    assert [text.get_text() for text in ax.texts] == ["1.00", "1.26", "1.00", "1.00"]
+    assert [text.get_color() for text in ax.texts] == ["black", "white", "black", "black"]
+    assert not heatmap(matrix(np.ones((13, 13))), "many", 1, "").axes[0].texts
+
+
+def test_heatmap_leaves_missing_cells_hatched():
+    figure = heatmap(matrix([[0, NAN], [0.01, 0]]), "Regret", 0, "nats")
+    ax = figure.axes[0]
+    assert ax.images[0].to_rgba(np.array([NAN]))[0, 3] == 0  # the hatched ground shows through
+    assert ax.patch.get_hatch()
+    assert ax.get_title() == "Regret (hatched: no finite result)"
+    assert [text.get_text() for text in ax.texts] == ["0.000", "", "0.010", "0.000"]
+    render(figure)
+
+
+def test_heatmap_outlier_does_not_bleach_the_rest():
+    values = np.full((4, 4), 0.01)
+    values[0, 3] = 5
+    figure = heatmap(matrix(values), "Regret", 0, "nats")
+    image = figure.axes[0].images[0]
+    assert image.norm.vmax == pytest.approx(0.01)
+    assert image.colorbar.extend == "both"

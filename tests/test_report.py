@@ -1,0 +1,194 @@
+"""The HTML pages: nothing from outside, nothing unescaped, a text for every image, and files that may be missing."""
+
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from mlp_lib.report import render_notebook, write_run_index, write_runs_index
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n tiny").decode()
+HOSTILE = "<script>alert('x')</script>"
+
+
+def notebook_of_everything() -> nbformat.NotebookNode:
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "FloatProgress(value=0.0)"}
+    table = "<table class='dataframe'><tr><td>7</td></tr></table><script src='https://example.org/x.js'></script>"
+    red = "\x1b[0;31mValueError\x1b[0m"
+    outputs = [
+        new_output("stream", name="stdout", text=f"10 %\r100 %\n{HOSTILE}\n"),
+        new_output("display_data", data={"text/html": table, "text/plain": "table"}),
+        new_output("display_data", data={"image/png": PNG}, metadata={"alt": 'Loss "curve"'}),
+        new_output("display_data", data={"image/png": PNG}),
+        new_output("execute_result", data={"text/plain": HOSTILE}),
+        new_output("display_data", data=widget),
+        new_output("error", ename="ValueError", evalue=HOSTILE, traceback=[red, f"line 3: \x1b[1m{HOSTILE}"]),
+    ]
+    cells = [
+        new_markdown_cell("# The search\n\nProse with a [link](https://example.org/page)."),
+        new_markdown_cell("## Loss by trial\n\n| a | b |\n|---|---|\n| 1 | 2 |"),
+        new_code_cell("lr = 1  # " + HOSTILE, outputs=outputs, metadata={"tags": ["injected-parameters"]}),
+        new_markdown_cell("## Loss by trial\n\nAgain."),
+        new_code_cell(""),
+    ]
+    return new_notebook(cells=cells)
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = tmp_path_factory.mktemp("run")
+    (run / "search").mkdir()
+    nbformat.write(notebook_of_everything(), run / "01_search.ipynb")
+    render_notebook(run / "01_search.ipynb", run / "01_search.html")
+    return (run / "01_search.html").read_text()
+
+
+def test_notebook_page_loads_nothing(html: str) -> None:
+    page = BeautifulSoup(html, "html.parser")
+    assert not page.select("script, link, iframe")
+    assert all(tag["src"].startswith("data:") for tag in page.select("[src]"))
+    assert [a["href"] for a in page.select("[href^=http]")] == ["https://example.org/page"]
+    assert not re.search(r"@import|url\(", html)
+
+
+def test_notebook_page_has_title_contents_and_folded_code(html: str) -> None:
+    page = BeautifulSoup(html, "html.parser")
+    assert page.title.string == page.header.h1.string == "The search"
+    assert not page.select("main h1")
+    targets = [a["href"].removeprefix("#") for a in page.select("nav a")]
+    assert targets == [heading["id"] for heading in page.select("main h2")]
+    assert len(set(targets)) == 2
+    assert [summary.get_text() for summary in page.select("details.code > summary")] == ["Parameters of this run"]
+    assert page.header.a["href"] == "index.html"
+    assert all("scroll" in table.parent["class"] for table in page.select("table"))
+    assert len(page.select("main table")) == 2
+
+
+def test_every_image_has_a_text(html: str) -> None:
+    images = BeautifulSoup(html, "html.parser").select("img")
+    assert [image["alt"] for image in images] == ['Loss "curve"', "Loss by trial"]
+
+
+def test_pictures_in_prose_are_embedded_or_left_out(tmp_path: Path) -> None:
+    (tmp_path / "own.png").write_bytes(b"png")
+    prose = "![own](own.png) ![away](https://example.org/x.png) ![above](../x.png) <b>bold <i>text</i></b>"
+    nbformat.write(new_notebook(cells=[new_markdown_cell(prose)]), tmp_path / "a.ipynb")
+    render_notebook(tmp_path / "a.ipynb", tmp_path / "a.html")
+    page = BeautifulSoup((tmp_path / "a.html").read_text(), "html.parser")
+    assert [image["src"] for image in page.select("img")] == ["data:image/png;base64,cG5n"]
+    assert "[away] [above] bold text" in page.main.get_text()
+    assert page.b.get_text() == "bold text"
+
+
+def test_outputs_are_escaped_and_clean(html: str) -> None:
+    page = BeautifulSoup(html, "html.parser")
+    assert page.select_one("pre.stdout").get_text() == f"100 %\n{HOSTILE}\n"
+    assert page.select_one(".error > pre").get_text() == f"ValueError: {HOSTILE}"
+    assert page.select_one(".error details pre").get_text() == f"ValueError\nline 3: {HOSTILE}"
+    assert "\x1b" not in html
+    assert "FloatProgress" not in html
+
+
+def test_notebook_without_headings(tmp_path: Path) -> None:
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "bare.ipynb")
+    render_notebook(tmp_path / "bare.ipynb", tmp_path / "bare.html")
+    page = BeautifulSoup((tmp_path / "bare.html").read_text(), "html.parser")
+    assert page.h1.string == "bare"
+    assert page.nav is None
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["bare.html", "bare.ipynb"]
+
+
+def fake_run(run: Path, text: str = "plain", started: str = "2026-01-02T03:04:05") -> Path:
+    """A whole run, with `text` wherever a text may stand."""
+    (run / "search" / "mlp_8x4").mkdir(parents=True)
+    (run / "transfer").mkdir()
+    (run / "analysis").mkdir()
+    phase = {"started": started, "duration_s": 3723.4, "status": "done"}
+    meta = {
+        "parameters": {"project_name": text, "dataset": "digits", "architectures": {"list": [[8, 4], [4, 8]]}},
+        "phases": {"search": phase, "retrain": phase, "transfer": phase, "analysis": {**phase, "error": text}},
+        "versions": {"torch": text},
+        "device": text,
+        "git": None,
+    }
+    answer = {"verdict": text, "effect": 0.0123456, "interval": [0.01, 0.02], "n": 5, "sentence": text}
+    answers = {"hyperparameter_transfer": answer, "architecture_sensitivity": answer}
+    (run / "search/search_meta.yaml").write_text(yaml.safe_dump(meta))
+    (run / "analysis/answers.yaml").write_text(yaml.safe_dump(answers))
+    stats = "architecture,parameters,n,mean,var,min,max,mean_accuracy\n"
+    (run / "search/search_test_loss_stats.csv").write_text(stats + f'"{text}",12,1,0.123456789,,0.1,0.2,0.95\n')
+    (run / "transfer/regret_matrix_mean.png").write_bytes(b"png")
+    (run / "02_retrain.html").write_text("page")
+    (run / "index.html").write_text("of before")
+    write_run_index(run)
+    return run
+
+
+def read_index(directory: Path) -> BeautifulSoup:
+    return BeautifulSoup((directory / "index.html").read_text(), "html.parser")
+
+
+def test_index_of_a_whole_run(tmp_path: Path) -> None:
+    page = read_index(fake_run(tmp_path / "run"))
+    assert "complete" in page.header.get_text()
+    assert "2 architectures" in page.header.get_text()
+    first = page.select_one("main > *")
+    assert [p.get_text() for p in first.select(".verdict")] == ["plain", "plain"]
+    assert [dd.get_text() for dd in first.select("dd")][:3] == ["0.01235", "0.01 to 0.02", "5"]
+    assert [a["href"] for a in page.select(".reports a")] == ["02_retrain.html"]
+    assert [img["src"] for img in page.select("img")] == ["transfer/regret_matrix_mean.png"]
+    assert page.img["alt"]
+    assert "1:02:03" in page.get_text()
+    assert [td.get_text() for td in page.select("table:not(.words) td")][:5] == ["plain", "12", "1", "0.1235", ""]
+    assert "search/search_test_loss_stats.csv" in [a["href"] for a in page.select("details a")]
+
+
+def test_index_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    write_run_index(tmp_path)
+    page = read_index(tmp_path)
+    assert page.get_text().count("No answer yet") == 2
+    assert page.get_text().count("not started") == 4
+    assert not page.select("img, .reports, .note")
+
+
+@pytest.mark.parametrize("damage", ["a: [1", "- a list", "text", "\x00", "", "phases: 3\nparameters: [1]\n"])
+def test_index_of_a_damaged_run(tmp_path: Path, damage: str) -> None:
+    run = fake_run(tmp_path / "run")
+    names = ("search/search_meta.yaml", "analysis/answers.yaml", "search/search_test_loss_stats.csv")
+    for name in names:
+        (run / name).write_text(damage)
+    write_run_index(run)
+    write_runs_index(tmp_path)
+    assert "No answer yet" in read_index(run).get_text()
+    if not damage.startswith("phases"):
+        assert "search_meta.yaml" in read_index(run).select_one(".note").get_text()
+        assert "search_meta.yaml" in read_index(tmp_path).get_text()
+
+
+def test_texts_of_a_run_are_escaped(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "<script>alert(1)<>&'#?", HOSTILE)
+    write_runs_index(tmp_path)
+    for page in (read_index(run), read_index(tmp_path)):
+        assert not page.select("script")
+        assert HOSTILE in page.get_text()
+    assert read_index(run).h1.string == run.name
+    assert read_index(tmp_path).select_one("td a")["href"] == "%3Cscript%3Ealert%281%29%3C%3E%26%27%23%3F/index.html"
+
+
+def test_index_of_all_runs(tmp_path: Path) -> None:
+    write_runs_index(tmp_path)
+    assert "No runs yet" in read_index(tmp_path).get_text()
+    fake_run(tmp_path / "old", started="2026-01-01T00:00:00")
+    fake_run(tmp_path / "examples" / "new", started="2026-02-01T00:00:00")
+    fake_run(tmp_path / "a" / "b" / "too_deep")
+    (tmp_path / "no_run").mkdir()
+    write_runs_index(tmp_path)
+    page = read_index(tmp_path)
+    assert [a["href"] for a in page.select("td a")] == ["examples/new/index.html", "old/index.html"]
+    row = [td.get_text() for td in page.select("tbody tr")[1].select("td")]
+    assert row == ["old", "2026-01-01 00:00", "plain", "digits", "2", "complete", "plain", "plain"]
