@@ -51,9 +51,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("phase", choices=list(run.COMMANDS), metavar="PHASE", help=", ".join(run.COMMANDS))
     parser.add_argument("--profile", metavar="NAME", help="overrides kept in params/NAME.yaml, such as quick")
-    parser.add_argument("-f", dest="files", metavar="FILE", action="append", default=[], help="a YAML file of parameters")
     parser.add_argument(
-        "-p", dest="options", metavar=("NAME", "VALUE"), nargs=2, action="append", default=[], help="one parameter, as YAML"
+        "-f", dest="files", metavar="FILE", action="append", default=[], help="a YAML file of parameters"
+    )
+    parser.add_argument(
+        "-p",
+        dest="options",
+        metavar=("NAME", "VALUE"),
+        nargs=2,
+        action="append",
+        default=[],
+        help="one parameter, as YAML",
     )
     parser.add_argument("--runs-root", metavar="DIR", type=Path, default=ROOT / "executed", help="where runs are kept")
     parser.add_argument("--run-name", metavar="NAME", help="name of the new run; a number is added if it is taken")

@@ -19,6 +19,8 @@ from mlp_lib.settings import Architecture
 
 NOTEBOOKS = {"search": "01_search", "retrain": "02_retrain", "transfer": "03_transfer", "analysis": "04_analysis"}
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
+# pandas 3.1 reads floats to the bit by default and warns of the argument that earlier ones need for it
+_ROUND_TRIP = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 _WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters")
 
 
@@ -101,8 +103,7 @@ def write_table(path: Path, table: pd.DataFrame, index: bool = False) -> None:
 
 def read_table(path: Path, index: str | None = None) -> pd.DataFrame:
     """What `write_table` wrote."""
-    whole = dict.fromkeys(_WHOLE, "Int64")
-    return pd.read_csv(path, dtype=whole, float_precision="round_trip", index_col=index)
+    return pd.read_csv(path, dtype=dict.fromkeys(_WHOLE, "Int64"), index_col=index, **_ROUND_TRIP)
 
 
 def write_figure(path: Path, figure: Any) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 import pandas as pd
 
 from mlp_lib.artifacts import RunFiles, read_table
-from mlp_lib.data import Dataset, load_dataset
+from mlp_lib.data import CLASSES, Dataset, load_dataset
 from mlp_lib.experiments import Study, missing_seeds, missing_trials
 from mlp_lib.progress import seconds_text
 from mlp_lib.runtime import resolve_device
-from mlp_lib.settings import PHASES, Architecture, Hyperparameters, parse
+from mlp_lib.settings import PHASES, Architecture, Hyperparameters, SearchSettings, parse
 from mlp_lib.train import train_population
-from mlp_lib.workers import count_workers
+from mlp_lib.workers import count_workers, split_into_units
 
-_TIMED_EPOCHS = 3
+_TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 _TYPICAL = Hyperparameters(
     lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05
 )
@@ -113,10 +113,21 @@ def _expected_epochs(study: Study) -> tuple[float, str]:
 
 
 def _seconds_an_epoch(study: Study, architecture: Architecture, dataset: Dataset) -> float:
-    """Time of one epoch of one member, validation included, as one process does it alone."""
-    settings = study.settings.model_copy(update={"max_epochs": _TIMED_EPOCHS})
-    started = time.perf_counter()
-    train_population(dataset.train, dataset.validation, architecture, [_TYPICAL], [0], settings)
-    return (time.perf_counter() - started) / _TIMED_EPOCHS
-
-
+    """Time of one epoch of one member in a unit as the search makes them, its share of the validation included."""
+    settings: SearchSettings = study.settings
+    trials = list(range(settings.num_trials))
+    hyperparameters = [_TYPICAL] * len(trials)
+    unit = split_into_units(architecture, hyperparameters, trials, trials, study.inputs, settings)[0]
+    work = len(dataset.train.labels) * len(unit.labels) * architecture.count_parameters(study.inputs, CLASSES)
+    epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
+    ends: list[float] = []
+    train_population(
+        dataset.train,
+        dataset.validation,
+        architecture,
+        unit.hyperparameters,
+        [0] * len(unit.labels),
+        settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
+        report=lambda _: ends.append(time.perf_counter()),
+    )
+    return (ends[-1] - ends[0]) / (epochs - 1) / len(unit.labels)  # the first epoch warms up

@@ -323,7 +323,9 @@ def _reusable_retrainings(study: Study) -> pd.DataFrame:
             path = files.config(seed)
             config = read_yaml(path) if path.exists() else None
             if config and all(config[name] == value for name, value in study.context().items()):
-                rows.append({"target": architecture.name, "seed": seed, **config["hyperparameters"], **config["result"]})
+                rows.append(
+                    {"target": architecture.name, "seed": seed, **config["hyperparameters"], **config["result"]}
+                )
     return pd.DataFrame(rows, columns=["target", "seed", *HYPERPARAMETERS, *RESULT])
 
 

@@ -36,7 +36,7 @@ class Session:
         """Mark the phase as done; the last cell of a notebook."""
         with claim(self.files.root, self.phase):
             meta.end(self.files, self.phase)
-        return f"{self.phase} is done: {self.files.root}"
+        return f"{self.phase} is done"
 
     def source_files(self) -> RunFiles:
         """The run whose search gives the transfer its hyperparameters."""

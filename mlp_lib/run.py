@@ -132,13 +132,19 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
             everything = {name: value for values in parsed.values() for name, value in values.items()}
             meta.store_parameters(files, everything)
         for phase in COMMANDS[command]:
-            parameters = {**parsed[phase], "run_dir": str(run_dir.resolve())}
+            parameters = {**parsed[phase], "run_dir": _from_root(run_dir)}
             if phase == "analysis":
                 parameters["parts"] = "search" if command == "search_report" else "all"
             run_phase(phase, parameters, files, always=len(COMMANDS[command]) == 1)
             report.write_run_index(run_dir)
-        report.write_runs_index(run_dir.parent)
+        report.write_runs_index(runs_root if run_dir.resolve().is_relative_to(runs_root.resolve()) else run_dir.parent)
     return run_dir
+
+
+def _from_root(path: Path) -> str:
+    """The path as a notebook takes it: from the repository's root if it lies there."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
@@ -227,16 +233,17 @@ def _register_engine() -> None:
     class Client(PapermillNotebookClient):
         def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
             content = msg.get("content", {})
-            if msg["msg_type"] in ("display_data", "update_display_data") and METADATA.items() <= content.get(
-                "metadata", {}
-            ).items():
+            if (
+                msg["msg_type"] in ("display_data", "update_display_data")
+                and METADATA.items() <= content.get("metadata", {}).items()
+            ):
                 terminal.show(content["data"]["text/plain"])
             return super().process_message(msg, cell, cell_index)
 
     class Engine(NBClientEngine):
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            arguments = ["--log-level=ERROR"]
+            arguments = ["--log-level=CRITICAL"]
             Client(nb_man, kernel_name=kernel_name, startup_timeout=300, extra_arguments=arguments).execute()
 
     terminal = _Terminal()

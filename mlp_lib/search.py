@@ -16,9 +16,7 @@ def draw_trials(
     key = architecture.widths if architecture else ()
     uniforms = generator(seed, Stream.SEARCH, *key).random((num_trials, len(HYPERPARAMETERS)))
     return [
-        Hyperparameters(
-            **{name: _scale(getattr(space, name), u) for name, u in zip(HYPERPARAMETERS, row, strict=True)}
-        )
+        Hyperparameters(**{name: _scale(getattr(space, name), u) for name, u in zip(HYPERPARAMETERS, row, strict=True)})
         for row in uniforms
     ]
 

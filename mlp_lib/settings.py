@@ -289,7 +289,8 @@ def _explain(error: ValidationError, kind: type[BaseModel], where: str | Mapping
     path = str(parameter) + "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}"
         for part in location[1:]
-        if isinstance(part, int) or (isinstance(part, str) and re.fullmatch(r"\w+", part) and part not in ("int", "str"))
+        if isinstance(part, int)
+        or (isinstance(part, str) and re.fullmatch(r"\w+", part) and part not in ("int", "str"))
     )
     place = _place(where, parameter)
     if first["type"] == "extra_forbidden":
