@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,20 +75,24 @@ def load_dataset(settings: DataSettings, device: torch.device, base: Path = Path
     """
     if settings.dataset == "digits":
         (images, labels), test = _read_digits()
+        brightest = 16
     else:
         (images, labels), test = _read_torchvision(settings.dataset, data_root(settings, base))
+        brightest = 255
     digest = hashlib.sha256()
     for array in (images, labels, *test):
         digest.update(str((array.dtype, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
     size = settings.validation_size or len(images) // 6
+    if not 0 < size < len(images):
+        raise DataError(f"{settings.dataset}: {len(images)} training images leave none beside {size} for validation")
     order = generator(settings.split_seed, Stream.SPLIT).permutation(len(images))
     validation, train = np.sort(order[:size]), np.sort(order[size:])
     home = _home(settings, device)
     workers = settings.loader_workers if settings.preload is False else None
     return Dataset(
-        _split(images[train], labels[train], home, workers),
-        _split(images[validation], labels[validation], home),
-        _split(*test, home),
+        _split(images[train], labels[train], brightest, home, workers),
+        _split(images[validation], labels[validation], brightest, home),
+        _split(*test, brightest, home),
         digest.hexdigest(),
     )
 
@@ -99,9 +104,10 @@ def _home(settings: DataSettings, device: torch.device) -> torch.device:
     return torch.device("cpu") if settings.preload in ("cpu", False) else device
 
 
-def _split(images: np.ndarray, labels: np.ndarray, home: torch.device, workers: int | None = None) -> Split:
-    top = 16 if images.max(initial=0) <= 16 and images.shape[1] == 64 else 255
-    scaled = torch.from_numpy(images).to(torch.float32).div_(top)
+def _split(
+    images: np.ndarray, labels: np.ndarray, brightest: int, home: torch.device, workers: int | None = None
+) -> Split:
+    scaled = torch.from_numpy(images).to(torch.float32).div_(brightest)
     return Split(scaled.to(home), torch.from_numpy(labels.astype(np.int64)).to(home), workers)
 
 
@@ -130,21 +136,43 @@ def _read_torchvision(name: str, root: Path) -> tuple[Arrays, Arrays]:
         "kmnist": datasets.KMNIST,
         "qmnist": datasets.QMNIST,
     }[name]
-    remedy = f"put the files under {root / kind.__name__ / 'raw'}, or set data_root or MLP_DATA_ROOT"
+    folder = root / kind.__name__ / "raw"
+    missing = f"put its files there, or set data_root or MLP_DATA_ROOT to a folder that has {kind.__name__}/raw"
+    damaged = "delete its files there, and they are downloaded again"
     parts = []
     for train in (True, False):
         try:
-            # torchvision draws a progress bar on stderr; a bar in a saved notebook is a wall of red lines
-            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-                part = kind(str(root), train=train, download=True)
-        except (RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise DataError(f"{name} is not in {root} and could not be downloaded ({reason}); {remedy}") from error
-        except Exception as error:
-            raise DataError(f"{name} in {root} is damaged ({error}); delete its files there, then {remedy}") from error
+            part = _open(kind, root, train)
+        except _DownloadError as error:
+            raise DataError(f"{name} is not in {folder} and could not be downloaded ({error}); {missing}") from error
+        except Exception as error:  # torchvision raises asserts, KeyError, ... for bytes that it can't make sense of
+            found = f"{type(error).__name__} {error}".strip().splitlines()[0]
+            raise DataError(f"{name} in {folder} is damaged ({found}); {damaged}") from error
         images, labels = part.data.numpy(), part.targets.numpy()
         labels = labels[:, 0] if labels.ndim == 2 else labels  # qmnist: the first column is the digit
-        if images.ndim != 3 or len(images) != len(labels) or not len(images):
-            raise DataError(f"{name} in {root} is damaged: {images.shape} images, {len(labels)} labels; {remedy}")
+        if images.shape != (len(labels), 28, 28) or not len(labels) or labels.max() >= CLASSES:
+            found = f"images {list(images.shape)}, labels {list(labels.shape)} up to {labels.max(initial=0)}"
+            raise DataError(f"{name} in {folder} is damaged ({found}); {damaged}")
         parts.append((images.reshape(len(images), -1), labels.astype(np.uint8)))
+    if len(parts[0][1]) < len(parts[1][1]):
+        raise DataError(f"{name} in {folder}: fewer training than test images, the files are swapped; {damaged}")
     return parts[0], parts[1]
+
+
+class _DownloadError(Exception):
+    """Why files that are not there could not be fetched, in one line."""
+
+
+def _open(kind: type, root: Path, train: bool) -> Any:
+    """torchvision's data set, downloaded if it is not there (_DownloadError); a damaged file's error passes."""
+    # torchvision draws a progress bar on stderr; a bar in a saved notebook is a wall of red lines
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return kind(str(root), train=train)
+        except RuntimeError as error:
+            if "not found" not in str(error):
+                raise
+        try:
+            return kind(str(root), train=train, download=True)
+        except (OSError, RuntimeError) as error:
+            raise _DownloadError(" ".join(str(error).split())[:200]) from error

@@ -51,7 +51,7 @@ def describe(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir
         [
             *lines,
             f"time: about {seconds_text(work * epochs)} with {workers} workers ({source})",
-            f"at most {seconds_text(work * settings.max_epochs)}, if every training goes on for {settings.max_epochs} epochs",
+            f"at most {seconds_text(work * settings.max_epochs)}, if all go on for {settings.max_epochs} epochs",
         ]
     )
 

@@ -14,7 +14,7 @@ from mlp_lib.settings import PHASES, Architecture, ArchitectureChoice
 PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
 # No result depends on these (device: on its type, which is compared as found), or only the analysis does.
 FREE = ("workers", "preload", "loader_workers", "data_root", "device", "margin", "confidence", "analysis_seed", "parts")
-DONE, RUNNING, FAILED, OUTDATED = "done", "running", "failed", "outdated"
+DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
 
 
 def read_meta(files: RunFiles) -> dict[str, Any]:

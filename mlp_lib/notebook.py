@@ -124,8 +124,8 @@ def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None
     for name in ("retrain_seeds", "transfer_seeds"):
         if parameters.get("training_seed") in parameters.get(name, ()):
             raise SettingsError(
-                f"{where.get(name, 'the run')}: {name} = {list(parameters[name])}: should not hold the training_seed {parameters['training_seed']}, "
-                "which chose the hyperparameters"
+                f"{where.get(name, 'the run')}: {name} = {list(parameters[name])}: should not hold the "
+                f"training_seed {parameters['training_seed']}, which chose the hyperparameters"
             )
 
 

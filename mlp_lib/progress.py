@@ -36,7 +36,8 @@ class Progress:
         self._show(self._text(done, epochs, now - self.started, last), done)
 
     def _text(self, done: int, epochs: int, elapsed: float, last: bool) -> str:
-        text = f"{self.what}: {done} of {self.total} trainings, {epochs:,} epochs, {epochs / max(elapsed, 1e-9):,.1f} a second"
+        rate = epochs / max(elapsed, 1e-9)
+        text = f"{self.what}: {done} of {self.total} trainings, {epochs:,} epochs, {rate:,.1f} a second"
         if last:
             return f"{text}, {seconds_text(elapsed)}"
         if done:

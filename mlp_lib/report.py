@@ -142,7 +142,7 @@ def _read_run(files: RunFiles) -> dict[str, Any]:
     parameters, states = _mapping(meta.get("parameters")), _mapping(meta.get("phases"))
     phases = {phase: _mapping(states.get(phase)) for phase in NOTEBOOKS}
     statuses = [state.get("status") for state in phases.values()]
-    status = next((s for s in ("failed", "running") if s in statuses), None)
+    status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
     started = [str(state["started"]) for state in phases.values() if state.get("started")]
     return {
         "name": files.root.resolve().name,

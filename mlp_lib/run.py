@@ -159,7 +159,13 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     name = "search_report" if parameters.get("parts") == "search" else NOTEBOOKS[phase]
     notebook = files.root / f"{name}.ipynb"
     temporary = files.root / f".tmp_{name}.ipynb"
-    error = _execute_notebook(ROOT / "notebooks" / f"{NOTEBOOKS[phase]}.ipynb", temporary, parameters)
+    try:
+        error = _execute_notebook(ROOT / "notebooks" / f"{NOTEBOOKS[phase]}.ipynb", temporary, parameters)
+    except KeyboardInterrupt:
+        if files.meta.exists():
+            meta.end(files, phase, meta.INTERRUPTED)
+            report.write_run_index(files.root)
+        raise
     status = meta.read_meta(files)["phases"].get(phase, {}).get("status") if files.meta.exists() else None
     if error is None and status != meta.DONE:
         error = f"{NOTEBOOKS[phase]} ended without finishing its last cell"

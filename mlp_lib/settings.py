@@ -17,6 +17,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from mlp_lib.errors import SettingsError
 
@@ -36,19 +37,29 @@ def _read_exponent(value: Any) -> Any:
 def _refuse_repeats(values: tuple) -> tuple:
     repeated = [value for value, count in Counter(values).items() if count > 1]
     if repeated:
-        raise ValueError(f"Input should not repeat {repeated[0]}")
+        raise ValueError(f"should not repeat {repeated[0]}")
     return values
 
 
-Real = Annotated[float, BeforeValidator(_read_exponent), Field(strict=True, allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(_read_exponent), Field(strict=True)]
-Count = Annotated[Whole, Field(ge=1, le=10**9)]
-Width = Annotated[Whole, Field(ge=1, le=65536)]
-Seed = Annotated[Whole, Field(ge=0, le=MAX_SEED)]
+def _refuse_number(value: Any) -> Any:
+    """Python takes 0 for False."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise PydanticCustomError("number", "a number is neither a name nor false")
+    return value
+
+
+# the bounds come before the reader: only then does the JSON schema, which the messages are made from, show them
+_Exponent = BeforeValidator(_read_exponent)
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]
+Count = Annotated[Whole, Field(ge=1, le=10**9), _Exponent]
+Width = Annotated[Whole, Field(ge=1, le=65536), _Exponent]
+Seed = Annotated[Whole, Field(ge=0, le=MAX_SEED), _Exponent]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=10**5), AfterValidator(_refuse_repeats)]
 Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_NAME_RULE = "at most 100 letters, digits, dots, hyphens and underscores, the first a letter or digit"
+Text = Annotated[str, Field(strict=True, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$", description="a line of text")]
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description=_NAME_RULE)]
 
 
 class _Frozen(BaseModel):
@@ -81,13 +92,13 @@ class Architecture:
 class Hyperparameters(_Frozen):
     """What the search tunes: AdamW's five numbers and the two of the regularization (all without unit)."""
 
-    lr: Annotated[Real, Field(gt=0, le=1e3)]
-    beta1: Annotated[Real, Field(ge=0, lt=1)]
-    beta2: Annotated[Real, Field(ge=0, lt=1)]
-    eps: Annotated[Real, Field(gt=0, le=1)]
-    weight_decay: Annotated[Real, Field(ge=0, le=1e3)]
-    dropout: Annotated[Real, Field(ge=0, lt=1)]
-    leaky_relu_alpha: Annotated[Real, Field(ge=0, le=1)]
+    lr: Annotated[Real, Field(gt=0, le=1e3), _Exponent]
+    beta1: Annotated[Real, Field(ge=0, lt=1), _Exponent]
+    beta2: Annotated[Real, Field(ge=0, lt=1), _Exponent]
+    eps: Annotated[Real, Field(gt=0, le=1), _Exponent]
+    weight_decay: Annotated[Real, Field(ge=0, le=1e3), _Exponent]
+    dropout: Annotated[Real, Field(ge=0, lt=1), _Exponent]
+    leaky_relu_alpha: Annotated[Real, Field(ge=0, le=1), _Exponent]
 
 
 HYPERPARAMETERS = tuple(Hyperparameters.model_fields)
@@ -97,8 +108,8 @@ class Range(_Frozen):
     """The distribution that one hyperparameter is drawn from, both ends included."""
 
     distribution: Literal["log_uniform", "uniform"]
-    low: Real
-    high: Real
+    low: Annotated[Real, _Exponent]
+    high: Annotated[Real, _Exponent]
 
     @model_validator(mode="after")
     def _ordered(self) -> "Range":
@@ -127,8 +138,9 @@ class SearchSpace(_Frozen):
             try:
                 Hyperparameters(**values)
             except ValidationError as error:
-                first = error.errors()[0]
-                raise ValueError(f"{end} of {first['loc'][0]} ({first['input']}): {first['msg']}") from None
+                name = error.errors()[0]["loc"][0]
+                allowed = _allowed(_schema_at(Hyperparameters, (name,))[1])
+                raise ValueError(f"{name}.{end} = {values[name]} should be {allowed}") from None
         return self
 
 
@@ -162,10 +174,10 @@ class DataSettings(_Frozen):
 
     dataset: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "digits"]
     data_root: Text
-    preload: Literal["auto", "cuda", "cpu", False]
+    preload: Annotated[Literal["auto", "cuda", "cpu", False], BeforeValidator(_refuse_number)]
     validation_size: Count | None
     split_seed: Seed
-    loader_workers: Annotated[Whole, Field(ge=0, le=256)]
+    loader_workers: Annotated[Whole, Field(ge=0, le=256), _Exponent]
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> "DataSettings":
@@ -193,7 +205,7 @@ class StudySettings(DataSettings, TrainingSettings):
 
     project_name: Name
     device: Literal["auto", "cpu", "cuda"]
-    workers: Annotated[Whole, Field(ge=1, le=1024)] | Literal["auto"]
+    workers: Annotated[Whole, Field(ge=1, le=1024), _Exponent] | Literal["auto"]
 
 
 class SearchSettings(StudySettings):
@@ -201,7 +213,7 @@ class SearchSettings(StudySettings):
 
     search_space: SearchSpace
     architectures: ArchitectureChoice
-    num_trials: Annotated[Whole, Field(ge=1, le=10**6)]
+    num_trials: Annotated[Whole, Field(ge=1, le=10**6), _Exponent]
     search_seed: Seed
     training_seed: Seed
     same_trials_for_all_architectures: Flag
@@ -225,8 +237,8 @@ class AnalysisSettings(_Frozen):
     """Phase 04: the answers."""
 
     project_name: Name
-    margin: Annotated[Real, Field(gt=0, le=10)]
-    confidence: Annotated[Real, Field(gt=0, lt=1)]
+    margin: Annotated[Real, Field(gt=0, le=10), _Exponent]
+    confidence: Annotated[Real, Field(gt=0, lt=1), _Exponent]
     analysis_seed: Seed
     parts: Literal["all", "search"]
 
@@ -258,15 +270,14 @@ def check_names(names: Mapping[str, Any], where: str | Mapping[str, str], also: 
     for name in names:
         if name not in PARAMETERS and name not in also:
             known = (*PARAMETERS, *also)
-            raise SettingsError(f"{_place(where, name)}: unknown parameter {_short(name)}; {_nearest(name, known)}")
+            raise SettingsError(f"{_place(where, name)}: unknown parameter {_cut(repr(name))}; {_nearest(name, known)}")
 
 
 def _place(where: str | Mapping[str, str], name: Any) -> str:
     return where if isinstance(where, str) else where.get(name, "the parameters")
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -276,41 +287,57 @@ def _nearest(name: Any, known: tuple[str, ...]) -> str:
 
 
 def _explain(error: ValidationError, kind: type[BaseModel], where: str | Mapping[str, str]) -> str:
-    """One line on the first parameter that pydantic refuses; alternatives of a union are joined by 'or'."""
+    """One line on the first parameter that pydantic refuses; an unknown name comes first, it may explain the rest."""
     errors = error.errors(include_url=False)
-    first = errors[0]
+    first = next((e for e in errors if e["type"] in ("extra_forbidden", "invalid_key")), errors[0])
     location = first["loc"]
+    reason = first["msg"].removeprefix("Value error, ")
     if not location:
-        context = next((name for name in kind.model_fields if name in first["msg"]), None)
-        message = first["msg"].removeprefix("Value error, ")
-        return f"{_place(where, context)}: {message}"
-    parameter = location[0]
-    same = [e for e in errors if e["loc"][0] == parameter and type(e["input"]) is type(first["input"])]
-    path = str(parameter) + "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}"
-        for part in location[1:]
-        if isinstance(part, int)
-        or (isinstance(part, str) and re.fullmatch(r"\w+", part) and part not in ("int", "str"))
-    )
-    place = _place(where, parameter)
-    if first["type"] == "extra_forbidden":
-        holder = kind if len(location) == 1 else _model_at(kind, location[:-1])
-        known = tuple(holder.model_fields) if holder else ()
-        return f"{place}: unknown name {path}; {_nearest(location[-1], known)}"
+        context = next((name for name in kind.model_fields if name in reason), None)
+        return f"{_place(where, context)}: {reason}"
+    place = _place(where, location[0])
+    path, schema = _schema_at(kind, location)
+    if first["type"] in ("extra_forbidden", "invalid_key"):
+        name = f"{path}.{location[-1]}".removeprefix(".")
+        return f"{place}: unknown name {name}; {_nearest(location[-1], tuple(schema['properties']))}"
     if first["type"] == "missing":
-        return f"{place}: {path} is missing; it is needed"
-    reasons = list(dict.fromkeys(_reason(e) for e in same))
-    return f"{place}: {path} = {_short(first['input'])}: {' or '.join(reasons)}"
+        return f"{place}: {path} is missing; it should be {_allowed(schema)}"
+    if first["type"] != "value_error":
+        reason = f"should be {_allowed(schema)}"
+    elif isinstance(first["input"], Mapping):
+        return f"{place}: {path}: {reason}"
+    return f"{place}: {path} = {_cut(repr(first['input']))}: {reason}"
 
 
-def _reason(error: dict[str, Any]) -> str:
-    return error["msg"].removeprefix("Value error, ").replace("Input should be", "should be").replace("Input ", "")
-
-
-def _model_at(kind: type[BaseModel], location: tuple) -> type[BaseModel] | None:
+def _schema_at(kind: type[BaseModel], location: tuple[str | int, ...]) -> tuple[str, dict[str, Any]]:
+    """The path of a value as a user would write it, and its JSON schema; parts that are no name are passed over."""
+    root = schema = kind.model_json_schema()
+    path = ""
     for part in location:
-        field = kind.model_fields.get(part) if isinstance(part, str) else None
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return None
-        kind = field.annotation
-    return kind
+        if part in schema.get("properties", {}):
+            schema, path = schema["properties"][part], f"{path}.{part}"
+        elif isinstance(part, int) and "items" in schema:
+            schema, path = schema["items"], f"{path}[{part}]"
+        if "$ref" in schema:
+            schema = root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
+    return path.removeprefix("."), schema
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    """What a JSON schema allows, in words."""
+    if "anyOf" in schema:
+        return " or ".join(_allowed(choice) for choice in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        *names, last = (str(v).lower() for v in schema.get("enum", [schema.get("const")]))
+        return f"{', '.join(names)} or {last}" if names else last
+    if schema["type"] == "array":
+        return f"a list of {schema.get('minItems', 0)} to {schema.get('maxItems', 'any number of')} values"
+    if schema["type"] == "object":
+        return f"a mapping of {', '.join(schema['properties'])}"
+    if schema["type"] == "integer":
+        return f"a whole number from {schema['minimum']} to {schema['maximum']}"
+    if schema["type"] == "number":
+        limits = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+        bounds = [f"{limit} {schema[key]:g}" for key, limit in limits.items() if key in schema]
+        return f"a number {' and '.join(bounds)}" if bounds else "a finite number"
+    return schema.get("description") or {"boolean": "true or false", "null": "null"}[schema["type"]]

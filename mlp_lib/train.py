@@ -48,7 +48,7 @@ class Trained:
 
 
 class AdamW:
-    """Decoupled, bias-corrected AdamW (Loshchilov & Hutter 2019) on stacked weights, each member with its own numbers."""
+    """Decoupled, bias-corrected AdamW (Loshchilov & Hutter 2019) on stacked weights, with each member's own numbers."""
 
     def __init__(self, network: Network, moments: list[list[Tensor]] | None = None, step: float = 0.0):
         self.moments = moments or [[torch.zeros_like(w) for w in network.weights] for _ in range(2)]
@@ -190,7 +190,10 @@ def _evaluate(network: Network, split: Split, rows: int) -> tuple[np.ndarray, np
 
 
 def evaluate(trained: Trained, split: Split, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cross-entropy (nats an example) and accuracy (0 to 1) of each member on the split, [P] each; NaN if diverged."""
+    """Mean cross-entropy (nats an example) and accuracy (0 to 1) of each member on the split, [P] each.
+
+    Both are NaN for a member that diverged.
+    """
     with training_mode(settings):
         network = Network(trained.architecture, trained.weights, trained.hyperparameters, 1)
         rows = tile_rows(settings.batch_size, trained.weights[0].device)

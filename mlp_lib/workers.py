@@ -39,7 +39,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Result:
-    """What a unit came to: a row a member, its history (see Trained) and, if asked for, its weights [P, out, in + 1]."""
+    """What a unit came to: a row a member, its history (see Trained), its weights [P, out, in + 1] if asked for."""
 
     rows: pd.DataFrame
     history: pd.DataFrame
@@ -72,7 +72,9 @@ def count_workers(settings: StudySettings) -> int:
     """Worker processes: as asked, or one a core this process may use; on CUDA one feeds the device."""
     if settings.workers != "auto":
         return settings.workers
-    return 1 if resolve_device(settings.device).type == "cuda" else len(os.sched_getaffinity(0))
+    if resolve_device(settings.device).type == "cuda":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_units(

@@ -1,0 +1,320 @@
+"""Data sets: sizes, the split, scaling, streaming, and what is said of missing or damaged files."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+
+from mlp_lib.data import CLASSES, Dataset, Split, data_root, load_dataset
+from mlp_lib.errors import DataError
+from mlp_lib.settings import DataSettings
+
+CPU = torch.device("cpu")
+MNIST_DIGEST = "1cbaf5ed6c9d5148b83c29239d070591e4759e91f33b8e85c56e044879c8ba9c"
+DIGITS_DIGEST = "e0c7fb4ac95642dcbd65913e95e35f65a7bb9bc1a81291a5053c15b0a7d1db48"
+DIGITS = DataSettings(
+    dataset="digits", data_root="data", preload="auto", validation_size=None, split_seed=0, loader_workers=0
+)
+PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+
+
+def load(**changes: Any) -> Dataset:
+    return load_dataset(DIGITS.model_copy(update=changes), CPU)
+
+
+def rows(*splits: Split) -> list[bytes]:
+    """Each image with its label as bytes."""
+    return [i.numpy().tobytes() + bytes([int(y)]) for s in splits for i, y in zip(s.images, s.labels, strict=True)]
+
+
+def equal(a: Split, b: Split) -> bool:
+    return torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+
+
+# ---- digits
+
+
+def test_digits_sizes():
+    data = load()
+    assert [len(s.labels) for s in (data.train, data.validation, data.test)] == [1198, 239, 360]
+    assert [len(s.images) for s in (data.train, data.validation, data.test)] == [1198, 239, 360]
+    assert len(load(validation_size=100).train.labels) == 1337
+
+
+def test_digits_are_scaled_and_flat():
+    data = load()
+    for split in (data.train, data.validation, data.test):
+        assert split.images.shape[1:] == (64,)
+        assert split.images.dtype == torch.float32
+        assert split.labels.dtype == torch.int64
+        assert (float(split.images.min()), float(split.images.max())) == (0.0, 1.0)
+        assert set(split.labels.tolist()) == set(range(CLASSES))
+
+
+def test_splits_are_disjoint_and_complete():
+    from sklearn.datasets import load_digits
+
+    data = load()
+    images, labels = load_digits(return_X_y=True)
+    everything = Split(torch.from_numpy(images / 16).float(), torch.from_numpy(labels))
+    assert sorted(rows(data.train, data.validation, data.test)) == sorted(rows(everything))
+    parts = [set(rows(s)) for s in (data.train, data.validation, data.test)]
+    assert len(set.union(*parts)) == sum(map(len, parts)), "an image is in two splits"
+
+
+def test_digits_test_set_is_stratified_and_fixed():
+    counts = np.bincount(load().test.labels)
+    assert counts.min() >= 34
+    assert counts.max() <= 37
+    assert equal(load(split_seed=5, validation_size=7).test, load().test)
+
+
+def test_split_depends_on_the_split_seed_alone():
+    first = load()
+    torch.manual_seed(1)
+    np.random.seed(1)
+    again = load(preload="cpu", loader_workers=3, data_root="elsewhere")
+    assert equal(first.train, again.train)
+    assert equal(first.validation, again.validation)
+    other = load(split_seed=1)
+    assert not torch.equal(other.validation.images, first.validation.images)
+    assert other.digest == first.digest == again.digest
+
+
+def test_digits_digest_is_stable():
+    assert load().digest == DIGITS_DIGEST
+
+
+def test_whole_training_set_as_validation_is_refused():
+    with pytest.raises(DataError, match="1437 training images leave none beside 1437"):
+        load(validation_size=1437)
+
+
+# ---- streaming
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_batches_equal_preloaded_ones(workers: int):
+    preloaded, streamed = load().train, load(preload=False, loader_workers=workers).train
+    assert streamed.loader_workers == workers
+    assert preloaded.loader_workers is None
+    order = torch.randperm(len(preloaded.labels), generator=torch.Generator().manual_seed(0)).split(256)
+    seen = 0
+    both = zip(preloaded.batches(list(order), CPU), streamed.batches(list(order), CPU), strict=True)
+    for index, ((images, labels), (streamed_images, streamed_labels)) in zip(order, both, strict=True):
+        assert torch.equal(images, preloaded.images[index])
+        assert torch.equal(labels, preloaded.labels[index])
+        assert torch.equal(images, streamed_images)
+        assert torch.equal(labels, streamed_labels)
+        seen += len(labels)
+    assert seen == 1198
+
+
+def test_only_training_data_is_streamed():
+    data = load(preload=False)
+    assert data.validation.loader_workers is None
+    assert data.test.loader_workers is None
+
+
+def test_preload_to_cuda_needs_cuda():
+    with pytest.raises(DataError, match=r"preload = .cuda. needs .* cuda; preload = auto"):
+        load(preload="cuda")
+
+
+# ---- MNIST
+
+
+def mnist(root: Path, **changes: Any) -> Dataset:
+    changes = {"dataset": "mnist", "data_root": str(root), "validation_size": 10000} | changes
+    return load_dataset(DIGITS.model_copy(update=changes), CPU)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch):
+    """A download fails at once, and the data root is what a test says."""
+
+    def download(self: datasets.MNIST) -> None:
+        raise RuntimeError(
+            "Error downloading train-images-idx3-ubyte.gz:\nTried https://example.org, got:\nno network\n"
+        )
+
+    for kind in (datasets.MNIST, datasets.QMNIST):
+        monkeypatch.setattr(kind, "download", download)
+    monkeypatch.delenv("MLP_DATA_ROOT", raising=False)
+
+
+def test_mnist(mnist_root: Path):
+    before = sorted(mnist_root.rglob("*"))
+    data = mnist(mnist_root)
+    assert [len(s.labels) for s in (data.train, data.validation, data.test)] == [50000, 10000, 10000]
+    assert data.train.images.shape[1:] == (784,)
+    assert (float(data.train.images.min()), float(data.train.images.max())) == (0.0, 1.0)
+    assert float(data.train.images.mean()) == pytest.approx(0.1307, abs=1e-3)
+    assert np.bincount(data.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert data.digest == MNIST_DIGEST
+    assert sorted(mnist_root.rglob("*")) == before
+
+
+def test_environment_variable_overrides_the_root(mnist_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    settings = DIGITS.model_copy(update={"dataset": "mnist"})
+    assert data_root(settings, tmp_path) == tmp_path / "data"
+    monkeypatch.setenv("MLP_DATA_ROOT", str(mnist_root))
+    assert data_root(settings, tmp_path) == mnist_root
+    assert len(mnist(tmp_path).test.labels) == 10000
+
+
+# ---- missing or damaged files
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    path.write_bytes(bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes())
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A small well-formed MNIST/raw: 60 training and 20 test images."""
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    draws = np.random.default_rng(0)
+    for part, number in (("train", 60), ("t10k", 20)):
+        write_idx(folder / f"{part}-images-idx3-ubyte", draws.integers(0, 256, (number, 28, 28), np.uint8))
+        write_idx(folder / f"{part}-labels-idx1-ubyte", draws.integers(0, 10, number).astype(np.uint8))
+    return folder
+
+
+def refusal(root: Path, **changes: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        mnist(root, **{"validation_size": None} | changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_well_formed_files_are_read(raw: Path, tmp_path: Path):
+    data = mnist(tmp_path, validation_size=None)
+    assert [len(s.labels) for s in (data.train, data.validation, data.test)] == [50, 10, 20]
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "kmnist", "qmnist"])
+def test_missing_data_without_network(dataset: str, tmp_path: Path):
+    message = refusal(tmp_path, dataset=dataset)
+    assert message.startswith(f"{dataset} is not in {tmp_path}")
+    assert "could not be downloaded (Error downloading" in message
+    assert "put its files there, or set data_root or MLP_DATA_ROOT" in message
+
+
+def test_a_missing_file_without_network(raw: Path, tmp_path: Path):
+    (raw / "t10k-labels-idx1-ubyte").unlink()
+    assert "could not be downloaded" in refusal(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_root_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    tmp_path.chmod(0o500)
+    assert "could not be downloaded (" in refusal(tmp_path / "data")
+
+
+def test_a_root_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    (tmp_path / "data").write_text("")
+    assert "could not be downloaded (" in refusal(tmp_path / "data")
+
+
+def no_space(self: datasets.MNIST) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datasets.MNIST, "download", no_space)
+    assert "No space left on device" in refusal(tmp_path)
+
+
+def patch(path: Path, at: int, *values: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at : at + len(values)] = bytes(values)
+    path.write_bytes(content)
+
+
+def swap(a: Path, b: Path) -> None:
+    first, second = a.read_bytes(), b.read_bytes()
+    a.write_bytes(second)
+    b.write_bytes(first)
+
+
+def swap_parts(raw: Path) -> None:
+    for kind in ("images-idx3", "labels-idx1"):
+        swap(raw / f"train-{kind}-ubyte", raw / f"t10k-{kind}-ubyte")
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "three bytes": lambda path: path.write_bytes(path.read_bytes()[:3]),
+    "header alone": lambda path: path.write_bytes(path.read_bytes()[: 4 * (1 + path.read_bytes()[3])]),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-10]),
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "too long": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "text": lambda path: path.write_text("<html>not found</html>"),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "wrong magic": lambda path: patch(path, 0, 1),
+    "wrong type": lambda path: patch(path, 2, 9),
+    "unknown type": lambda path: patch(path, 2, 10),
+    "wide type": lambda path: patch(path, 2, 13),
+    "fewer dimensions": lambda path: patch(path, 3, path.read_bytes()[3] - 1),
+    "more dimensions": lambda path: patch(path, 3, path.read_bytes()[3] + 1),
+    "wrong count": lambda path: patch(path, 7, path.read_bytes()[7] - 1),
+    "huge count": lambda path: patch(path, 4, 127, 255),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_file(raw: Path, tmp_path: Path, part: str, damage: str):
+    DAMAGES[damage](raw / f"{part}-ubyte")
+    message = refusal(tmp_path)
+    assert message.startswith(f"mnist in {raw} is damaged (")
+    assert "delete its files there" in message
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: swap(raw / "train-images-idx3-ubyte", raw / "train-labels-idx1-ubyte"),
+        lambda raw: swap(raw / "train-images-idx3-ubyte", raw / "t10k-images-idx3-ubyte"),
+        lambda raw: swap(raw / "train-labels-idx1-ubyte", raw / "t10k-labels-idx1-ubyte"),
+        swap_parts,
+        lambda raw: write_idx(raw / "train-images-idx3-ubyte", np.zeros((60, 14, 56), np.uint8)),
+        lambda raw: write_idx(raw / "train-images-idx3-ubyte", np.zeros((59, 28, 28), np.uint8)),
+        lambda raw: write_idx(raw / "train-labels-idx1-ubyte", np.full(60, 10, np.uint8)),
+        lambda raw: [write_idx(raw / f"t10k-{k}-ubyte", np.zeros(s, np.uint8)) for k, s in EMPTY.items()],
+    ],
+    ids=["images and labels", "images", "labels", "train and test", "shape", "one less", "label 10", "no images"],
+)
+def test_inconsistent_files(raw: Path, tmp_path: Path, damage: Any):
+    damage(raw)
+    message = refusal(tmp_path)
+    assert str(raw) in message
+    assert "damaged" in message or "swapped" in message
+    assert "delete its files there" in message
+
+
+EMPTY = {"images-idx3": (0, 28, 28), "labels-idx1": (0,)}
+
+
+def test_a_damaged_real_file(mnist_root: Path, tmp_path: Path):
+    raw = tmp_path / "MNIST" / "raw"
+    shutil.copytree(mnist_root / "MNIST" / "raw", raw, copy_function=shutil.copyfile)
+    raw.chmod(0o700)
+    path = raw / "train-images-idx3-ubyte"
+    with path.open("r+b") as file:
+        file.truncate(40_000_000)
+    assert "is damaged" in refusal(tmp_path)
+
+
+def test_a_data_set_too_small_for_its_validation(raw: Path, tmp_path: Path):
+    assert "60 training images leave none beside 10000" in refusal(tmp_path, validation_size=10000)

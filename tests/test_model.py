@@ -1,0 +1,267 @@
+"""The batched network and its optimizer against their slow twin, and what its random draws depend on."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mlp_lib import model
+from mlp_lib.data import CLASSES, Split
+from mlp_lib.model import draw_uniforms, draw_weights, keep_threshold, to_sequential
+from mlp_lib.runtime import Stream, generator, training_mode
+from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.train import _Population, _prepared
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Two threads are slower on products this small, and wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def draw_hyperparameters(number: int, seed: int = 0) -> list[Hyperparameters]:
+    """Vectors that differ in every hyperparameter."""
+    draws = np.random.default_rng(seed)
+    return [
+        Hyperparameters(
+            lr=10 ** draws.uniform(-4, -2),
+            beta1=draws.uniform(0.85, 0.99),
+            beta2=draws.uniform(0.9, 0.9999),
+            eps=10 ** draws.uniform(-8, -6),
+            weight_decay=10 ** draws.uniform(-6, -1),
+            dropout=draws.uniform(0, 0.6),
+            leaky_relu_alpha=draws.uniform(0.01, 0.1),
+        )
+        for _ in range(number)
+    ]
+
+
+class Twin:
+    """One member as nn.Sequential and torch.optim.AdamW, stepped by autograd."""
+
+    def __init__(self, architecture: Architecture, h: Hyperparameters, seed: int, inputs: int, dtype: torch.dtype):
+        weights = [torch.from_numpy(w).to(dtype) for w in draw_weights(architecture, inputs, CLASSES, seed)]
+        self.architecture, self.h, self.seed = architecture, h, seed
+        self.layers = to_sequential(architecture, weights, h)
+        betas = (h.beta1, h.beta2)
+        self.optimizer = torch.optim.AdamW(
+            self.layers.parameters(), lr=h.lr, betas=betas, eps=h.eps, weight_decay=h.weight_decay, foreach=False
+        )
+
+    def forward(self, images: torch.Tensor, uniforms: list[np.ndarray]) -> torch.Tensor:
+        drawn = iter(uniforms)
+        for layer in self.layers:
+            if isinstance(layer, nn.Dropout):
+                mask = torch.from_numpy(next(drawn).astype(np.int64).T) > keep_threshold(self.h.dropout)
+                images = images * mask / (1 - self.h.dropout)
+            else:
+                images = layer(images)
+        return images
+
+    def train_epoch(self, train: Split, epoch: int, batch_size: int) -> float:
+        order = torch.from_numpy(generator(self.seed, Stream.BATCHES, epoch).permutation(len(train.labels)))
+        total = 0.0
+        for step, index in enumerate(order.split(batch_size)):
+            logits = self.forward(
+                train.images[index], draw_uniforms(self.architecture, self.seed, epoch, step, len(index))
+            )
+            loss = nn.functional.cross_entropy(logits, train.labels[index])
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += loss.item() * len(index)
+        return total / len(train.labels)
+
+    def weights(self) -> list[torch.Tensor]:
+        """[out, in + 1] a layer."""
+        linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        return [torch.cat([n.weight, n.bias[:, None]], dim=1).detach() for n in linears]
+
+
+def distances(
+    train: Split, widths: tuple[int, ...], seeds: list[int], settings: TrainingSettings, epochs: int, same: bool = False
+) -> list[float]:
+    """The largest difference of a weight or a mean loss between the population and its twins, after each epoch."""
+    architecture = Architecture(widths)
+    hyperparameters = draw_hyperparameters(len(seeds))
+    inputs, dtype = train.images.shape[1], train.images.dtype
+    with training_mode(settings):
+        population = _Population.start(architecture, hyperparameters, seeds, inputs, torch.empty((), dtype=dtype))
+    twins = [Twin(architecture, h, s, inputs, dtype) for h, s in zip(hyperparameters, seeds, strict=True)]
+    found = []
+    for epoch in range(1, epochs + 1):
+        with training_mode(settings):
+            losses = population.train_epoch(_prepared(train), epoch, settings.batch_size).tolist()
+        gaps = []
+        for i, twin in enumerate(twins):
+            gaps.append(abs(twin.train_epoch(train, epoch, settings.batch_size) - losses[i]))
+            pairs = zip(population.network.weights, twin.weights(), strict=True)
+            gaps += [float((stack[i] - weight).abs().max()) for stack, weight in pairs]
+        found.append(max(gaps))
+    return found
+
+
+@pytest.mark.parametrize("seeds", [[3, 3, 3], [3, 4, 3, 5]], ids=["one seed", "own seeds"])
+@pytest.mark.parametrize("widths", [(9,), (8, 5), (7, 1, 6)], ids=str)
+def test_twin_in_float64(make_split, training_settings, widths, seeds):
+    """200 optimizer steps, 4 an epoch of which the last has 2 images."""
+    train = make_split(50, 6, dtype=torch.float64)
+    settings = training_settings.model_copy(update={"batch_size": 16})
+    assert max(distances(train, widths, seeds, settings, epochs=50)) < 1e-10
+
+
+@pytest.mark.parametrize("batch_size", [600, 512, 513, 1025, 5000])
+def test_twin_in_several_row_tiles(make_split, training_settings, batch_size):
+    """A step of more than 512 images is computed in tiles and its gradient is their sum."""
+    train = make_split(1300, 6, dtype=torch.float64)
+    settings = training_settings.model_copy(update={"batch_size": batch_size})
+    assert max(distances(train, (8, 5), [3, 3, 4], settings, epochs=5)) < 1e-10
+
+
+def test_twin_in_several_member_tiles(make_split, training_settings, monkeypatch):
+    monkeypatch.setattr(model, "_TILE_VALUES", 2 * 16 * 13)
+    train = make_split(50, 6, dtype=torch.float64)
+    settings = training_settings.model_copy(update={"batch_size": 16})
+    for seeds in ([3] * 5, [3, 4, 3, 5, 6]):
+        assert max(distances(train, (8, 5), seeds, settings, epochs=10)) < 1e-10
+
+
+def test_twin_in_float32(make_split, training_settings):
+    """40 steps agree within what rounding makes of them."""
+    train = make_split(300, 20)
+    assert max(distances(train, (32, 16), [3, 3, 4], training_settings, epochs=4)) < 1e-4
+
+
+def test_adamw_state_follows_the_members_that_stay(make_split, training_settings):
+    """After the others leave, a member goes on as its twin does."""
+    architecture, hyperparameters = Architecture((8, 5)), draw_hyperparameters(4)
+    train, batch_size, like = make_split(50, 6, dtype=torch.float64), 16, torch.empty((), dtype=torch.float64)
+    twin = Twin(architecture, hyperparameters[2], 5, 6, torch.float64)
+    with training_mode(training_settings):
+        population = _Population.start(architecture, hyperparameters, [3, 4, 5, 6], 6, like)
+    for epoch in range(1, 13):
+        with training_mode(training_settings):
+            population.train_epoch(_prepared(train), epoch, batch_size)
+            if epoch == 4:
+                population = population.select([0, 2])
+            if epoch == 8:
+                population = population.select([1])
+        twin.train_epoch(train, epoch, batch_size)
+    assert population.seeds == [5]
+    for stack, weight in zip(population.network.weights, twin.weights(), strict=True):
+        assert torch.allclose(stack[0], weight, rtol=0, atol=1e-10)
+
+
+# ---- random draws
+
+
+def test_initial_weights_follow_pytorch():
+    """Uniform in +-1/sqrt(in), weight and bias, as nn.Linear's."""
+    architecture = Architecture((80, 60))
+    sizes = architecture.layer_sizes(100, CLASSES)
+    for (n_in, n_out), weight in zip(sizes, draw_weights(architecture, 100, CLASSES, 0), strict=True):
+        bound = 1 / math.sqrt(n_in)
+        linear = nn.Linear(n_in, n_out)
+        assert weight.shape == (n_out, n_in + 1)
+        assert np.abs(weight).max() <= bound
+        assert np.abs(weight[:, :-1]).max() > 0.98 * bound
+        assert weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.06)
+        assert float(linear.weight.detach().abs().max()) == pytest.approx(np.abs(weight[:, :-1]).max(), rel=0.02)
+        assert float(linear.bias.detach().abs().max()) <= bound
+
+
+def same_arrays(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(x.shape == y.shape and np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_draws_depend_on_seed_and_architecture():
+    a, b = Architecture((8, 8)), Architecture((8, 9))
+    assert same_arrays(draw_weights(a, 5, 10, 1), draw_weights(a, 5, 10, 1))
+    assert not same_arrays(draw_weights(a, 5, 10, 1), draw_weights(a, 5, 10, 2))
+    assert not np.array_equal(draw_weights(a, 5, 10, 1)[0], draw_weights(b, 5, 10, 1)[0])
+    assert same_arrays(draw_uniforms(a, 1, 2, 3, 16), draw_uniforms(a, 1, 2, 3, 16))
+    assert not np.array_equal(draw_uniforms(a, 1, 2, 3, 16)[0], draw_uniforms(b, 1, 2, 3, 16)[0])
+
+
+def test_streams_differ():
+    """No two draws of a training are alike: not by layer, step, epoch, seed or purpose."""
+    square = Architecture((8, 8))
+    uniforms = [
+        u.tobytes() for key in [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1)] for u in draw_uniforms(square, *key, 16)
+    ]
+    assert len(set(uniforms)) == len(uniforms) == 8
+    keys = [(seed, stream, key) for seed in (0, 1) for stream in Stream for key in (0, 1)]
+    assert len({generator(*key).random() for key in keys}) == len(keys)
+    weights = draw_weights(square, 8, 8, 0)
+    assert not np.array_equal(weights[0], weights[1])
+
+
+def test_uniforms_are_uniform():
+    uniforms = draw_uniforms(Architecture((400,)), 0, 1, 0, 1000)[0]
+    assert uniforms.dtype == np.int16
+    assert uniforms.shape == (400, 1000)
+    counts = np.histogram(uniforms, bins=16, range=(-(2**15), 2**15))[0]
+    assert np.abs(counts / 25000 - 1).max() < 0.03
+    for dropout in (0, 0.01, 0.25, 0.5, 0.999):
+        assert (uniforms > keep_threshold(dropout)).mean() == pytest.approx(1 - dropout, abs=3e-3)
+
+
+def test_mask_is_uniform_not_below_dropout():
+    levels = np.arange(-(2**15), 2**15)
+    for dropout in (0.0, 1 / 65536, 0.01, 0.3, 0.5, 0.9, 65535 / 65536):
+        assert np.array_equal(levels > keep_threshold(dropout), (levels + 2**15) / 2**16 >= dropout)
+    assert (levels > keep_threshold(1 - 1e-9)).sum() == 1, "something is always kept"
+
+
+def test_batch_order_depends_on_the_run_seed_alone(make_split, training_settings, monkeypatch):
+    seen: dict[tuple[int, int], list[list[int]]] = {}
+    original = Split.batches
+
+    def spy(self, order, device):
+        seen.setdefault(key, []).append([int(i) for index in order for i in index])
+        return original(self, order, device)
+
+    monkeypatch.setattr(Split, "batches", spy)
+    train = _prepared(make_split(40, 6))
+    for seed, width in [(1, 4), (1, 7), (2, 4)]:
+        key = (seed, width)
+        with training_mode(training_settings):
+            population = _Population.start(
+                Architecture((width,)), draw_hyperparameters(1, seed=width), [seed], 6, train.images
+            )
+            for epoch in (1, 2):
+                population.train_epoch(train, epoch, 16)
+    assert seen[1, 4] == seen[1, 7]
+    assert seen[1, 4] != seen[2, 4]
+    assert seen[1, 4][0] != seen[1, 4][1]
+    assert sorted(seen[1, 4][0]) == list(range(40))
+
+
+def test_global_generators_are_left_alone(make_split, training_settings):
+    random.seed(0)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    with training_mode(training_settings):
+        population = _Population.start(Architecture((4,)), draw_hyperparameters(2), [1, 2], 6, torch.empty(()))
+        population.train_epoch(_prepared(make_split(40, 6)), 1, 16)
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_to_sequential_is_an_ordinary_network():
+    architecture, h = Architecture((8, 5)), draw_hyperparameters(1)[0]
+    weights = [torch.from_numpy(w).float() for w in draw_weights(architecture, 6, CLASSES, 0)]
+    layers = to_sequential(architecture, weights, h)
+    kinds = [nn.Linear, nn.LeakyReLU, nn.Dropout] * 2 + [nn.Linear]
+    assert [type(layer) for layer in layers] == kinds
+    assert layers[1].negative_slope == h.leaky_relu_alpha
+    assert layers[2].p == h.dropout
+    assert torch.equal(layers[3].weight, weights[1][:, :-1])
+    assert torch.equal(layers[3].bias, weights[1][:, -1])
+    assert sum(p.numel() for p in layers.parameters()) == architecture.count_parameters(6, CLASSES)

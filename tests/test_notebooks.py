@@ -1,0 +1,192 @@
+"""The notebooks in git are thin essays that declare their parameters; params/ holds the contract's defaults."""
+
+import ast
+import itertools
+import logging
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+
+from mlp_lib.artifacts import NOTEBOOKS, read_yaml
+from mlp_lib.notebook import ROOT
+from mlp_lib.run import COMMON_FILES
+from mlp_lib.settings import PHASES, parse
+
+FOLDER = ROOT / "notebooks"
+PATHS = {phase: FOLDER / f"{name}.ipynb" for phase, name in NOTEBOOKS.items()}
+EVERY = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+
+SPACE = {
+    "lr": {"distribution": "log_uniform", "low": 1e-5, "high": 3e-2},
+    "beta1": {"distribution": "uniform", "low": 0.85, "high": 0.99},
+    "beta2": {"distribution": "uniform", "low": 0.9, "high": 0.9999},
+    "eps": {"distribution": "log_uniform", "low": 1e-9, "high": 1e-6},
+    "weight_decay": {"distribution": "log_uniform", "low": 1e-6, "high": 1e-2},
+    "dropout": {"distribution": "uniform", "low": 0.01, "high": 0.5},
+    "leaky_relu_alpha": {"distribution": "uniform", "low": 0.01, "high": 0.1},
+}
+SHAPES = "252-32-16, 248-32-92, 244-48-56, 216-120-84, 188-192-112, 160-264-140, 160-204-224, 120-204-408"
+DEFAULTS = {
+    "defaults": {
+        "project_name": "mnist-mlp",
+        "device": "auto",
+        "deterministic": False,
+        "dataset": "mnist",
+        "data_root": "data",
+        "preload": "auto",
+        "validation_size": 10000,
+        "split_seed": 0,
+        "loader_workers": 2,
+        "workers": "auto",
+        "batch_size": 4096,
+        "max_epochs": 1000,
+        "patience": 7,
+        "val_interval": 4,
+        "matmul_precision": "highest",
+    },
+    "search_space": {"search_space": SPACE},
+    "architectures": {
+        "architectures": {"grid": [], "list": [[int(n) for n in shape.split("-")] for shape in SHAPES.split(", ")]}
+    },
+    "search": {"num_trials": 30, "search_seed": 0, "training_seed": 0, "same_trials_for_all_architectures": False},
+    "retrain": {"retrain_seeds": [1, 2, 3, 4, 5], "save_checkpoints": True},
+    "transfer": {"transfer_seeds": [1, 2, 3, 4, 5], "search_dir": None},
+    "analysis": {"margin": 0.05, "confidence": 0.95, "analysis_seed": 0},
+}
+
+
+def cells(path: Path, kind: str = "code") -> list[Any]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def parameters_cell(path: Path) -> str:
+    found = [cell.source for cell in cells(path) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(found) == 1
+    return found[0]
+
+
+def parameters_of(path: Path) -> dict[str, Any]:
+    """The values that the parameters cell assigns; it holds nothing but typed assignments of plain values."""
+    statements = ast.parse(parameters_cell(path)).body
+    assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
+    names = [statement.target.id for statement in statements]
+    assert len(set(names)) == len(names)
+    return {statement.target.id: ast.literal_eval(statement.value) for statement in statements}
+
+
+def test_every_phase_has_its_notebook() -> None:
+    assert set(PATHS.values()) <= set(FOLDER.glob("*.ipynb"))
+
+
+# --- in git ---------------------------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_no_outputs_are_committed(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in cells(path):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+    assert "papermill" not in notebook.metadata
+    assert "widgets" not in notebook.metadata
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+@EVERY
+def test_cells_are_short_and_define_nothing(path: Path) -> None:
+    for cell in cells(path):
+        if "parameters" in cell.metadata.get("tags", []):
+            continue
+        assert 1 <= len(cell.source.splitlines()) <= 8
+        code = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While, ast.Try)
+        assert not [node for node in ast.walk(ast.parse(code)) if isinstance(node, kinds)]
+
+
+@EVERY
+def test_a_notebook_is_an_essay(path: Path) -> None:
+    prose = cells(path, "markdown")
+    assert prose[0].source.startswith(f"# {path.stem[:2]} ")
+    assert nbformat.read(path, as_version=4).cells[0].cell_type == "markdown"
+    assert len(prose) * 2 >= len(cells(path))
+
+
+# --- the parameters cell --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_parameters_cell_declares_what_the_phase_takes(phase: str) -> None:
+    declared = list(parameters_of(PATHS[phase]))
+    assert sorted(declared) == sorted([*PHASES[phase].model_fields, "run_dir"])
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_papermill_documents_every_parameter(phase: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        documented = papermill.inspect_notebook(str(PATHS[phase]))
+    assert not [record.getMessage()[:60] for record in caplog.records if "parse" in record.getMessage()]
+    assert set(documented) == {*PHASES[phase].model_fields, "run_dir"}
+    for parameter in documented.values():
+        assert parameter["inferred_type_name"] not in ("", "None")
+        assert len(parameter["help"]) > 3
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_values_of_the_parameters_cell_are_right(phase: str) -> None:
+    values = parameters_of(PATHS[phase])
+    values.pop("run_dir")
+    settings = parse(PHASES[phase], values, "the notebook")
+    if "dataset" in values:
+        assert settings.dataset == "digits"  # it needs no network
+
+
+def test_the_notebooks_can_be_run_one_after_another() -> None:
+    values = [parameters_of(path) for path in PATHS.values()]
+    assert len({value["run_dir"] for value in values}) == 1
+    for one, other in itertools.combinations(values, 2):
+        assert {name: one[name] for name in one.keys() & other} == {name: other[name] for name in one.keys() & other}
+    assert values[0]["training_seed"] not in values[1]["retrain_seeds"] + values[2]["transfer_seeds"]
+
+
+# --- params/ --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_files_hold_the_defaults_of_the_contract(name: str) -> None:
+    assert read_yaml(ROOT / "params" / f"{name}.yaml") == DEFAULTS[name]
+
+
+def test_the_files_hold_every_parameter_once_and_nothing_else() -> None:
+    assert set(COMMON_FILES) == set(DEFAULTS)
+    assert {path.stem for path in (ROOT / "params").iterdir()} >= {*DEFAULTS, "quick"}
+    names = [name for values in DEFAULTS.values() for name in values]
+    declared = {name for settings in PHASES.values() for name in settings.model_fields}
+    assert sorted(names) == sorted(declared - {"parts"})  # `parts` is the command's: search_report or all
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_defaults_parse(phase: str) -> None:
+    values = {name: value for file in DEFAULTS.values() for name, value in file.items()} | {"parts": "all"}
+    fields = PHASES[phase].model_fields
+    settings = parse(PHASES[phase], {name: values[name] for name in fields}, "params")
+    assert settings.model_dump(mode="json") == {name: values[name] for name in fields}
+
+
+def test_the_default_architectures_have_equally_many_parameters() -> None:
+    values = {name: value for file in DEFAULTS.values() for name, value in file.items()}
+    fields = PHASES["search"].model_fields
+    choice = parse(PHASES["search"], {name: values[name] for name in fields}, "params").architectures
+    assert {architecture.count_parameters(784, 10) for architecture in choice.architectures} == {206_614}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_profile_holds_parameters_alone_and_they_parse(path: Path) -> None:
+    values = {name: value for file in DEFAULTS.values() for name, value in file.items()} | {"parts": "all"}
+    profile = read_yaml(path)
+    assert set(profile) <= set(values)
+    for kind in PHASES.values():
+        parse(kind, {name: (values | profile)[name] for name in kind.model_fields}, path.stem)

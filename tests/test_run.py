@@ -1,0 +1,624 @@
+"""The command and papermill as a user starts them: files of a run, going on, growing, killing, refusing."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from study import ARCHITECTURES, differing, environment, settings_of, snapshot, tables, write_parameters
+from torch import nn
+
+from mlp_lib import __main__, meta
+from mlp_lib.artifacts import NOTEBOOKS, claim, read_table, read_yaml, write_yaml
+from mlp_lib.data import load_dataset
+from mlp_lib.notebook import ROOT
+from mlp_lib.settings import HYPERPARAMETERS, PARAMETERS, PHASES
+
+LONG = {"max_epochs": 120, "val_interval": 20, "patience": 6}  # no early stop: a phase takes long enough to be killed
+MORE = {
+    "num_trials": 4,
+    "architectures": {"list": [[4], [3, 2], [2]]},
+    "retrain_seeds": [1, 2, 3],
+    "transfer_seeds": [1, 2, 3],
+}
+# As a file says it: 1e-5 without a dot is text in YAML 1.1. The values are the defaults.
+SPACE = """
+search_space:
+  lr: {distribution: log_uniform, low: 1e-5, high: 3e-2}
+  beta1: {distribution: uniform, low: 0.85, high: 0.99}
+  beta2: {distribution: uniform, low: 0.9, high: 0.9999}
+  eps: {distribution: log_uniform, low: 1e-9, high: 1e-6}
+  weight_decay: {distribution: log_uniform, low: 1e-6, high: 1e-2}
+  dropout: {distribution: uniform, low: 1e-2, high: 0.5}
+  leaky_relu_alpha: {distribution: uniform, low: 0.01, high: 0.1}
+"""
+
+
+def command(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """python -m mlp_lib, as from a shell."""
+    line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=600, env=environment(), cwd=cwd)
+
+
+def succeed(*arguments: Any, cwd: Path | None = None) -> str:
+    """The output of a command that ends well."""
+    done = command(*arguments, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def papermill(phase: str, folder: Path, *arguments: Any) -> subprocess.CompletedProcess:
+    """papermill on a phase's notebook, started in `folder`, where its output goes."""
+    notebook = ROOT / "notebooks" / f"{NOTEBOOKS[phase]}.ipynb"
+    line = [sys.executable, "-m", "papermill", notebook, folder / f"{NOTEBOOKS[phase]}.ipynb", *arguments]
+    return subprocess.run([*map(str, line)], capture_output=True, text=True, timeout=600, env=environment(), cwd=folder)
+
+
+# --- the runs, two at a time ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    write_parameters(folder / "tiny.yaml", **LONG)
+    write_parameters(folder / "more.yaml", **LONG | MORE)
+    (folder / "space.yaml").write_text(SPACE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> Iterator[dict[str, Future]]:
+    """Run directories to come, by name."""
+    with ThreadPoolExecutor(2) as pool:
+        base = pool.submit(full_run, folder, "base", "tiny.yaml")
+        yield {
+            "base": base,
+            "killed": pool.submit(killed_run, folder),
+            "by hand": pool.submit(run_by_hand, folder),
+            "fresh": pool.submit(full_run, folder, "fresh", "more.yaml"),
+            "grown": pool.submit(grown_run, folder, base),
+        }
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@pytest.fixture(scope="module")
+def base(runs: dict[str, Future]) -> Path:
+    """The undisturbed run with two workers. Not to be changed."""
+    return runs["base"].result()
+
+
+@pytest.fixture
+def copy(base: Path, tmp_path: Path) -> Path:
+    """A copy of it, with the times of its files."""
+    return Path(shutil.copytree(base, tmp_path / "copy"))
+
+
+def full_run(folder: Path, name: str, parameters: str) -> Path:
+    succeed("run", "-f", parameters, "--runs-root", "runs", "--run-name", name, cwd=folder)
+    return folder / "runs" / name
+
+
+def run_by_hand(folder: Path) -> Path:
+    """The four notebooks by bare papermill, with one worker, in a directory of their own."""
+    run_dir = folder / "hand"
+    started = folder / "elsewhere"
+    started.mkdir()
+    options = ("-f", folder / "tiny.yaml", "-f", folder / "space.yaml", "-p", "workers", 1, "-p", "run_dir", run_dir)
+    for phase in PHASES:
+        done = papermill(phase, started, *options)
+        assert done.returncode == 0, done.stderr
+    return run_dir
+
+
+def grown_run(folder: Path, base: Future) -> Path:
+    run_dir = shutil.copytree(base.result(), folder / "runs" / "grown")
+    options = [word for name, value in MORE.items() for word in ("-p", name, str(value))]
+    succeed("run", "--run-dir", run_dir, *options)
+    return Path(run_dir)
+
+
+def killed_run(folder: Path) -> Path:
+    """A run that was killed in the middle of its search, its retraining and its transfer."""
+    run_dir = folder / "runs" / "killed"
+    one, other = (run_dir / "search" / name for name in ARCHITECTURES)
+    options = ("-f", folder / "tiny.yaml", "--runs-root", run_dir.parent, "--run-name", "killed", "-p", "workers", 1)
+    kill_between(one / "search_results.csv", other / "search_results.csv", "run", *options)
+    again = ("run", "--run-dir", run_dir)
+    kill_between(one / "retrain/seed_1/config.yaml", other / "retrain/seed_2/config.yaml", *again)
+    kill_between(
+        run_dir / "transfer/trainings.csv", run_dir / "transfer/transfer_results.csv", *again, "-p", "workers", 2
+    )
+    succeed(*again)
+    return run_dir
+
+
+def kill_between(first: Path, last: Path, *arguments: Any) -> None:
+    """Start the command and kill its process group once `first` is there, before `last` is; it leaves no process."""
+    line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(line, start_new_session=True, env=environment(), **quiet)
+    wait_for(first.exists, 300, process)
+    assert not last.exists()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not processes_under(process.pid), 30)
+    assert not last.exists()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, process: subprocess.Popen | None = None) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert process is None or process.poll() is None
+        time.sleep(0.005)
+
+
+def processes_under(holder: int) -> list[psutil.Process]:
+    """The living processes that work under the claim of a process: its kernel, the kernel's workers."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            living = process.status() != psutil.STATUS_ZOMBIE
+            if living and process.environ().get("MLP_RUN_HOLDER") == str(holder):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            pass
+    return found
+
+
+# --- the files ------------------------------------------------------------------------------------------------------
+
+STATS = ["n", "mean", "var", "min", "max", "mean_accuracy"]
+RESULT = ["status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
+COLUMNS = {
+    "search/search_seed_losses.csv": ["architecture", "seed", "test_loss", "test_accuracy"],
+    "search/search_test_loss_stats.csv": ["architecture", "parameters", *STATS],
+    "search/ARCH/search_results.csv": ["trial", *HYPERPARAMETERS, *RESULT],
+    "search/ARCH/learning_curves.csv": ["trial", "epoch", "train_loss", "val_loss"],
+    "search/ARCH/best_trial/metrics.csv": ["epoch", "train_loss", "val_loss", "val_accuracy"],
+    "search/ARCH/retrain/seed_losses.csv": ["seed", "status", "test_loss", "test_accuracy", "val_loss", "best_epoch"],
+    "transfer/transfer_seed_losses.csv": [
+        "target",
+        "source",
+        "seed",
+        "status",
+        "test_loss",
+        "test_accuracy",
+        "reused",
+    ],
+    "transfer/transfer_results.csv": ["target", "source", *STATS],
+    "transfer/regret_matrix.csv": ["target", *ARCHITECTURES],
+    "transfer/relative_regret_matrix.csv": ["target", *ARCHITECTURES],
+}
+FILES = [
+    *(f"{name}.{kind}" for name in NOTEBOOKS.values() for kind in ("ipynb", "html")),
+    "index.html",
+    "search/search_meta.yaml",
+    "search/summary.yaml",
+    "search/search_test_loss_over_seeds.png",
+    "search/ARCH/best_hyperparameters.yaml",
+    "search/ARCH/best_trial/loss_curve.png",
+    "search/ARCH/retrain/seed_1/config.yaml",
+    "search/ARCH/retrain/seed_2/model.pt",
+    "search/ARCH/summary.yaml",
+    "transfer/transfer_test_loss.png",
+    "transfer/regret_matrix_mean.png",
+    "transfer/relative_regret_matrix.png",
+    "analysis/answers.yaml",
+]
+ROWS = {
+    "search/search_seed_losses.csv": 4,
+    "search/search_test_loss_stats.csv": 2,
+    "search/ARCH/search_results.csv": 3,
+    "search/ARCH/learning_curves.csv": 18,
+    "search/ARCH/best_trial/metrics.csv": 120,
+    "search/ARCH/retrain/seed_losses.csv": 2,
+    "transfer/transfer_seed_losses.csv": 8,
+    "transfer/transfer_results.csv": 4,
+}
+
+
+def of_each_architecture(name: str) -> list[str]:
+    return [name.replace("ARCH", architecture) for architecture in ARCHITECTURES] if "ARCH" in name else [name]
+
+
+@pytest.mark.parametrize("name", [*FILES, *COLUMNS])
+def test_the_file_is_there(base: Path, name: str) -> None:
+    for path in of_each_architecture(name):
+        assert (base / path).stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_table_has_its_columns(base: Path, name: str) -> None:
+    for path in of_each_architecture(name):
+        table = read_table(base / path)
+        assert list(table.columns) == COLUMNS[name]
+        assert len(table) == ROWS.get(name, 2)
+
+
+def test_nothing_is_left_behind(base: Path) -> None:
+    assert not [path for path in base.rglob("*") if path.name.startswith((".tmp", ".lock"))]
+
+
+def test_the_diagonal_of_the_regret_is_exact(base: Path) -> None:
+    regret = read_table(base / "transfer/regret_matrix.csv", index="target")
+    relative = read_table(base / "transfer/relative_regret_matrix.csv", index="target")
+    for matrix, value in ((regret, 0.0), (relative, 1.0)):
+        assert tuple(matrix.index) == ARCHITECTURES
+        assert [matrix.loc[name, name] for name in ARCHITECTURES] == [value, value]
+        assert matrix.notna().all(axis=None)
+
+
+def test_the_diagonal_is_reused_to_the_bit(base: Path) -> None:
+    losses = read_table(base / "transfer/transfer_seed_losses.csv")
+    assert losses["reused"].tolist() == (losses["target"] == losses["source"]).tolist()
+    own = losses[losses["reused"]].rename(columns={"target": "architecture"})
+    retrained = read_table(base / "search/search_seed_losses.csv")
+    columns = ["architecture", "seed", "test_loss", "test_accuracy"]
+    pd.testing.assert_frame_equal(own[columns].reset_index(drop=True), retrained[columns], check_exact=True)
+
+
+def test_regret_follows_from_the_losses(base: Path) -> None:
+    losses = read_table(base / "transfer/transfer_seed_losses.csv")
+    means = losses.pivot_table(index="target", columns="source", values="test_loss")
+    regret = read_table(base / "transfer/regret_matrix.csv", index="target")
+    for target in ARCHITECTURES:
+        for source in ARCHITECTURES:
+            wanted = means.loc[target, source] - means.loc[target, target]
+            assert regret.loc[target, source] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_the_best_trial_is_the_one_of_lowest_validation_loss(base: Path) -> None:
+    for name in ARCHITECTURES:
+        results = read_table(base / "search" / name / "search_results.csv")
+        best = read_yaml(base / "search" / name / "best_hyperparameters.yaml")
+        row = results.loc[results["val_loss"].idxmin()]
+        assert best["trial"] == row["trial"]
+        assert list(best["hyperparameters"].values()) == [row[column] for column in HYPERPARAMETERS]
+        metrics = read_table(base / "search" / name / "best_trial/metrics.csv")
+        assert metrics["val_loss"].min() == row["val_loss"]
+        assert metrics["epoch"].tolist() == list(range(1, row["epochs_trained"] + 1))
+        assert metrics[metrics["val_loss"].notna()]["epoch"].tolist() == [20, 40, 60, 80, 100, 120]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_checkpoint_is_an_ordinary_network_with_the_test_loss_it_says(base: Path, name: str, seed: int) -> None:
+    folder = base / "search" / name / "retrain" / f"seed_{seed}"
+    config = read_yaml(folder / "config.yaml")
+    hyperparameters, width = config["hyperparameters"], 64
+    layers: list[nn.Module] = []
+    for size in config["architecture"]:
+        layers += [nn.Linear(width, size), nn.LeakyReLU(hyperparameters["leaky_relu_alpha"])]
+        layers += [nn.Dropout(hyperparameters["dropout"])]
+        width = size
+    network = nn.Sequential(*layers, nn.Linear(width, 10))
+    network.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
+    test = load_dataset(settings_of("search", **LONG), torch.device("cpu"), ROOT).test
+    with torch.no_grad():
+        logits = network.eval()(test.images)
+        loss = nn.functional.cross_entropy(logits, test.labels.long()).item()
+    assert loss == pytest.approx(config["result"]["test_loss"], abs=1e-6)
+    accuracy = (logits.argmax(1) == test.labels).double().mean().item()
+    assert accuracy == pytest.approx(config["result"]["test_accuracy"], abs=1e-9)
+    assert config["seed"] == seed
+
+
+def test_the_record_says_what_made_the_run(base: Path) -> None:
+    record = read_yaml(base / "search/search_meta.yaml")
+    assert set(record["parameters"]) == set(PARAMETERS)
+    assert record["parameters"]["max_epochs"] == 120
+    assert record["device"] == "cpu"
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert set(record["git"]) == {"commit", "dirty"}
+    assert len(record["data_digest"]) >= 32
+    assert list(record["phases"]) == list(PHASES)
+    for phase in record["phases"].values():
+        assert phase["status"] == "done"
+        assert phase["duration_s"] > 0
+        assert phase["started"]
+
+
+def test_the_answers_are_said(base: Path) -> None:
+    answers = read_yaml(base / "analysis/answers.yaml")
+    assert list(answers) == ["hyperparameter_transfer", "architecture_sensitivity"]
+    for answer in answers.values():
+        assert {"verdict", "effect", "interval", "n", "sentence"} <= set(answer)
+        assert answer["n"] == 2
+        low, high = answer["interval"]
+        assert low <= answer["effect"] <= high
+    assert len(list((base / "analysis").iterdir())) > 1  # tables and figures
+
+
+def test_the_pages_load_nothing_from_outside(base: Path) -> None:
+    pages = [*base.glob("*.html"), base.parent / "index.html"]
+    assert len(pages) == 6
+    for path in pages:
+        page = BeautifulSoup(path.read_text(), "html.parser")
+        links = [tag.get("src") or tag.get("href") for tag in page.select("[src], [href]")]
+        assert not [link for link in links if link.startswith(("http:", "https:", "//"))]
+        for link in links:  # what is linked is there
+            if not link.startswith(("data:", "#")):
+                assert (path.parent / link.split("#")[0]).exists(), f"{path.name}: {link}"
+
+
+def test_the_index_opens_on_the_answers_and_links_the_reports(base: Path) -> None:
+    page = BeautifulSoup((base / "index.html").read_text(), "html.parser")
+    text = " ".join(page.get_text(" ").split())
+    for answer in read_yaml(base / "analysis/answers.yaml").values():
+        assert " ".join(answer["sentence"].split()) in text
+    links = {tag["href"] for tag in page.select("a[href]")}
+    assert {f"{name}.html" for name in NOTEBOOKS.values()} <= links
+    runs_index = BeautifulSoup((base.parent / "index.html").read_text(), "html.parser")
+    assert "base/index.html" in {tag["href"] for tag in runs_index.select("a[href]")}
+
+
+def test_the_notebooks_are_kept_as_they_were_run(base: Path) -> None:
+    for name in NOTEBOOKS.values():
+        notebook = nbformat.read(base / f"{name}.ipynb", as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in code)
+        outputs = [output for cell in code for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+        assert not [output for output in outputs if "widget" in str(output.get("data", {}).keys())]
+
+
+# --- going on -------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_not_done_again(copy: Path) -> None:
+    before = snapshot(copy)
+    said = succeed("run", "--run-dir", copy)
+    assert said.count("done before") == 4
+    after = snapshot(copy)
+    assert after.keys() == before.keys()
+    assert [n for n in before if n.endswith((".csv", ".yaml", ".pt", ".ipynb")) and after[n] != before[n]] == []
+
+
+@pytest.mark.parametrize("phase", ["search_report", "analysis"])
+def test_reports_are_made_again_from_what_is_on_disk(copy: Path, phase: str) -> None:
+    before, contents = snapshot(copy), tables(copy)
+    page = "search_report" if phase == "search_report" else "04_analysis"
+    succeed(phase, "--run-dir", copy)
+    after = snapshot(copy)
+    assert [n for n in before if n.startswith(("search/mlp", "transfer/")) and after[n] != before[n]] == []
+    assert tables(copy) == contents
+    assert after[f"{page}.html"] != before.get(f"{page}.html")
+
+
+def test_notebooks_by_hand_with_one_worker_give_the_same_bytes(base: Path, runs: dict[str, Future]) -> None:
+    """Bare papermill from another directory; 1e-5 as text; each notebook passes over the others' parameters."""
+    run_dir = runs["by hand"].result()
+    assert differing(run_dir, base) == []
+    record, other = read_yaml(run_dir / "search/search_meta.yaml"), read_yaml(base / "search/search_meta.yaml")
+    assert {phase: entry["status"] for phase, entry in record["phases"].items()} == dict.fromkeys(PHASES, "done")
+    assert record["parameters"] == other["parameters"] | {"workers": 1}
+    assert (run_dir / "search" / ARCHITECTURES[0] / "retrain/seed_1/model.pt").exists()
+
+
+def test_a_run_killed_in_every_phase_ends_with_the_same_bytes(base: Path, runs: dict[str, Future]) -> None:
+    run_dir = runs["killed"].result()
+    assert differing(run_dir, base) == []
+    assert not [path for path in run_dir.rglob("*") if path.name.startswith((".tmp", ".lock"))]
+    assert {e["status"] for e in read_yaml(run_dir / "search/search_meta.yaml")["phases"].values()} == {"done"}
+    for name in ARCHITECTURES:
+        weights = [torch.load(r / "search" / name / "retrain/seed_2/model.pt") for r in (run_dir, base)]
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+
+
+def test_a_grown_run_ends_with_the_bytes_of_a_fresh_one(runs: dict[str, Future]) -> None:
+    grown, fresh = runs["grown"].result(), runs["fresh"].result()
+    assert differing(grown, fresh) == []
+    parameters = [read_yaml(run_dir / "search/search_meta.yaml")["parameters"] for run_dir in (grown, fresh)]
+    assert {name for name in PARAMETERS if parameters[0][name] != parameters[1][name]} <= {"architectures"}
+
+
+def test_an_analysis_made_before_the_transfer_is_renewed(base: Path, copy: Path) -> None:
+    """search, analysis, then run: the run as it is after `search` alone."""
+    for path in [*copy.glob("03*"), *copy.glob("04*"), copy / "index.html"]:
+        path.unlink()
+    shutil.rmtree(copy / "analysis")
+    record = read_yaml(copy / "search/search_meta.yaml")
+    del record["phases"]["transfer"], record["phases"]["analysis"]
+    write_yaml(copy / "search/search_meta.yaml", record)
+    transfer = Path(shutil.move(copy / "transfer", copy.parent / "transfer"))
+    succeed("analysis", "--run-dir", copy)
+    assert read_yaml(copy / "analysis/answers.yaml")["hyperparameter_transfer"]["verdict"] == "undetermined"
+    (copy / "transfer").mkdir()
+    if (transfer / "trainings.csv").exists():  # so that no time goes on training
+        shutil.copy(transfer / "trainings.csv", copy / "transfer")
+    succeed("run", "--run-dir", copy)
+    assert differing(copy, base) == []
+
+
+# --- refusing -------------------------------------------------------------------------------------------------------
+
+
+def test_other_settings_are_refused(copy: Path) -> None:
+    before = snapshot(copy)
+    done = command("run", "--run-dir", copy, "-p", "batch_size", 64)
+    assert done.returncode == 2
+    assert "batch_size: 128 in the run, 64 given" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert snapshot(copy) == before
+
+
+def test_other_settings_are_refused_by_a_notebook(copy: Path, folder: Path, tmp_path: Path) -> None:
+    before = snapshot(copy)
+    options = ("-f", folder / "tiny.yaml", "-p", "batch_size", 64, "-p", "run_dir", copy)
+    done = papermill("retrain", tmp_path, *options)
+    assert done.returncode != 0
+    assert "batch_size: 128 in the run, 64 given" in done.stderr
+    assert snapshot(copy) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_trials": 2},
+        {"retrain_seeds": [1]},
+        {"architectures": {"list": [[4]]}},
+        {"search_seed": 1},
+        {"split_seed": 1},
+        {"save_checkpoints": False},
+    ],
+    ids=str,
+)
+def test_a_run_can_only_grow(copy: Path, change: dict[str, Any], capsys: pytest.CaptureFixture) -> None:
+    before = snapshot(copy)
+    ((name, value),) = change.items()
+    assert in_this_process("run", "--run-dir", copy, "-p", name, value) == 2
+    assert f"{name}: " in capsys.readouterr().err
+    assert snapshot(copy) == before
+
+
+def test_a_run_in_use_is_refused(copy: Path) -> None:
+    with claim(copy, "the test"):
+        before = snapshot(copy)
+        for phase in ("run", "analysis"):
+            done = command(phase, "--run-dir", copy)
+            assert done.returncode == 1
+            assert f"in use: the test by process {os.getpid()}" in done.stderr
+            assert len(done.stderr.splitlines()) == 1
+        assert snapshot(copy) == before
+
+
+def in_this_process(*arguments: Any) -> int:
+    """The command without a process of its own, which takes a second to start."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return __main__.main([*map(str, arguments)])
+    except SystemExit as error:  # of argparse
+        return error.code
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+WRONG = {
+    "unknown name": (["-p", "bach_size", "64"], ["bach_size", "batch_size"]),
+    "unknown profile": (["--profile", "quik"], ["quik", "quick"]),
+    "wrong type": (["-p", "max_epochs", "many"], ["max_epochs", "many", "integer"]),
+    "a fraction": (["-p", "batch_size", "1.5"], ["batch_size", "1.5"]),
+    "true as a number": (["-p", "num_trials", "true"], ["num_trials"]),
+    "out of range": (["-p", "patience", "0"], ["patience", "greater than or equal to 1"]),
+    "empty grid": (["-p", "architectures", "{grid: [[4], []]}"], ["architectures", "grid"]),
+    "no architecture": (["-p", "architectures", "{list: []}"], ["grid", "list"]),
+    "repeated architecture": (["-p", "architectures", "{grid: [[4]], list: [[4]]}"], ["mlp_4"]),
+    "repeated seed": (["-p", "retrain_seeds", "[1, 2, 1]"], ["retrain_seeds", "repeat 1"]),
+    "negative seed": (["-p", "split_seed", "-1"], ["split_seed", "-1"]),
+    "the training seed": (["-p", "retrain_seeds", "[0, 1]"], ["retrain_seeds", "training_seed"]),
+    "a distribution": (["-f", "{}/normal.yaml"], ["normal.yaml", "lr", "normal", "log_uniform", "uniform"]),
+    "low above high": (["-f", "{}/order.yaml"], ["order.yaml", "lr", "low", "high"]),
+    "a range too few": (["-f", "{}/few.yaml"], ["few.yaml", "search_space", "beta1"]),
+    "duplicate key": (["-f", "{}/twice.yaml"], ["twice.yaml", "num_trials"]),
+    "no mapping": (["-f", "{}/list.yaml"], ["list.yaml"]),
+    "no such file": (["-f", "{}/missing.yaml"], ["missing.yaml", "No such file"]),
+    "broken value": (["-p", "architectures", "{list: ["], ["-p architectures", "YAML"]),
+    "no value": (["-p", "num_trials"], ["-p"]),
+    "unknown option": (["--profil", "quick"], ["--profil"]),
+    "a path as a name": (["--run-name", "../x"], ["--run-name", "../x"]),
+    "too much validation": (["-p", "validation_size", "1437"], ["validation_size", "1437"]),
+}
+LR = "lr: {{distribution: {}, low: {}, high: {}}}"
+REST = "".join(line + "\n" for line in SPACE.strip().splitlines()[2:])
+FAULTY = {
+    "normal.yaml": "search_space:\n  " + LR.format("normal", 0.1, 0.2) + "\n" + REST,
+    "order.yaml": "search_space:\n  " + LR.format("log_uniform", 0.2, 0.1) + "\n" + REST,
+    "few.yaml": "search_space: {" + LR.format("uniform", 0.1, 0.2) + "}",
+    "twice.yaml": "num_trials: 3\nnum_trials: 4",
+    "list.yaml": "[1, 2]",
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_parameter_is_named_in_a_line_and_nothing_is_made(
+    what: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments, named = WRONG[what]
+    for name, text in FAULTY.items():
+        (tmp_path / name).write_text(text)
+    given = [argument.replace("{}", str(tmp_path)) if "{}/" in argument else argument for argument in arguments]
+    root = tmp_path / "runs"
+    assert in_this_process("run", "-f", folder / "tiny.yaml", *given, "--runs-root", root) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) <= 2
+    assert [word for word in named if word not in captured.err] == []
+    assert not root.exists()
+
+
+def test_a_wrong_parameter_ends_the_command_with_2(tmp_path: Path) -> None:
+    done = command("run", "-p", "bach_size", 64, "--runs-root", tmp_path / "runs")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["mlp_lib: -p: unknown parameter 'bach_size'; did you mean batch_size?"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_phases_that_read_a_run_need_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for phase in ("transfer", "analysis", "search_report"):
+        assert in_this_process(phase, "--runs-root", tmp_path / "runs") == 2
+        assert "--run-dir" in capsys.readouterr().err
+    assert in_this_process("run", "--run-dir", tmp_path / "nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_notebook_refuses_a_parameter_that_none_declares(folder: Path, tmp_path: Path) -> None:
+    done = papermill(
+        "search", tmp_path, "-f", folder / "tiny.yaml", "-p", "num_trails", 3, "-p", "run_dir", tmp_path / "run"
+    )
+    assert done.returncode != 0
+    assert "unknown parameter 'num_trails'; did you mean num_trials?" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+# --- saying before doing --------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_counts_and_makes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = tmp_path / "runs"
+    assert in_this_process("run", "-f", folder / "tiny.yaml", "--runs-root", root, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "search: 6 trainings, 6 new" in said
+    assert "retrain: 4 trainings, 4 new" in said
+    assert "transfer: 8 trainings, 4 new" in said
+    assert "time: about" in said
+    assert not root.exists()
+
+
+def test_a_dry_run_on_a_run_counts_what_is_new(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    before = snapshot(copy)
+    assert in_this_process("run", "--run-dir", copy, "--dry-run") == 0
+    assert "nothing to train" in capsys.readouterr().out
+    assert in_this_process("run", "--run-dir", copy, "-p", "num_trials", 5, "--dry-run") == 0
+    assert "search: 10 trainings, 4 new" in capsys.readouterr().out
+    assert snapshot(copy) == before
+
+
+def test_the_state_of_a_run_outdates_what_follows(copy: Path) -> None:
+    """A phase whose parameters grew, and the phases after it, are to be done again."""
+    record = read_yaml(copy / "search/search_meta.yaml")
+    files = meta.RunFiles(copy)
+    settings = settings_of("retrain", **LONG | {"retrain_seeds": [1, 2, 3]}).model_dump(mode="json")
+    meta.begin(files, "retrain", settings, {}, ROOT)
+    phases = read_yaml(files.meta)["phases"]
+    assert {phase: entry["status"] for phase, entry in phases.items()} == {
+        "search": "done",
+        "retrain": "running",
+        "transfer": "outdated",
+        "analysis": "outdated",
+    }
+    assert phases["search"] == record["phases"]["search"]

@@ -1,0 +1,80 @@
+"""Random draws: in their ranges, of their distributions, a function of seed and architecture alone."""
+
+import pytest
+from scipy import stats
+
+from mlp_lib.search import draw_trials
+from mlp_lib.settings import HYPERPARAMETERS, Architecture, SearchSpace
+
+RANGES = {
+    "lr": ("log_uniform", 1e-5, 3e-2),
+    "beta1": ("uniform", 0.85, 0.99),
+    "beta2": ("uniform", 0.9, 0.9999),
+    "eps": ("log_uniform", 1e-9, 1e-6),
+    "weight_decay": ("log_uniform", 1e-6, 1e-2),
+    "dropout": ("uniform", 0.01, 0.5),
+    "leaky_relu_alpha": ("uniform", 0.01, 0.1),
+}
+NARROW, WIDE = Architecture((4,)), Architecture((3, 2))
+
+
+def space(**changes: tuple[str, float, float]) -> SearchSpace:
+    keys = ("distribution", "low", "high")
+    return SearchSpace.model_validate({n: dict(zip(keys, r, strict=True)) for n, r in (RANGES | changes).items()})
+
+
+def test_draws_lie_in_their_ranges() -> None:
+    for trial in draw_trials(space(), 2000, 0, NARROW):
+        for name, (_, low, high) in RANGES.items():
+            assert low <= getattr(trial, name) <= high
+
+
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_draws_follow_their_distribution(name: str) -> None:
+    draws = [getattr(trial, name) for trial in draw_trials(space(), 2000, 0, NARROW)]
+    kind, low, high = RANGES[name]
+    uniform, log_uniform = stats.uniform(low, high - low), stats.loguniform(low, high)
+    right, wrong = (log_uniform, uniform) if kind == "log_uniform" else (uniform, log_uniform)
+    assert stats.kstest(draws, right.cdf).pvalue > 1e-3
+    assert stats.kstest(draws, wrong.cdf).pvalue < 1e-3 or high / low < 2  # nearly the same where the range is short
+
+
+@pytest.mark.parametrize("kind", ["uniform", "log_uniform"])
+@pytest.mark.parametrize("value", [1e-8, 0.1 + 0.2, 1 / 3, 0.9])
+def test_equal_ends_give_exactly_that_value(kind: str, value: float) -> None:
+    ends = dict.fromkeys(("lr", "beta1", "dropout", "weight_decay"), (kind, value, value))
+    for trial in draw_trials(space(**ends), 50, 0, NARROW):
+        assert {trial.lr, trial.beta1, trial.dropout, trial.weight_decay} == {value}
+
+
+def test_a_trial_does_not_depend_on_the_number_of_trials() -> None:
+    many = draw_trials(space(), 40, 7, WIDE)
+    for number in (1, 2, 3, 17):
+        assert draw_trials(space(), number, 7, WIDE) == many[:number]
+
+
+def test_a_draw_depends_on_its_own_range_alone() -> None:
+    fixed = draw_trials(space(lr=("uniform", 0.5, 0.5)), 5, 0, NARROW)
+    free = draw_trials(space(), 5, 0, NARROW)
+    assert [t.model_copy(update={"lr": 0.5}) for t in free] == fixed
+
+
+def test_architectures_and_seeds_differ() -> None:
+    keys = [(seed, a) for seed in (0, 1, 2**32 - 1) for a in (NARROW, WIDE, Architecture((2, 3)), Architecture((32,)))]
+    learning_rates = {draw_trials(space(), 1, seed, architecture)[0].lr for seed, architecture in keys}
+    assert len(learning_rates) == len(keys)
+
+
+def test_hyperparameters_of_a_trial_are_independent() -> None:
+    trials = draw_trials(space(), 500, 0, NARROW)
+    columns = [[getattr(trial, name) for trial in trials] for name in HYPERPARAMETERS]
+    for i in range(len(columns)):
+        for j in range(i):
+            assert abs(stats.spearmanr(columns[i], columns[j]).statistic) < 0.15
+
+
+def test_without_architecture_all_share_the_draws() -> None:
+    shared = draw_trials(space(), 5, 0)
+    assert shared == draw_trials(space(), 5, 0, None)
+    assert shared != draw_trials(space(), 5, 0, NARROW)
+    assert shared != draw_trials(space(), 5, 1)

@@ -1,0 +1,362 @@
+"""Every parameter is parsed strictly, and a refusal says what was found where and what is allowed."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mlp_lib.errors import SettingsError
+from mlp_lib.settings import (
+    HYPERPARAMETERS,
+    PARAMETERS,
+    PHASES,
+    Architecture,
+    ArchitectureChoice,
+    Hyperparameters,
+    Range,
+    check_names,
+    parse,
+)
+
+PARAMS = Path(__file__).parent.parent / "params"
+NAN, INF = float("nan"), float("inf")
+DEFAULTS: dict[str, Any] = {"parts": "all"}
+for _file in ("defaults", "search_space", "architectures", "search", "retrain", "transfer", "analysis"):
+    DEFAULTS |= yaml.safe_load((PARAMS / f"{_file}.yaml").read_text())
+
+
+def phase_of(name: str) -> str:
+    return next(phase for phase, kind in PHASES.items() if name in kind.model_fields)
+
+
+def parsed(phase: str, **changes: Any) -> Any:
+    fields = PHASES[phase].model_fields
+    return parse(PHASES[phase], {name: DEFAULTS[name] for name in fields} | changes, "my.yaml")
+
+
+def refusal(phase: str, **changes: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        parsed(phase, **changes)
+    message = str(caught.value)
+    assert message.startswith("my.yaml: ")
+    assert "\n" not in message
+    assert not [
+        word for word in ("Traceback", "pydantic", "literal[", "tuple", "dictionary", "Input") if word in message
+    ]
+    return message
+
+
+def space(**changes: Any) -> dict[str, Any]:
+    """The default search space with some ranges changed key by key."""
+    ranges = copy.deepcopy(DEFAULTS["search_space"])
+    for name, change in changes.items():
+        ranges[name] = ranges[name] | change if isinstance(change, dict) and name in ranges else change
+    return ranges
+
+
+def test_the_defaults_are_the_contracts():
+    search, retrain, transfer, analysis = (parsed(phase) for phase in PHASES)
+    assert set(DEFAULTS) == set(PARAMETERS)
+    assert (search.batch_size, search.max_epochs, search.patience, search.val_interval) == (4096, 1000, 7, 4)
+    assert (search.dataset, search.validation_size, search.split_seed, search.preload) == ("mnist", 10000, 0, "auto")
+    assert (search.num_trials, search.search_seed, search.training_seed) == (30, 0, 0)
+    assert retrain.retrain_seeds == transfer.transfer_seeds == (1, 2, 3, 4, 5)
+    assert (analysis.margin, analysis.confidence, analysis.analysis_seed) == (0.05, 0.95, 0)
+    assert search.search_space.lr == Range(distribution="log_uniform", low=1e-5, high=3e-2)
+    assert search.search_space.beta2 == Range(distribution="uniform", low=0.9, high=0.9999)
+
+
+ONE_TO_A_BILLION = "a whole number from 1 to 1000000000"
+SEED = "a whole number from 0 to 4294967295"
+ALLOWED = {
+    "project_name": "letters, digits",
+    "device": "auto, cpu or cuda",
+    "deterministic": "true or false",
+    "dataset": "mnist, fashion_mnist, kmnist, qmnist or digits",
+    "data_root": "a line of text",
+    "preload": "auto, cuda, cpu or false",
+    "validation_size": f"{ONE_TO_A_BILLION} or null",
+    "split_seed": SEED,
+    "loader_workers": "a whole number from 0 to 256",
+    "workers": "a whole number from 1 to 1024 or auto",
+    "batch_size": ONE_TO_A_BILLION,
+    "max_epochs": ONE_TO_A_BILLION,
+    "patience": ONE_TO_A_BILLION,
+    "val_interval": ONE_TO_A_BILLION,
+    "matmul_precision": "highest, high or medium",
+    "search_space": "a mapping of " + ", ".join(HYPERPARAMETERS),
+    "architectures": "a mapping of grid, list",
+    "num_trials": "a whole number from 1 to 1000000",
+    "search_seed": SEED,
+    "training_seed": SEED,
+    "same_trials_for_all_architectures": "true or false",
+    "retrain_seeds": "a list of 1 to 100000 values",
+    "save_checkpoints": "true or false",
+    "transfer_seeds": "a list of 1 to 100000 values",
+    "search_dir": "a line of text or null",
+    "margin": "a number above 0 and at most 10",
+    "confidence": "a number above 0 and below 1",
+    "analysis_seed": SEED,
+    "parts": "all or search",
+}
+
+
+def test_every_parameter_is_tested():
+    assert set(ALLOWED) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("value", [NAN, INF, -INF, -1, 10**400, 0.5j, "\n", object], ids=repr)
+def test_what_no_parameter_allows(name: str, value: Any):
+    message = refusal(phase_of(name), **{name: value})
+    assert message.startswith(f"my.yaml: {name} = ")
+    assert message.endswith(f": should be {ALLOWED[name]}") or ALLOWED[name] in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (n, v)
+            for n in ("batch_size", "max_epochs", "patience", "val_interval")
+            for v in ("12", 1.5, 4.0, True, 0, None)
+        ),
+        *(
+            (n, v)
+            for n in ("split_seed", "search_seed", "training_seed", "analysis_seed")
+            for v in (True, "x", 2**32, 0.0)
+        ),
+        *((n, v) for n in ("deterministic", "save_checkpoints") for v in (0, 1, "yes", "true", None, [])),
+        *(("preload", v) for v in (0, 0.0, True, None, "False", "gpu", [])),
+        *(("workers", v) for v in (0, True, "many", 1025, 2.0, None)),
+        *(("loader_workers", v) for v in (257, True, "auto")),
+        *(("validation_size", v) for v in (0, "null", 0.1, False)),
+        *(("project_name", v) for v in ("", ".hidden", "a/b", "a b", "x" * 101, 3, None, "name\n")),
+        *(("data_root", v) for v in ("", 3, None, "a\0b", "x" * 4097)),
+        *(("search_dir", v) for v in ("", 3, False)),
+        *(("margin", v) for v in (0, 10.1, True, "5%", None)),
+        *(("confidence", v) for v in (0, 1, 95, True, None)),
+        *(("num_trials", v) for v in (0, 10**6 + 1, True, "30")),
+        *(
+            (n, v)
+            for n in ("device", "dataset", "matmul_precision", "parts")
+            for v in ("", "gpu", None, 0, True, ["cpu"])
+        ),
+        *((n, v) for n in ("retrain_seeds", "transfer_seeds") for v in ([], 5, "12", None, {1: 2})),
+        *((n, v) for n in ("search_space", "architectures") for v in (None, [], 3, "x", True)),
+    ],
+    ids=repr,
+)
+def test_wrong_values(name: str, value: Any):
+    message = refusal(phase_of(name), **{name: value})
+    assert message.startswith(f"my.yaml: {name} = {value!r}"[:60])
+    assert ALLOWED[name] in message
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1, 2, 1], "retrain_seeds = [1, 2, 1]: should not repeat 1"),
+        ([1, -2], f"retrain_seeds[1] = -2: should be {SEED}"),
+        ([1, True], f"retrain_seeds[1] = True: should be {SEED}"),
+        ([1.0], f"retrain_seeds[0] = 1.0: should be {SEED}"),
+        (["1"], f"retrain_seeds[0] = '1': should be {SEED}"),
+        ([NAN], f"retrain_seeds[0] = nan: should be {SEED}"),
+    ],
+    ids=repr,
+)
+def test_seeds(value: Any, message: str):
+    assert refusal("retrain", retrain_seeds=value) == f"my.yaml: {message}"
+
+
+WIDTH = "a whole number from 1 to 65536"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({}, "architectures: grid and list should give 1 to 100000 architectures, not 0"),
+        ({"grid": [], "list": []}, "architectures: grid and list should give 1 to 100000 architectures, not 0"),
+        (
+            {"grid": [list(range(1, 101))] * 3},
+            "architectures: grid and list should give 1 to 100000 architectures, not 1000000",
+        ),
+        ({"grid": [[]]}, "architectures.grid[0] = []: should be a list of 1 to any number of values"),
+        ({"grid": [[32], []]}, "architectures.grid[1] = []: should be a list of 1 to any number of values"),
+        ({"list": [[]]}, "architectures.list[0] = []: should be a list of 1 to 64 values"),
+        ({"list": [[32], [16], [32]]}, "architectures: should not repeat mlp_32"),
+        ({"grid": [[32], [16, 16]]}, "architectures: should not repeat mlp_32x16"),
+        ({"grid": [[32], [16]], "list": [[32, 16]]}, "architectures: should not repeat mlp_32x16"),
+        ({"list": [32]}, "architectures.list[0] = 32: should be a list of 1 to 64 values"),
+        ({"list": [[32, 0]]}, f"architectures.list[0][1] = 0: should be {WIDTH}"),
+        ({"list": [[True]]}, f"architectures.list[0][0] = True: should be {WIDTH}"),
+        ({"grid": [[16.0]]}, f"architectures.grid[0][0] = 16.0: should be {WIDTH}"),
+        ({"grid": [[NAN]]}, f"architectures.grid[0][0] = nan: should be {WIDTH}"),
+        ({"lists": [[32]]}, "unknown name architectures.lists; did you mean list?"),
+    ],
+    ids=repr,
+)
+def test_architectures(value: Any, message: str):
+    assert refusal("search", architectures=value) == f"my.yaml: {message}"
+
+
+def test_grid_and_list_are_joined():
+    choice = ArchitectureChoice(grid=[[32, 64], [8]], list=[[5]])
+    assert [a.name for a in choice.architectures] == ["mlp_32x8", "mlp_64x8", "mlp_5"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (space(lr={"low": 0.1, "high": 0.01}), "search_space.lr: low (0.1) should not be above high (0.01)"),
+        (space(lr={"low": 0}), "search_space.lr: low (0.0) of a log_uniform range should be above 0"),
+        (space(lr={"low": NAN}), "search_space.lr.low = nan: should be a finite number"),
+        (space(eps={"high": INF}), "search_space.eps.high = inf: should be a finite number"),
+        (space(lr={"low": "small"}), "search_space.lr.low = 'small': should be a finite number"),
+        (space(lr={"low": True}), "search_space.lr.low = True: should be a finite number"),
+        (space(lr={"high": 5000}), "search_space: lr.high = 5000.0 should be a number above 0 and at most 1000"),
+        (space(dropout={"high": 1}), "search_space: dropout.high = 1.0 should be a number at least 0 and below 1"),
+        (space(beta1={"low": -0.1}), "search_space: beta1.low = -0.1 should be a number at least 0 and below 1"),
+        (
+            space(lr={"distribution": "normal"}),
+            "search_space.lr.distribution = 'normal': should be log_uniform or uniform",
+        ),
+        (space(lr={"lo": 1}), "unknown name search_space.lr.lo; did you mean low?"),
+        (space(lr=0.1), "search_space.lr = 0.1: should be a mapping of distribution, low, high"),
+        (space(drop_out=0.1), "unknown name search_space.drop_out; did you mean dropout?"),
+        ({"lr": space()["lr"]}, "search_space.beta1 is missing; it should be a mapping of distribution, low, high"),
+    ],
+    ids=repr,
+)
+def test_search_space(value: Any, message: str):
+    assert refusal("search", search_space=value) == f"my.yaml: {message}"
+
+
+def test_equal_ends_fix_a_value():
+    fixed = parsed("search", search_space=space(lr={"low": 0.01, "high": 0.01})).search_space.lr
+    assert fixed.low == fixed.high == 0.01
+
+
+def test_validation_must_leave_training_data():
+    assert "validation_size = 60000 should be below the 60000 training images" in refusal(
+        "search", validation_size=60000
+    )
+    assert "1437 training images of digits" in refusal("search", dataset="digits")
+    assert parsed("search", dataset="digits", validation_size=None).validation_size is None
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_missing_key(name: str):
+    kind = PHASES[phase_of(name)]
+    values = {n: DEFAULTS[n] for n in kind.model_fields if n != name}
+    with pytest.raises(SettingsError, match=f"my.yaml: {name} is missing; it should be "):
+        parse(kind, values, "my.yaml")
+
+
+def test_unknown_key_comes_with_the_nearest_name():
+    assert refusal("search", num_trial=3) == "my.yaml: unknown name num_trial; did you mean num_trials?"
+    with pytest.raises(SettingsError, match=r"my.yaml: unknown parameter 'batchsize'; did you mean batch_size\?"):
+        check_names({"batchsize": 1}, "my.yaml")
+    with pytest.raises(SettingsError, match=r"unknown parameter 'zzz'; allowed: .*, confidence,"):
+        check_names({"zzz": 1}, "my.yaml")
+    with pytest.raises(SettingsError, match="unknown parameter 3"):
+        check_names({3: 1}, "my.yaml")
+    check_names(dict.fromkeys(PARAMETERS), "my.yaml")
+    check_names({"run_dir": "x"}, "my.yaml", also=("run_dir",))
+
+
+def test_a_misspelled_key_is_told_before_the_one_it_leaves_missing():
+    values = {n: DEFAULTS[n] for n in PHASES["analysis"].model_fields if n != "margin"}
+    with pytest.raises(SettingsError, match=r"unknown name margn; did you mean margin\?"):
+        parse(PHASES["analysis"], values | {"margn": 0.1}, "my.yaml")
+
+
+def test_the_file_of_each_parameter_is_named():
+    where = {"margin": "a.yaml", "confidence": "-p"}
+    values = {n: DEFAULTS[n] for n in PHASES["analysis"].model_fields}
+    with pytest.raises(SettingsError, match=r"a.yaml: margin = 0: "):
+        parse(PHASES["analysis"], values | {"margin": 0}, where)
+    with pytest.raises(SettingsError, match="-p: confidence = 2: "):
+        parse(PHASES["analysis"], values | {"confidence": 2}, where)
+    values = {n: DEFAULTS[n] for n in PHASES["search"].model_fields} | {"validation_size": 70000}
+    with pytest.raises(SettingsError, match=r"b.yaml: validation_size = 70000"):
+        parse(PHASES["search"], values, {"validation_size": "b.yaml", "dataset": "c.yaml"})
+
+
+def test_a_huge_value_is_cut():
+    assert len(refusal("retrain", retrain_seeds=list(range(1000)) * 2)) < 200
+
+
+def test_exponents_that_yaml_reads_as_text_are_numbers():
+    written = yaml.safe_load("{low: 1e-3, high: 1E+0, dot: 1.0e-3}")
+    assert written["low"] == "1e-3"
+    assert parsed("search", search_space=space(lr={"low": "1e-3", "high": "1E+0"})).search_space.lr.low == 1e-3
+    assert parsed("analysis", margin="1e-2").margin == 0.01
+    assert parsed("search", batch_size="1e3", num_trials="2e1").batch_size == 1000
+    assert parsed("retrain", retrain_seeds=["1e1", 2]).retrain_seeds == (10, 2)
+    assert parsed("search", validation_size="1e2", workers="2e0").workers == 2
+    assert parsed("search", architectures={"list": [["1e1"]]}).architectures.architectures[0].widths == (10,)
+    assert parsed("search", project_name="1e3").project_name == "1e3"
+    for value in ("1e-3", "1.5e0", "1e999"):
+        assert f"batch_size = {float(value)}: should be" in refusal("search", batch_size=value)
+    for value in ("nan", "inf", "1", "1_0e2", "e3", " 1e3", "0x1e3"):
+        assert "batch_size = " in refusal("search", batch_size=value)
+
+
+def test_numbers_and_types_keep_their_kind():
+    assert isinstance(parsed("analysis", margin=1).margin, float)
+    assert parsed("search", preload=False).preload is False
+    assert isinstance(parsed("search").batch_size, int)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(Exception, match="frozen"):
+        parsed("analysis").margin = 1
+    with pytest.raises(AttributeError):
+        Architecture((3,)).widths = (4,)
+
+
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+@pytest.mark.parametrize("value", [NAN, INF, -0.1, 1e4, "x", True, None])
+def test_hyperparameters(name: str, value: Any):
+    good = {
+        "lr": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "eps": 1e-8,
+        "weight_decay": 0,
+        "dropout": 0,
+        "leaky_relu_alpha": 0,
+    }
+    assert parse(Hyperparameters, good, "h").lr == 1e-3
+    with pytest.raises(SettingsError, match=f"h: {name} = .*: should be a number "):
+        parse(Hyperparameters, good | {name: value}, "h")
+
+
+@pytest.mark.parametrize("widths", [(1,), (32,), (252, 32, 16), (1, 65536, 3, 3)])
+def test_architecture_names(widths: tuple[int, ...]):
+    architecture = Architecture(widths)
+    assert architecture.name == "mlp_" + "x".join(str(w) for w in widths)
+    assert Architecture.from_name(architecture.name) == architecture
+
+
+def test_count_parameters_by_hand():
+    assert Architecture((3,)).count_parameters(2, 4) == (2 * 3 + 3) + (3 * 4 + 4)
+    assert Architecture((3, 5)).layer_sizes(2, 4) == [(2, 3), (3, 5), (5, 4)]
+
+
+def test_default_architectures_have_equal_size():
+    names = [a.name for a in parsed("search").architectures.architectures]
+    assert names == [
+        "mlp_252x32x16",
+        "mlp_248x32x92",
+        "mlp_244x48x56",
+        "mlp_216x120x84",
+        "mlp_188x192x112",
+        "mlp_160x264x140",
+        "mlp_160x204x224",
+        "mlp_120x204x408",
+    ]
+    assert {Architecture.from_name(name).count_parameters(784, 10) for name in names} == {206614}

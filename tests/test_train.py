@@ -1,0 +1,344 @@
+"""A member's result is its own, whoever shares its population; early stopping; evaluation."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from mlp_lib import model
+from mlp_lib import train as train_module
+from mlp_lib.data import CLASSES, Split
+from mlp_lib.model import draw_weights, to_sequential
+from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.train import COMPLETED, DIVERGED, Trained, evaluate, train_population
+
+BASE = Hyperparameters(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-3, dropout=0.2, leaky_relu_alpha=0.05)
+DIVERGING = BASE.model_copy(update={"lr": 1e3, "weight_decay": 1e3})  # each step multiplies the weights by -1e6
+
+
+def vary(number: int, draws: np.random.Generator) -> list[Hyperparameters]:
+    return [
+        BASE.model_copy(update={"lr": 10 ** draws.uniform(-4, -1), "dropout": draws.uniform(0, 0.6)})
+        for _ in range(number)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One training of a population."""
+
+    train: Split
+    validation: Split
+    architecture: Architecture
+    hyperparameters: list[Hyperparameters]
+    seeds: list[int]
+    settings: TrainingSettings
+
+    def run(self, members: list[int]) -> list[tuple]:
+        """What those members, trained together in that order, end as: one comparable tuple a member."""
+        chosen = [self.hyperparameters[i] for i in members], [self.seeds[i] for i in members]
+        trained = train_population(self.train, self.validation, self.architecture, *chosen, self.settings)
+        scores = evaluate(trained, self.validation, self.settings)
+        return [member_bits(trained, i, scores) for i in range(len(members))]
+
+
+def member_bits(trained: Trained, i: int, scores: tuple[np.ndarray, np.ndarray]) -> tuple:
+    history = trained.history[trained.history.member == i].drop(columns="member")
+    arrays = (trained.best_epoch, trained.epochs_trained, trained.val_loss, trained.val_accuracy, *scores)
+    return (
+        trained.status[i],
+        *(array[i].tobytes() for array in arrays),
+        history.to_numpy().tobytes(),
+        *(weight[i].numpy().tobytes() for weight in trained.weights),
+    )
+
+
+def draw_case(make_split: Callable[..., Split], seed: int) -> Case:
+    """A random shape: widths and batches of one, a last batch of one, up to ten members, one seed or several."""
+    draws = np.random.default_rng(seed)
+    widths = tuple(int(w) for w in draws.choice([1, 1, 2, 3, 5, 8, 17, 32, 33, 64, 100], draws.integers(1, 4)))
+    inputs = int(draws.choice([3, 16, 64, 100, 784]))
+    batch_size = int(draws.choice([1, 7, 16, 33, 64, 100, 513]))
+    number = int(draws.integers(20, 30 if batch_size < 8 else 200))
+    if draws.random() < 0.3:
+        number = number // batch_size * batch_size + 1  # a last batch of one
+    members = int(draws.integers(2, 11))
+    hyperparameters = vary(members, draws)
+    hyperparameters[0] = draws.choice([BASE.model_copy(update={"lr": 1e3}), DIVERGING])
+    seeds = [3] * members if draws.random() < 0.6 else [int(s) for s in draws.integers(0, 3, members)]
+    settings = TrainingSettings(
+        batch_size=batch_size, max_epochs=5, patience=2, val_interval=2, matmul_precision="highest", deterministic=False
+    )
+    splits = make_split(number, inputs), make_split(int(draws.integers(1, 90)), inputs, seed=1)
+    return Case(*splits, Architecture(widths), hyperparameters, seeds, settings)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_law(make_split, monkeypatch, seed: int):
+    """Alone, among neighbours, in another order, in other tiles: the same bits, though member 0 runs wild."""
+    case = draw_case(make_split, seed)
+    members = list(range(len(case.seeds)))
+    together = case.run(members)
+    draws = np.random.default_rng(seed)
+    for i in draws.permutation(members)[:3]:
+        assert case.run([i]) == [together[i]], f"member {i} alone"
+    order = draws.permutation(members).tolist()
+    monkeypatch.setattr(model, "_TILE_VALUES", int(draws.choice([1, 2**10, 2**13, 2**30])))
+    assert case.run(order) == [together[i] for i in order], "another order and other tiles"
+
+
+def test_the_law_in_several_row_tiles(make_split, monkeypatch, training_settings):
+    """Batches of more than 512 images, a last tile of one row, members in tiles of different sizes."""
+    settings = training_settings.model_copy(update={"batch_size": 1025})
+    splits = make_split(2051, 64), make_split(600, 64, seed=1)
+    case = Case(*splits, Architecture((40, 1, 30)), vary(7, np.random.default_rng(0)), [3] * 5 + [4, 5], settings)
+    together = case.run(list(range(7)))
+    assert case.run([6]) == [together[6]]
+    monkeypatch.setattr(model, "_TILE_VALUES", 2 * 512 * 71)
+    assert case.run([4, 0, 2, 1, 3]) == [together[i] for i in (4, 0, 2, 1, 3)]
+
+
+def test_streamed_training_equals_preloaded_training(make_split, training_settings):
+    train, validation = make_split(70, 16), make_split(30, 16, seed=1)
+    hyperparameters, settings = vary(2, np.random.default_rng(0)), training_settings
+    streamed = dataclasses.replace(train, loader_workers=0)
+    for seeds in ([1, 1], [1, 2]):
+        a, b = (
+            Case(s, validation, Architecture((8,)), hyperparameters, seeds, settings).run([0, 1])
+            for s in (train, streamed)
+        )
+        assert a == b
+
+
+def test_a_diverging_neighbour_changes_nothing(make_split, training_settings):
+    train, validation = make_split(100, 16), make_split(50, 16, seed=1)
+    case = Case(train, validation, Architecture((8, 8)), [BASE, DIVERGING, BASE], [1, 1, 2], training_settings)
+    together = case.run([0, 1, 2])
+    assert [bits[0] for bits in together] == [COMPLETED, DIVERGED, COMPLETED]
+    assert case.run([0, 2]) == [together[0], together[2]]
+
+
+def test_a_diverged_member_has_no_loss(make_split, training_settings):
+    train, validation = make_split(100, 16), make_split(50, 16, seed=1)
+    trained = train_population(train, validation, Architecture((8,)), [BASE, DIVERGING], [1, 1], training_settings)
+    assert trained.status == [COMPLETED, DIVERGED]
+    losses, accuracies = evaluate(trained, validation, training_settings)
+    for array in (losses, accuracies, trained.val_loss, trained.val_accuracy):
+        assert np.isfinite(array).tolist() == [True, False]
+        assert math.isnan(array[1])
+    assert trained.best_epoch[1] == 0
+    assert trained.epochs_trained[0] == 6
+    assert trained.epochs_trained[1] < 6
+
+
+def test_all_members_diverge(make_split, training_settings):
+    train, validation = make_split(100, 16), make_split(50, 16, seed=1)
+    trained = train_population(train, validation, Architecture((8,)), [DIVERGING] * 2, [1, 2], training_settings)
+    assert trained.status == [DIVERGED] * 2
+    assert np.isnan(evaluate(trained, validation, training_settings)[0]).all()
+
+
+def test_a_bad_call_is_refused(make_split, training_settings):
+    split = make_split(10, 4)
+    for hyperparameters, seeds in [([], []), ([BASE], [1, 2])]:
+        with pytest.raises(ValueError, match="one of each a member"):
+            train_population(split, split, Architecture((3,)), hyperparameters, seeds, training_settings)
+
+
+# ---- early stopping, against hand-made curves
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.fixture
+def scripted(make_split, monkeypatch) -> Callable[..., tuple[Trained, list[list[torch.Tensor]]]]:
+    """A function that trains one member a curve of validation losses, told apart by their learning rates.
+
+    It returns what came out, and the weights that each member had at each of its checks.
+    """
+
+    def run(*curves: list[float], max_epochs: int = 1000, patience: int = 2, val_interval: int = 1):
+        hyperparameters = [BASE.model_copy(update={"lr": 1e-3 * (i + 1)}) for i in range(len(curves))]
+        member_of = {h.lr: i for i, h in enumerate(hyperparameters)}
+        seen: list[list[list[torch.Tensor]]] = [[] for _ in curves]
+
+        def read_script(network, split, rows):
+            losses = []
+            for place, h in enumerate(network.hyperparameters):
+                member = member_of[h.lr]
+                losses.append(curves[member][len(seen[member])])
+                seen[member].append([weight[place].clone() for weight in network.weights])
+            return np.array(losses), np.exp(-np.array(losses))
+
+        monkeypatch.setattr(train_module, "_evaluate", read_script)
+        settings = TrainingSettings(
+            batch_size=16,
+            max_epochs=max_epochs,
+            patience=patience,
+            val_interval=val_interval,
+            matmul_precision="highest",
+            deterministic=False,
+        )
+        split = make_split(40, 6)
+        trained = train_population(split, split, Architecture((4,)), hyperparameters, [1] * len(curves), settings)
+        return trained, seen
+
+    return run
+
+
+def holds_weights_of_check(trained: Trained, member: int, weights: list[torch.Tensor]) -> bool:
+    return all(torch.equal(stack[member], weight) for stack, weight in zip(trained.weights, weights, strict=True))
+
+
+def test_patience_and_best_weights(scripted):
+    """Best at the second check; two checks without a better one end it. The rest of the curve is never asked for."""
+    trained, seen = scripted([3.0, 1.0, 2.0, 1.5, 0.1])
+    assert (trained.best_epoch[0], trained.epochs_trained[0]) == (2, 4)
+    assert trained.val_loss[0] == 1.0
+    assert trained.val_accuracy[0] == np.exp(-1.0)
+    assert len(seen[0]) == 4
+    assert holds_weights_of_check(trained, 0, seen[0][1])
+    assert not holds_weights_of_check(trained, 0, seen[0][3])
+
+
+def test_a_tie_is_not_better(scripted):
+    trained, seen = scripted([1.0, 1.0, 1.0, 0.5])
+    assert (trained.best_epoch[0], trained.epochs_trained[0]) == (1, 3)
+    assert holds_weights_of_check(trained, 0, seen[0][0])
+
+
+def test_a_better_check_renews_the_patience(scripted):
+    trained, _ = scripted([3, 4, 2, 4, 1, 4, 4, 0])
+    assert (trained.best_epoch[0], trained.epochs_trained[0]) == (5, 7)
+
+
+def test_patience_counts_checks_not_epochs(scripted):
+    trained, seen = scripted([1, 2, 3, 0], patience=2, val_interval=5)
+    assert (trained.best_epoch[0], trained.epochs_trained[0], len(seen[0])) == (5, 15, 3)
+
+
+def test_a_check_after_the_last_epoch(scripted):
+    trained, seen = scripted([3, 2, 1], max_epochs=10, val_interval=4)
+    assert trained.history[trained.history.val_loss.notna()].epoch.tolist() == [4, 8, 10]
+    assert (trained.best_epoch[0], trained.epochs_trained[0]) == (10, 10)
+    assert holds_weights_of_check(trained, 0, seen[0][2])
+
+
+def test_no_second_check_when_the_last_epoch_is_one_anyway(scripted):
+    trained, seen = scripted([3, 2], max_epochs=8, val_interval=4)
+    assert (trained.best_epoch[0], len(seen[0])) == (8, 2)
+
+
+def test_fewer_epochs_than_an_interval(scripted):
+    trained, seen = scripted([1.0], max_epochs=3, val_interval=4)
+    assert (trained.best_epoch[0], trained.epochs_trained[0], len(seen[0])) == (3, 3, 1)
+    assert trained.history.val_loss.isna().tolist() == [True, True, False]
+
+
+def test_members_stop_each_at_its_own_time(scripted):
+    trained, seen = scripted([1, 2, 2], [3, 2, 1, 0, 0.5, 0.5], [5, NAN], [2, 1, 1, 1])
+    assert trained.status == [COMPLETED, COMPLETED, DIVERGED, COMPLETED]
+    assert trained.best_epoch.tolist() == [1, 4, 0, 2]
+    assert trained.epochs_trained.tolist() == [3, 6, 2, 4]
+    assert np.array_equal(trained.val_loss, [1, 0, NAN, 1], equal_nan=True)
+    for member, check in [(0, 0), (1, 3), (3, 1)]:
+        assert holds_weights_of_check(trained, member, seen[member][check])
+
+
+def test_an_infinite_validation_loss_is_divergence(scripted):
+    trained, _ = scripted([1.0, INF, 0.5])
+    assert trained.status == [DIVERGED]
+    assert trained.epochs_trained[0] == 2
+    assert math.isnan(trained.val_loss[0])
+
+
+def test_history_has_a_row_an_epoch(scripted):
+    trained, _ = scripted([1, 2, 2], [3, 2, 2, 2], val_interval=2)
+    frame = trained.history
+    assert frame.columns.tolist() == ["member", "epoch", "train_loss", "val_loss", "val_accuracy"]
+    assert frame.groupby("member").epoch.apply(list).tolist() == [list(range(1, 7)), list(range(1, 9))]
+    assert frame.train_loss.notna().all()
+    checked = frame[frame.member == 1].set_index("epoch").val_loss
+    expected = pd.Series({1: NAN, 2: 3, 3: NAN, 4: 2, 5: NAN, 6: 2, 7: NAN, 8: 2})
+    assert np.array_equal(checked, expected, equal_nan=True)
+
+
+def test_epochs_are_reported(make_split, training_settings):
+    split, told = make_split(40, 6), []
+    trained = train_population(
+        split, split, Architecture((4,)), [BASE, DIVERGING], [1, 1], training_settings, report=told.append
+    )
+    assert sum(told) == trained.epochs_trained.sum()
+
+
+# ---- the two numbers
+
+
+def test_evaluate_equals_nn_sequential(make_split, training_settings):
+    train, test = make_split(200, 16), make_split(777, 16, seed=1)
+    hyperparameters = vary(3, np.random.default_rng(0))
+    trained = train_population(train, train, Architecture((8, 1, 6)), hyperparameters, [1, 1, 2], training_settings)
+    losses, accuracies = evaluate(trained, test, training_settings)
+    for i, h in enumerate(hyperparameters):
+        layers = to_sequential(trained.architecture, [stack[i] for stack in trained.weights], h).eval()
+        with torch.no_grad():
+            logits = layers(test.images)
+        assert losses[i] == pytest.approx(float(nn.functional.cross_entropy(logits.double(), test.labels)), rel=1e-5)
+        assert accuracies[i] == pytest.approx(float((logits.argmax(1) == test.labels).double().mean()), abs=1e-12)
+
+
+def test_evaluation_does_not_depend_on_neighbours_or_order_of_reading(make_split, training_settings):
+    split = make_split(100, 16)
+    trained = train_population(split, split, Architecture((8,)), [BASE], [1], training_settings)
+    assert evaluate(trained, split, training_settings)[0] == trained.val_loss
+
+
+def test_untrained_weights_are_near_the_loss_of_guessing(make_split, training_settings):
+    split = make_split(1000, 16)
+    still = BASE.model_copy(update={"lr": 1e-12, "weight_decay": 0.0})
+    settings = training_settings.model_copy(update={"max_epochs": 1})
+    trained = train_population(split, split, Architecture((8,)), [still], [5], settings)
+    assert trained.val_loss[0] == pytest.approx(math.log(CLASSES), abs=0.1)
+    drawn = draw_weights(Architecture((8,)), 16, CLASSES, 5)
+    for stack, weight in zip(trained.weights, drawn, strict=True):
+        assert torch.allclose(stack[0], torch.from_numpy(weight).float(), atol=1e-8)
+
+
+def test_training_learns(make_split, training_settings):
+    train, test = make_split(2000, 16), make_split(1000, 16, seed=1)
+    settings = training_settings.model_copy(update={"max_epochs": 30, "patience": 5})
+    trained = train_population(train, train, Architecture((32,)), [BASE], [1], settings)
+    loss, accuracy = evaluate(trained, test, settings)
+    assert loss[0] < 0.7
+    assert accuracy[0] > 0.75
+
+
+def test_torch_settings_are_restored(make_split, training_settings):
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.is_inference_mode_enabled()
+    split = make_split(40, 6)
+    train_population(split, split, Architecture((4,)), [BASE], [1], training_settings)
+    assert before == (torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.is_inference_mode_enabled())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_cuda_is_near_the_cpu(make_split, training_settings, deterministic, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    train, validation = make_split(2000, 16), make_split(1000, 16, seed=1)
+    settings = training_settings.model_copy(update={"batch_size": 600, "deterministic": deterministic})
+    hyperparameters, seeds = [*vary(4, np.random.default_rng(0)), DIVERGING], [1, 1, 2, 3, 1]
+    on_cpu, on_cuda = (
+        train_population(
+            train, validation, Architecture((32, 16)), hyperparameters, seeds, settings, device=torch.device(name)
+        )
+        for name in ("cpu", "cuda")
+    )
+    assert on_cuda.weights[0].device.type == "cuda"
+    assert on_cuda.status == on_cpu.status == [COMPLETED] * 4 + [DIVERGED]
+    assert np.allclose(on_cuda.val_loss, on_cpu.val_loss, rtol=0.02, equal_nan=True)
+    assert np.allclose(evaluate(on_cuda, validation, settings)[0], on_cuda.val_loss, rtol=1e-5, equal_nan=True)

@@ -1,0 +1,117 @@
+"""Units on worker processes: results don't depend on the split, and a worker that dies is noticed."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlp_lib.data import load_dataset
+from mlp_lib.errors import DataError, TrainingError
+from mlp_lib.runtime import resolve_device
+from mlp_lib.settings import Architecture, Hyperparameters, StudySettings
+from mlp_lib.workers import Unit, split_into_units, train_units
+
+SETTINGS = StudySettings(
+    project_name="test",
+    device="cpu",
+    deterministic=False,
+    dataset="digits",
+    data_root="data",
+    preload="auto",
+    validation_size=None,
+    split_seed=0,
+    loader_workers=0,
+    workers=2,
+    batch_size=128,
+    max_epochs=300,
+    patience=300,
+    val_interval=2,
+    matmul_precision="highest",
+)
+ARCHITECTURE = Architecture((16, 8))
+TRIALS = [
+    Hyperparameters(lr=lr, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-3, dropout=0.2, leaky_relu_alpha=0.05)
+    for lr in (1e-3, 3e-3, 1e-2, 3e-2)
+]
+
+
+@pytest.fixture(scope="module")
+def digest() -> str:
+    return load_dataset(SETTINGS, resolve_device("cpu")).digest
+
+
+def train(units: list[Unit], settings: StudySettings, digest: str) -> pd.DataFrame:
+    """The units' rows by label."""
+    results = train_units(units, settings, Path(), digest, "test")
+    rows = [result.rows.assign(label=unit.labels) for unit, result in results]
+    return pd.concat(rows).sort_values("label", ignore_index=True)
+
+
+def units_of(size: int) -> list[Unit]:
+    labels = range(len(TRIALS))
+    return [
+        Unit(ARCHITECTURE, tuple(TRIALS[i : i + size]), (7,) * len(TRIALS[i : i + size]), tuple(labels[i : i + size]))
+        for i in range(0, len(TRIALS), size)
+    ]
+
+
+def kill_workers(times: int) -> threading.Thread:
+    """Kill one worker, `times` times, each a while after it has begun to train."""
+
+    def deed() -> None:
+        seen: set[int] = set()
+        kills = 0
+        while kills < times:
+            fresh = [p for p in multiprocessing.active_children() if p.pid not in seen]
+            if fresh:
+                time.sleep(4)
+                os.kill(fresh[0].pid, signal.SIGKILL)
+                kills += 1
+                seen |= {p.pid for p in multiprocessing.active_children()}
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=deed, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_split_and_number_of_workers_change_nothing(digest: str) -> None:
+    short = SETTINGS.model_copy(update={"max_epochs": 6})
+    together = train(units_of(4), short.model_copy(update={"workers": 1}), digest)
+    apart = train(units_of(1), short, digest)
+    pd.testing.assert_frame_equal(together, apart, check_exact=True)
+
+
+def test_every_member_is_in_one_unit() -> None:
+    units = split_into_units(ARCHITECTURE, TRIALS * 20, [0] * 80, list(range(80)), 64, SETTINGS)
+    assert [label for unit in units for label in unit.labels] == list(range(80))
+    assert len(units) >= SETTINGS.workers
+    assert split_into_units(ARCHITECTURE, [], [], [], 64, SETTINGS) == []
+
+
+def test_a_killed_workers_units_are_done_again(digest: str) -> None:
+    long = SETTINGS.model_copy(update={"max_epochs": 1500, "patience": 1500})
+    undisturbed = train(units_of(2), long, digest)
+    thread = kill_workers(1)
+    disturbed = train(units_of(2), long, digest)
+    thread.join(timeout=1)
+    assert not thread.is_alive(), "the workers ended before one was killed"
+    pd.testing.assert_frame_equal(undisturbed, disturbed, check_exact=True)
+
+
+def test_workers_that_go_on_dying_are_an_error(digest: str) -> None:
+    endless = SETTINGS.model_copy(update={"max_epochs": 10**6, "patience": 10**6})
+    kill_workers(2)
+    with pytest.raises(TrainingError, match=r"died twice while training mlp_16x8"):
+        train(units_of(2), endless, digest)
+    assert multiprocessing.active_children() == []
+
+
+def test_other_data_in_a_worker_is_refused() -> None:
+    with pytest.raises(DataError, match="digits changed"):
+        train(units_of(4), SETTINGS.model_copy(update={"max_epochs": 1}), "another digest")
