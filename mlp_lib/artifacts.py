@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import yaml
@@ -139,7 +139,7 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise SettingsError(f"{where}{line}: not valid YAML: {reason}") from None
+        raise SettingsError(f"{where}{line}: not valid YAML: {' '.join(reason.split())}") from None
     except (RecursionError, ValueError, TypeError) as error:
         raise SettingsError(f"{where}: not valid YAML: {type(error).__name__}") from None
 
@@ -176,19 +176,16 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
     works under the command's claim.
     """
     path = run_dir / ".lock"
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = _read_holder(file.read())
-            if holder.get("pid") in (os.getpid(), int(os.environ.get(_HOLDER, 0))):
-                yield
-                return
-            raise RunDirectoryError(
-                f"{run_dir} is in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on "
-                f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it or stop it"
-            ) from None
+    with _lock(path) as file:
+        if file is None:
+            holder = _read_holder(path)
+            if holder.get("pid") not in (os.getpid(), int(os.environ.get(_HOLDER, 0))):
+                raise RunDirectoryError(
+                    f"{run_dir} is in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on "
+                    f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it or stop it"
+                )
+            yield
+            return
         file.truncate(0)
         since = datetime.datetime.now().isoformat(timespec="seconds")
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}))
@@ -203,8 +200,25 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _read_holder(text: str) -> dict:
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[TextIO | None]:
+    """The lock file, locked; None if another holds it."""
+    while True:
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            # a holder that ends removes the file: what was locked may be gone from the directory by now
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    yield file
+                    return
+
+
+def _read_holder(path: Path) -> dict:
     try:
-        return dict(json.loads(text))
-    except ValueError:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, OSError):
         return {}

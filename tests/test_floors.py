@@ -90,7 +90,9 @@ def test_tables_and_figures_need_no_torch(module: str):
 
 
 def test_statistics_reads_no_files():
-    names = {n.func.id for n in ast.walk(read("statistics")) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    names = {
+        n.func.id for n in ast.walk(read("statistics")) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
     assert "open" not in names
     assert not {"artifacts", "data"} & reachable("statistics")
 

@@ -35,8 +35,19 @@ def test_environment_equals_pyproject():
 
 @pytest.mark.parametrize(
     "name",
-    ["notebooks", "mlp_lib", "params", "executed", "tests", "environment.yml", "README.md", "pyproject.toml"]
-    + ["Makefile", "LICENSE", ".ci/run"],
+    [
+        "notebooks",
+        "mlp_lib",
+        "params",
+        "executed",
+        "tests",
+        "environment.yml",
+        "README.md",
+        "pyproject.toml",
+        "Makefile",
+        "LICENSE",
+        ".ci/run",
+    ],
 )
 def test_top_level_is_the_contracts(name: str):
     assert (ROOT / name).exists()
