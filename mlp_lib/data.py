@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mlp_lib.errors import DataError
 from mlp_lib.runtime import Stream, generator
-from mlp_lib.settings import DataSettings
-
-CLASSES = 10
+from mlp_lib.settings import CLASSES, DataSettings
 
 
 @dataclass(frozen=True)

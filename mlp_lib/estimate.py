@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from mlp_lib.artifacts import RunFiles, read_table
-from mlp_lib.data import CLASSES, Dataset, load_dataset
+from mlp_lib.data import Dataset, load_dataset
 from mlp_lib.experiments import Study, missing_seeds, missing_trials
 from mlp_lib.progress import seconds_text
 from mlp_lib.runtime import resolve_device
-from mlp_lib.settings import PHASES, Architecture, Hyperparameters, SearchSettings, parse
+from mlp_lib.settings import CLASSES, PHASES, Architecture, Hyperparameters, SearchSettings, parse
 from mlp_lib.train import train_population
 from mlp_lib.workers import count_workers, split_into_units
 

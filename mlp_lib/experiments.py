@@ -26,6 +26,7 @@ from mlp_lib.model import to_sequential
 from mlp_lib.runtime import resolve_device
 from mlp_lib.search import draw_trials
 from mlp_lib.settings import (
+    CLASSES,
     HYPERPARAMETERS,
     Architecture,
     Hyperparameters,
@@ -248,12 +249,12 @@ def write_summaries(files: RunFiles, architectures: Iterable[Architecture], inpu
         write_yaml(files.architecture(architecture).summary, {"test_loss": entry})
         best = read_yaml(files.architecture(architecture).best)
         summary[architecture.name] = {
-            "parameters": architecture.count_parameters(inputs, 10),
+            "parameters": architecture.count_parameters(inputs, CLASSES),
             "best_trial": best["trial"],
             "hyperparameters": best["hyperparameters"],
             "test_loss": entry,
         }
-    counts = [architecture.count_parameters(inputs, 10) for architecture in architectures]
+    counts = [architecture.count_parameters(inputs, CLASSES) for architecture in architectures]
     stats.insert(1, "parameters", counts)
     write_yaml(files.summary, summary)
     write_table(files.seed_losses, losses)

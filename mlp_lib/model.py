@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from mlp_lib.runtime import Stream, generator
 from mlp_lib.settings import Architecture, Hyperparameters
@@ -52,9 +53,10 @@ def keep_threshold(dropout: float) -> int:
 def multiply(a: Tensor, b: Tensor, out: Tensor, beta: int = 0) -> Tensor:
     """out = beta * out + a @ b, batched over members: the same bits for a member alone and in a stack.
 
-    Products with a vector take other routines, chosen by the stack: they are widened to two, each member by itself.
+    Products with a vector, and of length one, take other routines, chosen by the stack: they are done member by
+    member, a vector widened to two.
     """
-    if a.shape[1] == 1 or b.shape[2] == 1:
+    if 1 in (*a.shape[1:], b.shape[2]):
         for left, right, result in zip(a, b, out, strict=True):
             wide_left = torch.cat([left, left]) if len(left) == 1 else left.contiguous()
             wide_right = torch.cat([right, right], dim=1) if right.shape[1] == 1 else right.contiguous()
@@ -229,7 +231,7 @@ def to_sequential(architecture: Architecture, weights: list[Tensor], hyperparame
     """
     layers: list[nn.Module] = []
     for layer, weight in enumerate(weights):
-        linear = nn.Linear(weight.shape[1] - 1, weight.shape[0], dtype=weight.dtype)
+        linear = skip_init(nn.Linear, weight.shape[1] - 1, weight.shape[0], dtype=weight.dtype)
         with torch.no_grad():
             linear.weight.copy_(weight[:, :-1])
             linear.bias.copy_(weight[:, -1])

@@ -12,7 +12,7 @@ import pandas as pd
 from mlp_lib import meta
 from mlp_lib.artifacts import RunFiles, claim
 from mlp_lib.errors import RunDirectoryError, SettingsError
-from mlp_lib.settings import PHASES, Architecture, check_names, parse
+from mlp_lib.settings import CLASSES, PHASES, Architecture, check_names, parse
 
 if TYPE_CHECKING:
     from mlp_lib.data import Dataset
@@ -45,7 +45,7 @@ class Session:
     def table(self) -> pd.DataFrame:
         """The architectures with their numbers of parameters."""
         inputs = self.study.inputs
-        counts = [architecture.count_parameters(inputs, 10) for architecture in self.architectures]
+        counts = [architecture.count_parameters(inputs, CLASSES) for architecture in self.architectures]
         names = [architecture.name for architecture in self.architectures]
         return pd.DataFrame({"architecture": names, "parameters": counts})
 

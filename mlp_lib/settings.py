@@ -22,7 +22,9 @@ from pydantic_core import PydanticCustomError
 from mlp_lib.errors import SettingsError
 
 MAX_SEED = 2**32 - 1
+CLASSES = 10  # of every data set
 TRAINING_DATA_SIZES = {"mnist": 60000, "fashion_mnist": 60000, "kmnist": 60000, "qmnist": 60000, "digits": 1437}
+INPUTS = {"mnist": 784, "fashion_mnist": 784, "kmnist": 784, "qmnist": 784, "digits": 64}  # pixels an image
 _EXPONENT_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mlp_lib.data import CLASSES, Split
+from mlp_lib.data import Split
 from mlp_lib.model import (
     Network,
     cross_entropy,
@@ -23,7 +23,7 @@ from mlp_lib.model import (
     with_ones,
 )
 from mlp_lib.runtime import Stream, generator, training_mode
-from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.settings import CLASSES, Architecture, Hyperparameters, TrainingSettings
 
 COMPLETED, DIVERGED = "completed", "diverged"
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlp_lib.data import CLASSES, Dataset, load_dataset
+from mlp_lib.data import Dataset, load_dataset
 from mlp_lib.errors import DataError, TrainingError
 from mlp_lib.progress import Progress
 from mlp_lib.runtime import resolve_device, seed_everything
-from mlp_lib.settings import Architecture, DataSettings, Hyperparameters, StudySettings
+from mlp_lib.settings import CLASSES, Architecture, DataSettings, Hyperparameters, StudySettings
 from mlp_lib.train import evaluate, train_population
 
 _PARAMETERS_A_UNIT = 800_000  # small enough that a kill loses minutes, large enough to share a seed's draws

@@ -49,7 +49,7 @@ search_space:
 def command(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess:
     """python -m mlp_lib, as from a shell."""
     line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=600, env=environment(), cwd=cwd)
+    return subprocess.run(line, capture_output=True, text=True, timeout=1800, env=environment(), cwd=cwd)
 
 
 def succeed(*arguments: Any, cwd: Path | None = None) -> str:
@@ -64,7 +64,7 @@ def papermill(phase: str, folder: Path, *arguments: Any) -> subprocess.Completed
     """papermill on a phase's notebook, started in `folder`, where its output goes."""
     notebook = ROOT / "notebooks" / f"{NOTEBOOKS[phase]}.ipynb"
     line = [sys.executable, "-m", "papermill", notebook, folder / f"{NOTEBOOKS[phase]}.ipynb", *arguments]
-    return subprocess.run([*map(str, line)], capture_output=True, text=True, timeout=600, env=environment(), cwd=folder)
+    return subprocess.run([*map(str, line)], capture_output=True, text=True, timeout=1800, env=environment(), cwd=folder)
 
 
 # --- the runs, two at a time ----------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def kill_between(first: Path, last: Path, *arguments: Any) -> None:
     line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(line, start_new_session=True, env=environment(), **quiet)
-    wait_for(first.exists, 300, process)
+    wait_for(first.exists, 600, process)
     assert not last.exists()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
