@@ -102,8 +102,10 @@ def write_table(path: Path, table: pd.DataFrame, index: bool = False) -> None:
 
 
 def read_table(path: Path, index: str | None = None) -> pd.DataFrame:
-    """What `write_table` wrote."""
-    return pd.read_csv(path, dtype=dict.fromkeys(_WHOLE, "Int64"), index_col=index, **_ROUND_TRIP)
+    """What `write_table` wrote; whole numbers are int64, or Int64 where some are missing."""
+    table = pd.read_csv(path, dtype=dict.fromkeys(_WHOLE, "Int64"), index_col=index, **_ROUND_TRIP)
+    complete = [name for name in _WHOLE if name in table and table[name].notna().all()]
+    return table.astype(dict.fromkeys(complete, "int64"))
 
 
 def write_figure(path: Path, figure: Any) -> None:

@@ -64,7 +64,9 @@ def papermill(phase: str, folder: Path, *arguments: Any) -> subprocess.Completed
     """papermill on a phase's notebook, started in `folder`, where its output goes."""
     notebook = ROOT / "notebooks" / f"{NOTEBOOKS[phase]}.ipynb"
     line = [sys.executable, "-m", "papermill", notebook, folder / f"{NOTEBOOKS[phase]}.ipynb", *arguments]
-    return subprocess.run([*map(str, line)], capture_output=True, text=True, timeout=1800, env=environment(), cwd=folder)
+    return subprocess.run(
+        [*map(str, line)], capture_output=True, text=True, timeout=1800, env=environment(), cwd=folder
+    )
 
 
 # --- the runs, two at a time ----------------------------------------------------------------------------------------
