@@ -203,6 +203,7 @@ def _record_training(study: Study, unit: Unit, result: Result, member: int) -> N
     files, seed = study.files.architecture(unit.architecture), unit.seeds[member]
     hyperparameters = unit.hyperparameters[member]
     row = result.rows.iloc[member]
+    files.model(seed).unlink(missing_ok=True)  # of other hyperparameters, if there is one
     if result.weights is not None and row["status"] == COMPLETED:
         weights = [torch.from_numpy(weight[member]) for weight in result.weights]
         buffer = io.BytesIO()
@@ -276,6 +277,7 @@ def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
         reusable = _reusable_retrainings(study)
         for unit, result in study.train(missing_pairs(study, sources, reusable), "transfer"):
             _record_pairs(study, unit, result)
+        _drop_unused(study, sources, reusable)
         losses = _transfer_losses(study, sources, reusable)
         _write_transfer(study.files, losses)
     return losses
@@ -313,6 +315,16 @@ def _record_pairs(study: Study, unit: Unit, result: Result) -> None:
     rows = pd.concat([coordinates, result.rows], axis=1)
     rows = rows[["target", "seed", *HYPERPARAMETERS, *RESULT]]
     write_table(study.files.trainings, _extended(study.files.trainings, rows, ["target", "seed", *HYPERPARAMETERS]))
+
+
+def _drop_unused(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> None:
+    """Leave in trainings.csv what this transfer uses: a run that grew may have chosen or retrained anew."""
+    trainings = _read_trainings(study)
+    wanted = {tuple(h.model_dump().values()) for h in sources.values()}
+    retrained = set(_keys(reusable))
+    used = [key[2:] in wanted and key not in retrained for key in _keys(trainings)]
+    if not all(used):
+        write_table(study.files.trainings, trainings[used])
 
 
 def _reusable_retrainings(study: Study) -> pd.DataFrame:
