@@ -40,7 +40,7 @@ def test_a_table_reads_back_to_the_bit(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {
             "architecture": ["mlp_32", "mlp_4x3"] * (number // 2),
-            "trial": pd.array(range(number), dtype="Int64"),
+            "trial": range(number),
             "best_epoch": pd.array([None, 4] * (number // 2), dtype="Int64"),
             "status": ["diverged", "completed"] * (number // 2),
             "test_loss": FLOATS,

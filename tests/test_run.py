@@ -512,10 +512,10 @@ def in_this_process(*arguments: Any) -> int:
 WRONG = {
     "unknown name": (["-p", "bach_size", "64"], ["bach_size", "batch_size"]),
     "unknown profile": (["--profile", "quik"], ["quik", "quick"]),
-    "wrong type": (["-p", "max_epochs", "many"], ["max_epochs", "many", "integer"]),
+    "wrong type": (["-p", "max_epochs", "many"], ["max_epochs", "many", "whole number"]),
     "a fraction": (["-p", "batch_size", "1.5"], ["batch_size", "1.5"]),
     "true as a number": (["-p", "num_trials", "true"], ["num_trials"]),
-    "out of range": (["-p", "patience", "0"], ["patience", "greater than or equal to 1"]),
+    "out of range": (["-p", "patience", "0"], ["patience = 0", "from 1"]),
     "empty grid": (["-p", "architectures", "{grid: [[4], []]}"], ["architectures", "grid"]),
     "no architecture": (["-p", "architectures", "{list: []}"], ["grid", "list"]),
     "repeated architecture": (["-p", "architectures", "{grid: [[4]], list: [[4]]}"], ["mlp_4"]),
