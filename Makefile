@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint clean
+.PHONY: run test test-slow lint clean
 .DEFAULT_GOAL := run
 
 # a small study on embedded data, start to report
@@ -11,6 +11,10 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
+
+# simulated studies with known truth, 500 each: some minutes
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check

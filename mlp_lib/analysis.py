@@ -1,80 +1,237 @@
-"""The answers to the two questions from a run's tables."""
+"""The evidence of a run: tables to statistics and figures, written under analysis/ and shown in 04_analysis."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.display import Image
 
-from mlp_lib import figures, statistics
-from mlp_lib.artifacts import RunFiles, read_table, write_yaml
-from mlp_lib.settings import AnalysisSettings, Architecture
+from mlp_lib import (
+    architecture_statistics,
+    evidence_figures,
+    figures,
+    search_figures,
+    search_statistics,
+    statistics,
+    transfer_statistics,
+    verdicts,
+)
+from mlp_lib.artifacts import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
+from mlp_lib.meta import read_meta
+from mlp_lib.settings import CLASSES, INPUTS, AnalysisSettings, Architecture, SearchSpace
+
+TITLES = {
+    "hyperparameter_transfer": "Do tuned hyperparameters transfer?",
+    "architecture_sensitivity": "Once tuned, does the architecture matter?",
+}
 
 
-def read_trials(files: RunFiles, architectures: tuple[Architecture, ...]) -> pd.DataFrame:
-    """Every trial on disk: search_results.csv of all architectures with the column `architecture`."""
-    tables = []
-    for architecture in architectures:
-        path = files.architecture(architecture).results
-        if path.exists():
-            tables.append(read_table(path).assign(architecture=architecture.name))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+class Evidence:
+    """A run's tables, read once; each method computes one piece, writes it under analysis/ and returns it.
 
+    A table that the run doesn't have yet is empty, and so is what follows from it.
+    """
 
-def answer(files: RunFiles, settings: AnalysisSettings) -> dict[str, dict[str, Any]]:
-    """The two answers, written to answers.yaml; a question whose phase hasn't run is `undetermined` and says so."""
-    answers = {}
-    if settings.parts == "all" and files.transfer_losses.exists():
-        losses = read_table(files.transfer_losses)
-        answers["hyperparameter_transfer"] = statistics.answer_transfer(losses, settings.margin, settings.confidence)
-    else:
-        answers["hyperparameter_transfer"] = _not_run("03_transfer", settings)
-    if files.seed_losses.exists():
-        losses = read_table(files.seed_losses)
-        answers["architecture_sensitivity"] = statistics.answer_architecture(
-            losses, settings.margin, settings.confidence
+    def __init__(self, files: RunFiles, settings: AnalysisSettings, architectures: tuple[Architecture, ...]):
+        self.files, self.settings, self.architectures = files, settings, architectures
+        self.parameters = read_meta(files)["parameters"]
+        self.trials = self._of_architectures(lambda f: f.results)
+        if len(self.trials):
+            self.trials["chosen"] = False
+        for architecture in architectures:
+            best = files.architecture(architecture).best
+            if best.exists():
+                own = self.trials["architecture"] == architecture.name
+                self.trials.loc[own, "chosen"] = self.trials.loc[own, "trial"] == read_yaml(best)["trial"]
+        self.curves = self._of_architectures(lambda f: f.curves)
+        self.retrainings = _read(files.seed_losses, "architecture seed test_loss test_accuracy")
+        transfer = "target source seed status test_loss test_accuracy reused"
+        self.transfers = _read(files.transfer_losses, transfer)
+        if settings.parts == "search":
+            self.transfers = self.transfers.iloc[:0]
+
+    def _of_architectures(self, which: Callable[[Any], Any]) -> pd.DataFrame:
+        tables = []
+        for architecture in self.architectures:
+            path = which(self.files.architecture(architecture))
+            if path.exists():
+                tables.append(read_table(path).assign(architecture=architecture.name))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def _keep(self, name: str, table: pd.DataFrame, index: bool = False) -> pd.DataFrame:
+        write_table(self.files.evidence(f"{name}.csv"), table, index)
+        return table
+
+    def _draw(self, name: str, figure: Any) -> Any:
+        write_figure(self.files.evidence(f"{name}.png"), figure)
+        return figure
+
+    # --- the answers
+
+    def answers(self) -> dict[str, dict[str, Any]]:
+        """The two answers; a question whose phase hasn't run is `undetermined` and says so."""
+        margin, confidence = self.settings.margin, self.settings.confidence
+        answers: dict[str, dict[str, Any]] = {}
+        for name, losses, phase, rule in (
+            ("hyperparameter_transfer", self.transfers, "03_transfer", verdicts.answer_transfer),
+            ("architecture_sensitivity", self.retrainings, "02_retrain", verdicts.answer_architecture),
+        ):
+            answers[name] = rule(losses, margin, confidence) if len(losses) else _not_run(phase, self.settings)
+        if self.settings.parts == "all":
+            write_yaml(self.files.answers, answers)
+        return answers
+
+    # --- transfer
+
+    def transfer_effects(self) -> pd.DataFrame:
+        """What each source's hyperparameters cost on each target, with intervals and tests."""
+        if self.transfers.empty:
+            return self.transfers
+        margin, confidence = self.settings.margin, self.settings.confidence
+        effects = transfer_statistics.transfer_effects(self.transfers, margin, confidence)
+        write_yaml(self.files.evidence("transfer_summary.yaml"), transfer_statistics.transfer_summary(effects))
+        self._draw("transfer_effects", evidence_figures.effect_matrix(effects, self.settings.margin))
+        return self._keep("transfer_effects", effects)
+
+    def transfer_summary(self) -> pd.DataFrame:
+        """Best donor, most and least tolerant target, shares of pairs: a row each."""
+        if self.transfers.empty:
+            return self.transfers
+        summary = transfer_statistics.transfer_summary(self.transfer_effects())
+        found = [_words(value) if isinstance(value, dict) else value for value in summary.values()]
+        return pd.DataFrame({"what": list(summary), "found": found}).set_index("what")
+
+    def distance_relation(self) -> pd.DataFrame:
+        """Whether hyperparameters cost more between architectures that differ more."""
+        if self.transfers.empty:
+            return self.transfers
+        effects = self.transfer_effects()
+        table = self.architecture_table()
+        relation = transfer_statistics.distance_relation(effects, table, self.settings.analysis_seed)
+        return self._keep("distance_relation", relation)
+
+    def architecture_table(self) -> pd.DataFrame:
+        """architecture, parameters."""
+        inputs = INPUTS[self.parameters["dataset"]]
+        return pd.DataFrame(
+            {
+                "architecture": [a.name for a in self.architectures],
+                "parameters": [a.count_parameters(inputs, CLASSES) for a in self.architectures],
+            }
         )
-    else:
-        answers["architecture_sensitivity"] = _not_run("02_retrain", settings)
-    if settings.parts == "all":
-        write_yaml(files.answers, answers)
-    return answers
+
+    def trial_rank_correlation(self) -> pd.DataFrame:
+        """Rank correlation of the trials' losses between architectures, where all had the same trials."""
+        if self.trials.empty or not self.parameters.get("same_trials_for_all_architectures"):
+            return pd.DataFrame()
+        return self._keep("trial_rank_correlation", transfer_statistics.trial_rank_correlation(self.trials), index=True)
+
+    # --- architectures
+
+    def architecture_pairs(self) -> pd.DataFrame:
+        """The differences of test loss between all pairs of architectures, with tests of difference and equivalence."""
+        if self.retrainings.empty:
+            return self.retrainings
+        margin, confidence = self.settings.margin, self.settings.confidence
+        pairs = architecture_statistics.architecture_pairs(self.retrainings, margin, confidence)
+        if len(pairs):
+            self._draw("architecture_pairs", evidence_figures.architecture_intervals(pairs, margin))
+        return self._keep("architecture_pairs", pairs)
+
+    def architecture_anova(self) -> pd.DataFrame:
+        """Analysis of variance of the test loss by architecture and run seed, with variance shares."""
+        if self.retrainings.empty:
+            return self.retrainings
+        return self._keep("architecture_anova", architecture_statistics.architecture_anova(self.retrainings))
+
+    # --- the search
+
+    def search_warnings(self) -> list[str]:
+        """Sentences on what the search leaves open."""
+        if self.trials.empty:
+            return []
+        space = SearchSpace.model_validate(self.parameters["search_space"])
+        warnings = search_statistics.search_warnings(self.trials, space, self.parameters["max_epochs"])
+        write_yaml(self.files.evidence("search_warnings.yaml"), warnings)
+        return warnings
+
+    def expected_best(self) -> Any:
+        """Expected best validation loss after n trials, as a figure."""
+        expected = search_statistics.expected_best(self.trials, confidence=self.settings.confidence)
+        self._keep("expected_best", expected)
+        return self._draw("expected_best", search_figures.expected_best_curves(expected, self.settings.confidence))
+
+    def winner_instability(self) -> pd.DataFrame:
+        """How easily another trial would have won."""
+        spread = search_statistics.relative_seed_spread(self.retrainings)
+        table = search_statistics.winner_instability(self.trials, spread, self.settings.analysis_seed)
+        return self._keep("winner_instability", table)
+
+    def validation_test_correlation(self) -> pd.DataFrame:
+        """Rank correlation of validation and test loss among the top trials."""
+        return self._keep("validation_test_correlation", search_statistics.validation_test_correlation(self.trials))
+
+    # --- what matters
+
+    def importance(self) -> Any:
+        """Permutation importance of each hyperparameter among the better trials, as a figure."""
+        importance = search_statistics.importance(self.trials, self.settings.analysis_seed)
+        self._keep("importance", importance)
+        return self._draw("importance", search_figures.importance_bars(importance))
+
+    def parallel_coordinates(self) -> Any:
+        """The top trials over the seven hyperparameters, as a figure."""
+        space = SearchSpace.model_validate(self.parameters["search_space"])
+        return self._draw("parallel_coordinates", search_figures.parallel_coordinates(self.trials, space))
+
+    def lr_sensitivity(self) -> Any:
+        """How wide the range of good learning rates is, by architecture, as a figure."""
+        self._keep("lr_sensitivity", search_statistics.lr_sensitivity(self.trials))
+        return self._draw("lr_sensitivity", search_figures.lr_sensitivity_curves(self.trials))
+
+    def search_overview(self) -> Any:
+        """Validation loss of every trial against each hyperparameter, as a figure."""
+        return self._draw("search_overview", figures.search_overview(self.trials))
+
+    def learning_curves(self) -> Any:
+        """All learning curves, as a figure."""
+        chosen = statistics.chosen(self.trials)
+        return self._draw("learning_curves", figures.learning_curves(self.curves, chosen))
+
+
+def _read(path: Any, columns: str) -> pd.DataFrame:
+    if path.exists():
+        return read_table(path)
+    return pd.DataFrame(columns=columns.split()).astype({"test_loss": float, "test_accuracy": float})
+
+
+def _words(extreme: dict[str, Any]) -> str:
+    """An extreme of transfer_summary: the names, and the quotient transferred / own."""
+    names = (f"{name} {value}" for name, value in extreme.items() if name != "quotient")
+    return f"{', '.join(names)}: {extreme['quotient']:.3f} times the loss"
 
 
 def _not_run(phase: str, settings: AnalysisSettings) -> dict[str, Any]:
     return {
         "verdict": "undetermined",
         "effect": None,
-        "interval": None,
+        "interval": [None, None],
         "confidence": settings.confidence,
         "margin": settings.margin,
         "n": 0,
-        "sentence": f"This run can't say yet: {phase} has not been run.",
+        "sentence": f"This report can't say: {phase} has not been run, or is not part of it.",
     }
 
 
 def sentences(answers: dict[str, dict[str, Any]]) -> str:
     """The two answers as Markdown."""
-    titles = {
-        "hyperparameter_transfer": "Do tuned hyperparameters transfer?",
-        "architecture_sensitivity": "Once tuned, does the architecture matter?",
-    }
     return "\n\n".join(
-        f"**{titles[name]}** *{answer['verdict'].replace('_', ' ')}.* {answer['sentence']}"
+        f"**{TITLES[name]}** *{answer['verdict'].replace('_', ' ')}.* {answer['sentence']}"
         for name, answer in answers.items()
     )
 
 
-def show_architectures(files: RunFiles) -> Any:
-    """The distribution of test losses over the retrain seeds, or a note that 02_retrain has not been run."""
-    if not files.seed_losses.exists():
-        return "02_retrain has not been run on this directory."
-    return figures.loss_distribution(read_table(files.seed_losses))
-
-
-def show_transfer(files: RunFiles, settings: AnalysisSettings) -> Any:
-    """The matrix of relative regret, or a note on why it isn't shown."""
-    if settings.parts == "search":
-        return "This report is on the search alone."
-    if not files.relative_regret.exists():
-        return "03_transfer has not been run on this directory."
-    matrix = read_table(files.relative_regret, index="target").rename_axis(columns="source")
-    return figures.heatmap(matrix, "Test loss relative to the target's own hyperparameters", 1.0, "transferred / own")
+def show(picture: Path, note: str) -> Any:
+    """A picture that is on disk, or the note."""
+    return Image(data=picture.read_bytes()) if picture.exists() else note

@@ -30,12 +30,20 @@ class ArchitectureFiles:
     def __init__(self, root: Path):
         self.root = root
         self.results = root / "search_results.csv"
+        self.reevaluation = root / "reevaluation.csv"
         self.curves = root / "learning_curves.csv"
         self.best = root / "best_hyperparameters.yaml"
         self.metrics = root / "best_trial" / "metrics.csv"
         self.loss_curve = root / "best_trial" / "loss_curve.png"
         self.seed_losses = root / "retrain" / "seed_losses.csv"
         self.summary = root / "summary.yaml"
+
+    def candidate(self, trial: int) -> Path:
+        """A row an epoch of a trial that may be named the best."""
+        return self.root / "best_trial" / f"candidate_{trial}.csv"
+
+    def candidates(self) -> list[Path]:
+        return sorted(self.metrics.parent.glob("candidate_*.csv"))
 
     def config(self, seed: int) -> Path:
         return self.root / "retrain" / f"seed_{seed}" / "config.yaml"
@@ -68,17 +76,22 @@ class RunFiles:
         self.answers = self.analysis / "answers.yaml"
         self.index = root / "index.html"
 
+    def evidence(self, name: str) -> Path:
+        """A table or figure of the analysis."""
+        return self.analysis / name
+
     def architecture(self, architecture: Architecture) -> ArchitectureFiles:
         return ArchitectureFiles(self.search / architecture.name)
 
     def notebook(self, phase: str) -> Path:
-        return self.root / f"{NOTEBOOKS[phase]}.ipynb"
+        """The executed notebook of a phase, or of another report by its name."""
+        return self.root / f"{NOTEBOOKS.get(phase, phase)}.ipynb"
 
     def unfinished_notebook(self, phase: str) -> Path:
-        return self.root / f".tmp_{NOTEBOOKS[phase]}.ipynb"
+        return self.root / f".tmp_{self.notebook(phase).name}"
 
     def page(self, phase: str) -> Path:
-        return self.root / f"{NOTEBOOKS[phase]}.html"
+        return self.notebook(phase).with_suffix(".html")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from mlp_lib.artifacts import (
 )
 from mlp_lib.errors import RunDirectoryError, TrainingError
 from mlp_lib.model import to_sequential
-from mlp_lib.runtime import resolve_device
+from mlp_lib.reevaluation import keep_candidates, reevaluate
 from mlp_lib.search import draw_trials
 from mlp_lib.settings import (
     CLASSES,
@@ -32,43 +31,11 @@ from mlp_lib.settings import (
     Hyperparameters,
     RetrainSettings,
     SearchSettings,
-    StudySettings,
-    TrainingSettings,
     TransferSettings,
 )
+from mlp_lib.study import RESULT, Study, extended
 from mlp_lib.train import COMPLETED
-from mlp_lib.workers import Result, Unit, split_into_units, train_units
-
-RESULT = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
-
-
-@dataclass(frozen=True)
-class Study:
-    """One phase at work on a run directory."""
-
-    settings: StudySettings
-    files: RunFiles
-    architectures: tuple[Architecture, ...]
-    inputs: int
-    digest: str
-    base: Path  # what relative paths in the settings start from
-
-    def context(self) -> dict[str, Any]:
-        """Everything besides architecture, hyperparameters and run seed that decides a result."""
-        settings = self.settings
-        return {
-            "training": {name: getattr(settings, name) for name in TrainingSettings.model_fields},
-            "data": {
-                **{name: getattr(settings, name) for name in ("dataset", "validation_size", "split_seed")},
-                "digest": self.digest,
-            },
-            "device": resolve_device(settings.device).type,
-            "torch": str(torch.__version__),
-        }
-
-    def train(self, units: list[Unit], what: str, keep_weights: bool = False) -> Iterable[tuple[Unit, Result]]:
-        return train_units(units, self.settings, self.base, self.digest, what, keep_weights)
-
+from mlp_lib.workers import Result, Unit, split_into_units
 
 # --- search ---------------------------------------------------------------------------------------------------------
 
@@ -78,10 +45,12 @@ def search(study: Study) -> pd.DataFrame:
 
     Raises TrainingError if every trial of an architecture diverged.
     """
+    top = study.settings.reevaluate_top_k
     with claim(study.files.root, "search"):
         for unit, result in study.train(missing_trials(study), "search"):
-            _record_trials(study.files.architecture(unit.architecture), unit, result)
-        tables = [_finish_search(study.files.architecture(a), a) for a in study.architectures]
+            _record_trials(study.files.architecture(unit.architecture), unit, result, max(1, top))
+        winners = reevaluate(study, top) if top else {}
+        tables = [_finish_search(study.files.architecture(a), a, winners.get(a)) for a in study.architectures]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -101,37 +70,33 @@ def missing_trials(study: Study) -> list[Unit]:
     return units
 
 
-def _record_trials(files: ArchitectureFiles, unit: Unit, result: Result) -> None:
+def _record_trials(files: ArchitectureFiles, unit: Unit, result: Result, candidates: int) -> None:
     """Add the unit's trials to the tables; search_results.csv, which says what is done, comes last."""
     draws = pd.DataFrame([h.model_dump() for h in unit.hyperparameters])
     rows = pd.concat([pd.Series(unit.labels, name="trial"), draws, result.rows], axis=1)
     rows = rows[["trial", *HYPERPARAMETERS, *RESULT]]
     curves = result.history.assign(trial=[unit.labels[member] for member in result.history["member"]])
     checks = curves[curves["val_loss"].notna()][["trial", "epoch", "train_loss", "val_loss"]]
-    results = _extended(files.results, rows, ["trial"])
-    best = statistics.best_trial(results)
-    if best is not None and best["trial"] in unit.labels:
-        metrics = curves[curves["trial"] == best["trial"]]
-        write_table(files.metrics, metrics[["epoch", "train_loss", "val_loss", "val_accuracy"]])
-    write_table(files.curves, _extended(files.curves, checks, ["trial", "epoch"]))
+    results = extended(files.results, rows, ["trial"])
+    keep_candidates(files, results, curves, candidates)
+    write_table(files.curves, extended(files.curves, checks, ["trial", "epoch"]))
     write_table(files.results, results)
 
 
-def _extended(path: Path, rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
-    """The table on disk with more rows, in the order of the key; rows it had are replaced."""
-    if path.exists():
-        rows = pd.concat([read_table(path), rows])
-    return rows.drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
-
-
-def _finish_search(files: ArchitectureFiles, architecture: Architecture) -> pd.DataFrame:
+def _finish_search(files: ArchitectureFiles, architecture: Architecture, winner: int | None) -> pd.DataFrame:
+    """Name the winner: the trial of lowest validation loss, or the one that reevaluation found."""
     results = read_table(files.results)
-    best = statistics.best_trial(results)
+    best = statistics.best_trial(results if winner is None else results[results["trial"] == winner])
     if best is None:
         raise TrainingError(
             f"all {len(results)} trials of {architecture.name} diverged: no hyperparameters to choose; "
             "lower the learning rates in search_space or add trials"
         )
+    candidate = files.candidate(int(best["trial"]))
+    if candidate.exists():
+        write_bytes(files.metrics, candidate.read_bytes())
+        if winner is None:  # nothing but the metrics of the best trial is kept then
+            candidate.unlink()
     write_figure(files.loss_curve, figures.loss_curve(read_table(files.metrics)))
     chosen = {name: float(best[name]) for name in HYPERPARAMETERS}
     found = {name: float(best[name]) for name in ("val_loss", "val_accuracy", "test_loss", "test_accuracy")}
@@ -146,7 +111,8 @@ def _finish_search(files: ArchitectureFiles, architecture: Architecture) -> pd.D
             **found,
         },
     )
-    return results.assign(architecture=architecture.name)[["architecture", *results.columns]]
+    results = results.assign(chosen=results["trial"] == best["trial"], architecture=architecture.name)
+    return results[["architecture", *results.columns.drop("architecture")]]
 
 
 def read_curves(study: Study) -> pd.DataFrame:
@@ -314,7 +280,7 @@ def _record_pairs(study: Study, unit: Unit, result: Result) -> None:
     coordinates.insert(0, "target", unit.architecture.name)
     rows = pd.concat([coordinates, result.rows], axis=1)
     rows = rows[["target", "seed", *HYPERPARAMETERS, *RESULT]]
-    write_table(study.files.trainings, _extended(study.files.trainings, rows, ["target", "seed", *HYPERPARAMETERS]))
+    write_table(study.files.trainings, extended(study.files.trainings, rows, ["target", "seed", *HYPERPARAMETERS]))
 
 
 def _drop_unused(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> None:

@@ -94,31 +94,6 @@ def loss_curve(metrics: pd.DataFrame) -> Figure:
     return figure
 
 
-def learning_curves(curves: pd.DataFrame, best_trial: int) -> Figure:
-    """Validation loss by epoch of all trials of one architecture, the best one highlighted.
-
-    curves: trial, epoch, train_loss, val_loss.
-    """
-    figure = _figure(7, 4.2)
-    ax = figure.subplots()
-    checks = curves[np.isfinite(curves["val_loss"])]
-    others = 0
-    for trial, curve in checks.groupby("trial", sort=False):
-        if trial != best_trial:
-            ax.plot(curve["epoch"], curve["val_loss"], color=GREY, alpha=0.7, linewidth=1, marker=".", markersize=2)
-            others += 1
-    best = checks[checks["trial"] == best_trial]
-    ax.plot(best["epoch"], best["train_loss"], color=ORANGE, linestyle="--", label=f"trial {best_trial}, training")
-    ax.plot(best["epoch"], best["val_loss"], color=BLUE, linewidth=2.5, label=f"trial {best_trial} (best), validation")
-    ax.plot([], [], color=GREY, label=f"{others} other trials, validation")
-    _log_if_wide(ax, "y", checks["val_loss"])
-    _plain(ax)
-    ax.set(xlabel="epoch", ylabel=LOSS)
-    ax.set_title(f"Learning curves of {checks['trial'].nunique()} trials: the best is trial {best_trial}")
-    ax.legend(frameon=False)
-    return figure
-
-
 def search_overview(results: pd.DataFrame) -> Figure:
     """Validation loss of every trial against each of the seven hyperparameters, a colour an architecture.
 
@@ -261,7 +236,7 @@ def _limit(distances: np.ndarray) -> tuple[float, bool]:
     return float(distances.max()), False
 
 
-def learning_curves_grid(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
+def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     """Validation loss by epoch of all trials, a panel an architecture, the chosen trial highlighted.
 
     curves: architecture, trial, epoch, val_loss; chosen: architecture, trial, a row an architecture.

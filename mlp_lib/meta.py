@@ -14,6 +14,7 @@ from mlp_lib.settings import PHASES, Architecture, ArchitectureChoice
 PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
 # No result depends on these (device: on its type, which is compared as found), or only the analysis does.
 FREE = ("workers", "preload", "loader_workers", "data_root", "device", "margin", "confidence", "analysis_seed", "parts")
+SEARCH_REPORT = "search_report"  # the analysis' part on the search alone, which doesn't stand for the analysis
 DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
 
 
@@ -89,11 +90,13 @@ def begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[s
     stored = meta["parameters"]
     merged = merge_parameters(stored, parameters, files.root)
     changed = {name for name in merged if name not in FREE and name in stored and merged[name] != stored[name]}
-    outdated = False
+    outdated = False  # from the first phase on whose parameters grew, and behind one that has yet to be done
     for name, settings in PHASES.items():
         outdated = outdated or bool(changed & set(settings.model_fields))
-        if outdated and meta["phases"].get(name, {}).get("status") == DONE:
+        status = meta["phases"].get(name, {}).get("status")
+        if outdated and status == DONE:
             meta["phases"][name]["status"] = OUTDATED
+        outdated = outdated or (name == phase and status != DONE)
     before = meta["phases"].get(phase, {})
     now = datetime.datetime.now().isoformat(timespec="seconds")
     meta["phases"][phase] = {
@@ -130,7 +133,7 @@ def _write(files: RunFiles, meta: dict[str, Any], parameters: dict[str, Any], fa
     known = {name: facts[name] for name in ("device", "data_digest") if name in facts}
     meta = {**meta, **known, "parameters": parameters}
     order = ("parameters", "device", "data_digest", "versions", "git", "phases")
-    phases = {name: meta["phases"][name] for name in PHASES if name in meta["phases"]}
+    phases = {name: meta["phases"][name] for name in (*PHASES, SEARCH_REPORT) if name in meta["phases"]}
     write_yaml(files.meta, {name: meta[name] for name in order if name in meta} | {"phases": phases})
 
 

@@ -72,9 +72,10 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
     architectures = meta.read_architectures(files)
-    with claim(files.root, "analysis"):
-        meta.begin(files, "analysis", settings.model_dump(mode="json"), {}, ROOT)
-    return Session("analysis", settings, files, architectures)
+    phase = meta.SEARCH_REPORT if settings.parts == "search" else "analysis"
+    with claim(files.root, phase):
+        meta.begin(files, phase, settings.model_dump(mode="json"), {}, ROOT)
+    return Session(phase, settings, files, architectures)
 
 
 def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:

@@ -4,6 +4,7 @@ import base64
 import datetime
 import json
 import mimetypes
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from urllib.parse import quote, unquote
 
 import jinja2
 import pandas as pd
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup, NavigableString, Tag
+from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
@@ -25,6 +27,7 @@ QUESTIONS = {
     "hyperparameter_transfer": "How much is lost by hyperparameters that were tuned on another architecture?",
     "architecture_sensitivity": "Do all architectures end at practically the same test loss once each is tuned?",
 }
+_FORMULA = re.compile(r"\$([^$\n]+)\$")
 _HEADINGS = ("h1", "h2", "h3", "h4")
 _SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 
@@ -43,10 +46,38 @@ def render_notebook(notebook: Path, page: Path) -> None:
     resources = {
         "run_name": page.resolve().parent.name,
         "index": run.index.name if run.search.is_dir() else "",
+        "facts": _facts(run, page),
         "metadata": {"name": notebook.stem, "path": str(notebook.parent)},
     }
     html, _ = exporter.from_filename(str(notebook), resources=resources)
     write_bytes(page, _finish(BeautifulSoup(html, "html.parser"), notebook).encode())
+
+
+def _facts(run: RunFiles, page: Path) -> list[str]:
+    """What the banner says of a run's page: data, device, versions, and when and how long the phase ran."""
+    found = _read_run(run)
+    meta, parameters = found["meta"], found["parameters"]
+    versions = _mapping(meta.get("versions"))
+    phase = next((found["phases"][p] for p in NOTEBOOKS if run.page(p).name == page.name), {})
+    architectures = f"{found['architectures']} architectures" if found["architectures"] else None
+    facts = [parameters.get("dataset"), architectures, meta.get("device")]
+    facts += [f"{name} {versions[name]}" for name in ("mlp_lib", "torch") if name in versions]
+    facts += [_moment(phase["started"])] if "started" in phase else []
+    facts += [_duration(phase["duration_s"])] if phase.get("duration_s") else []
+    return [str(fact) for fact in facts if fact]
+
+
+def _with_formulas(soup: BeautifulSoup) -> None:
+    """The prose's $...$ as MathML, which a browser shows without loading anything."""
+    found = [text for section in soup.select("section.prose") for text in section.find_all(string=_FORMULA)]
+    for text in found:
+        if text.find_parent(("code", "pre")):
+            continue
+        pieces = _FORMULA.split(text)
+        for place, piece in enumerate(pieces):
+            new = BeautifulSoup(to_mathml(piece), "html.parser").math if place % 2 else NavigableString(piece)
+            text.insert_before(new)
+        text.extract()
 
 
 def _finish(soup: BeautifulSoup, notebook: Path) -> str:
@@ -58,6 +89,7 @@ def _finish(soup: BeautifulSoup, notebook: Path) -> str:
             image["alt"] = _describe(image)
         if not image.get("src", "").startswith("data:"):
             _embed(image, notebook.parent.resolve())
+    _with_formulas(soup)
     for table in soup.select("main table"):
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     heading = soup.main.h1

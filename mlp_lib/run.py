@@ -23,7 +23,7 @@ COMMON_FILES = ("defaults", "search_space", "architectures", "search", "retrain"
 COMMANDS = {
     "run": ("search", "retrain", "transfer", "analysis"),
     "search": ("search", "retrain"),
-    "search_report": ("analysis",),
+    "search_report": (meta.SEARCH_REPORT,),
     "transfer": ("transfer",),
     "analysis": ("analysis",),
 }
@@ -77,6 +77,7 @@ def check(merged: Merged) -> dict[str, dict[str, Any]]:
     for phase, kind in PHASES.items():
         values = {name: merged.values[name] for name in kind.model_fields if name in merged.values}
         parsed[phase] = parse(kind, values, merged.where).model_dump(mode="json")
+    parsed[meta.SEARCH_REPORT] = {**parsed["analysis"], "parts": "search"}
     check_seeds({name: value for values in parsed.values() for name, value in values.items()}, merged.where)
     if parsed["search"]["device"] == "cuda":
         from mlp_lib.runtime import resolve_device  # loads torch, which takes seconds
@@ -129,12 +130,10 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
     files = RunFiles(run_dir)
     with claim(run_dir, command):
         if not files.meta.exists():
-            everything = {name: value for values in parsed.values() for name, value in values.items()}
+            everything = {name: value for phase in PHASES for name, value in parsed[phase].items()}
             meta.store_parameters(files, everything)
         for phase in COMMANDS[command]:
             parameters = {**parsed[phase], "run_dir": _from_root(run_dir)}
-            if phase == "analysis":
-                parameters["parts"] = "search" if command == "search_report" else "all"
             run_phase(phase, parameters, files, always=len(COMMANDS[command]) == 1)
             report.write_run_index(run_dir)
         report.write_runs_index(runs_root if run_dir.resolve().is_relative_to(runs_root.resolve()) else run_dir.parent)
@@ -149,18 +148,17 @@ def _from_root(path: Path) -> str:
 
 def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
     """Execute a phase's notebook, keep it and render it; skipped if the phase is done and nothing changed."""
+    name, source = files.notebook(phase).stem, NOTEBOOKS.get(phase, NOTEBOOKS["analysis"])
     entry = meta.read_meta(files)["phases"].get(phase, {})
     finished = entry.get("status") == meta.DONE and files.notebook(phase).exists() and files.page(phase).exists()
     if finished and not always and not _grows(phase, parameters, files):
-        print(f"{NOTEBOOKS[phase]}: done before", flush=True)
+        print(f"{name}: done before", flush=True)
         return
     started = time.monotonic()
-    print(f"{NOTEBOOKS[phase]}: running", flush=True)
-    name = "search_report" if parameters.get("parts") == "search" else NOTEBOOKS[phase]
-    notebook = files.root / f"{name}.ipynb"
-    temporary = files.root / f".tmp_{name}.ipynb"
+    print(f"{name}: running", flush=True)
+    notebook, temporary = files.notebook(phase), files.unfinished_notebook(phase)
     try:
-        error = _execute_notebook(ROOT / "notebooks" / f"{NOTEBOOKS[phase]}.ipynb", temporary, parameters)
+        error = _execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters)
     except KeyboardInterrupt:
         if files.meta.exists():
             meta.end(files, phase, meta.INTERRUPTED)
@@ -168,16 +166,16 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
         raise
     status = meta.read_meta(files)["phases"].get(phase, {}).get("status") if files.meta.exists() else None
     if error is None and status != meta.DONE:
-        error = f"{NOTEBOOKS[phase]} ended without finishing its last cell"
+        error = f"{name} ended without finishing its last cell"
     if temporary.exists():
         temporary.replace(notebook)
-        report.render_notebook(notebook, notebook.with_suffix(".html"))
+        report.render_notebook(notebook, files.page(phase))
     if error is not None:
         if files.meta.exists():
             meta.end(files, phase, meta.FAILED, error)
             report.write_run_index(files.root)
         raise MlpError(f"{error} (see {notebook})")
-    print(f"{NOTEBOOKS[phase]}: done in {time.monotonic() - started:.0f} s", flush=True)
+    print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:

@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
     BATCHES = 3
     DROPOUT = 4
     LOADER = 5
+    REEVALUATION = 6
 
 
 def sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:

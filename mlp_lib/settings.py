@@ -219,6 +219,7 @@ class SearchSettings(StudySettings):
     search_seed: Seed
     training_seed: Seed
     same_trials_for_all_architectures: Flag
+    reevaluate_top_k: Annotated[Whole, Field(ge=0, le=1000), _Exponent]
 
 
 class RetrainSettings(StudySettings):

@@ -1,33 +1,31 @@
-"""Pure functions of tables of test losses: summaries, regret, and the two answers.
+"""Pure functions of tables of losses: summaries, regret, intervals and tests.
 
 A table has a row a training; losses are in nats an example, and one that is not finite is of a training that diverged.
 """
 
-import itertools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
+import statsmodels.api as sm
 from scipy import stats
-
-
-def _finite(losses: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the trainings that did not diverge."""
-    return losses[np.isfinite(losses["test_loss"])]
+from statsmodels.stats.multitest import multipletests
 
 
 def _summary(group: pd.DataFrame) -> dict[str, float]:
-    group = _finite(group)
-    n = len(group)
-    values = np.sort(group["test_loss"])  # sorted, so that the bits do not depend on the order of the rows
+    losses, accuracies = group["test_loss"].to_numpy(float), group["test_accuracy"].to_numpy(float)
+    finite = np.isfinite(losses)
+    values = np.sort(losses[finite])  # sorted, so that the bits do not depend on the order of the rows
+    n = len(values)
     return {
         "n": n,
         "mean": values.mean() if n else np.nan,
         "var": values.var(ddof=1) if n > 1 else np.nan,
         "min": values[0] if n else np.nan,
         "max": values[-1] if n else np.nan,
-        "mean_accuracy": np.sort(group["test_accuracy"]).mean() if n else np.nan,
+        "mean_accuracy": np.sort(accuracies[finite]).mean() if n else np.nan,
     }
 
 
@@ -86,99 +84,68 @@ def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, fl
     return mean, mean - half, mean + half
 
 
-def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> dict:
-    """Do hyperparameters transfer? A dict of plain values: verdict, effect, interval, confidence, margin, n, sentence.
+def p_value(difference: np.ndarray, se: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """Two-sided p of Student's t test of difference 0; without residual variance it is 1 at 0, else 0."""
+    return 2 * p_beyond(np.abs(difference), 0.0, se, df)
 
-    `losses` has the columns target, source, seed, test_loss. The effect is relative regret - 1, averaged over the
-    pairs (target, another source) at each seed, then over the n seeds; the interval is Student's t over the seeds, so
-    it speaks of these architectures and hyperparameters only. The verdict is `transfers` if the interval lies wholly
-    below +margin, `does_not_transfer` if wholly above, else `undetermined`. A pair counts at the seeds where both
-    losses are finite; if only the transferred training diverged, its cost is no number: then never `transfers`.
+
+def p_beyond(difference: np.ndarray, bound: float, se: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """One-sided p of Student's t test of difference <= bound against difference > bound."""
+    distance = np.asarray(difference, dtype=float) - bound
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where((np.asarray(se) == 0) & (distance == 0), 0.0, distance / np.asarray(se))
+    return stats.t.sf(t, df)
+
+
+def half_width(se: np.ndarray, df: np.ndarray, alpha: float) -> np.ndarray:
+    """Half of Student's t interval of level 1 - alpha."""
+    return stats.t.ppf(1 - alpha / 2, df) * np.asarray(se)
+
+
+def adjust(p: np.ndarray, alpha: float, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """(adjusted p, rejected) of statsmodels' multipletests over the p values that are not NaN."""
+    p = np.asarray(p, dtype=float)
+    adjusted, rejected, tested = np.full(len(p), np.nan), np.zeros(len(p), dtype=bool), np.isfinite(p)
+    if tested.any():
+        rejected[tested], adjusted[tested], *_ = multipletests(p[tested], alpha, method)
+    return adjusted, rejected
+
+
+def blocked_differences(table: pd.DataFrame, pairs: Sequence[tuple[Hashable, Hashable]]) -> pd.DataFrame:
+    """Differences of pairs of columns, blocked by row, with one residual variance pooled over all columns.
+
+    The additive model value = column + row + error is fitted by least squares to the finite values: the randomized
+    complete block design (Montgomery, Design and Analysis of Experiments, chapter 4). Complete columns of n rows give
+    the mean paired difference, standard error sqrt(2 s2 / n) and (columns - 1)(n - 1) degrees of freedom.
+
+    A row a pair: first, second, n (rows where both are finite), difference (first - second), se, df, and for
+    comparison sd, the spread of the pair's own paired differences, beside the model's pooled_sd = sqrt(2 s2). All in
+    the table's unit, of which 1 is a usual size: what is below 1e-12 is rounding and becomes 0. NaN: the difference of
+    a pair that shares no row, se without degrees of freedom, sd of a single row.
     """
-    own = _finite(losses[losses["target"] == losses["source"]])[["target", "seed", "test_loss"]]
-    tried = losses[losses["target"] != losses["source"]].merge(own, on=["target", "seed"], suffixes=("", "_own"))
-    pairs = _finite(tried)
-    by_seed = (pairs["test_loss"] / pairs["test_loss_own"] - 1).groupby(pairs["seed"]).mean()
-    n, diverged = len(by_seed), len(tried) - len(pairs)
-    effect, low, high = estimate = mean_interval(by_seed, confidence)
-    bound = f"the {100 * margin:g}% margin"
-    verdict, conclusion = "undetermined", f"the interval contains {bound}, so the question stays open."
-    if n == 0:
-        conclusion = "Whether hyperparameters transfer cannot be said: no target has finite test losses both ways."
-    elif math.isnan(low):
-        conclusion = "one seed gives no interval, so whether they transfer cannot be said."
-    elif low > margin:
-        verdict, conclusion = "does_not_transfer", f"above {bound}, so they do not transfer."
-    elif high < margin and diverged:
-        conclusion = f"below {bound}, but for the trainings that diverged, so the question stays open."
-    elif high < margin:
-        verdict, conclusion = "transfers", f"below {bound}, so they transfer."
-
-    claim = f"Using another architecture's hyperparameters changes the test loss by {effect:+.2%} on average"
-    basis = _basis(low, high, confidence, len(pairs[["target", "source"]].drop_duplicates()), n)
-    sentence = f"{claim} {basis}: {conclusion}" if n else conclusion
-    if diverged:
-        sentence += f" Not counted: {diverged} of {len(tried)} trainings with transferred hyperparameters diverged."
-    return _answer(verdict, estimate, confidence, margin, n, sentence)
-
-
-def _paired_differences(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """A row a pair of the columns, the larger mean as `upper`: upper, lower, n, effect, low, high (Bonferroni)."""
-    pairs = list(itertools.combinations(table.columns, 2))
-    rows = []
-    for upper, lower in pairs:
-        difference = (table[upper] - table[lower]).dropna()  # over the seeds that both have
-        if difference.mean() < 0:
-            upper, lower, difference = lower, upper, -difference
-        rows.append((upper, lower, len(difference), *mean_interval(difference, 1 - (1 - confidence) / len(pairs))))
-    return pd.DataFrame(rows, columns=["upper", "lower", "n", "effect", "low", "high"])
-
-
-def answer_architecture(losses: pd.DataFrame, margin: float, confidence: float) -> dict:
-    """Does the architecture matter? A dict of plain values: verdict, effect, interval, confidence, margin, n, sentence.
-
-    `losses` has the columns architecture, seed, test_loss. For each pair of architectures: the mean difference of
-    test losses over the seeds that both have, relative to the grand mean (taken as known), with a t interval, paired
-    by seed and Bonferroni over the pairs. The effect is the largest difference, with its pair's interval and n. The
-    verdict is `equivalent` if all intervals lie within +-margin and no training diverged, `different` if any lies
-    wholly outside, else `undetermined`. (`equivalent` is strict: two one-sided tests would need no Bonferroni.)
-    """
-    table = _finite(losses).pivot(index="seed", columns="architecture", values="test_loss")
-    number, diverged = losses["architecture"].nunique(), len(losses) - len(_finite(losses))
-    pairs = _paired_differences(table / table.mean().mean(), confidence)
-    bound = f"the {100 * margin:g}% margin"
-    verdict, conclusion = "undetermined", f"the intervals leave open on which side of {bound} the differences lie."
-    if (pairs["low"] > margin).any():
-        verdict, conclusion = "different", f"some interval lies wholly beyond {bound}, so the architecture matters."
-    elif len(pairs) and not diverged and ((pairs["low"] >= -margin) & (pairs["high"] <= margin)).all():
-        verdict, conclusion = "equivalent", f"all intervals lie within {bound}, so the architectures are equivalent."
-    elif not pairs["n"].gt(1).any():
-        conclusion = "one seed gives no interval, so whether the architecture matters cannot be said."
-
-    estimate, n = [math.nan] * 3, 0
-    sentence = "Whether the architecture matters cannot be said: no two architectures have finite losses at one seed."
-    if pairs["n"].any():
-        largest = pairs.loc[pairs["effect"].idxmax()]
-        estimate, n = largest[["effect", "low", "high"]], largest["n"]
-        names = " above ".join(largest[end].removeprefix("mlp_") for end in ("upper", "lower"))
-        claim = f"The largest difference of test loss between two of {number} architectures, {names}, is"
-        basis = _basis(*estimate[1:], confidence, len(pairs), n)
-        sentence = f"{claim} {estimate.iloc[0]:.2%} of the mean {basis}: {conclusion}"
-    if diverged:
-        sentence += f" Not counted: {diverged} of {len(losses)} trainings diverged."
-    return _answer(verdict, estimate, confidence, margin, n, sentence)
-
-
-def _answer(verdict, estimate, confidence, margin, n, sentence) -> dict:
-    """The answer as plain values; what is not a number becomes None, which YAML can say."""
-    effect, *interval = (None if math.isnan(value) else float(value) for value in estimate)
-    answer = {"verdict": verdict, "effect": effect, "interval": interval, "confidence": float(confidence)}
-    return answer | {"margin": float(margin), "n": int(n), "sentence": sentence.replace("%", " %")}
-
-
-def _basis(low: float, high: float, confidence: float, pairs: int, seeds: int) -> str:
-    interval = "" if math.isnan(low) else f"{100 * confidence:g}% interval {low:+.2%} to {high:+.2%}, "
-    return f"({interval}{pairs} pair{'' if pairs == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'})"
+    values = np.where(np.isfinite(table), table, np.nan)
+    finite = np.isfinite(values)
+    first, second = (table.columns.get_indexer([pair[end] for pair in pairs]) for end in (0, 1))
+    n = (finite[:, first] & finite[:, second]).sum(axis=0)
+    numbers = np.full((5, len(pairs)), np.nan)
+    if n.any():
+        row, column = np.nonzero(finite)
+        design = np.hstack([np.eye(values.shape[1])[column], np.eye(values.shape[0])[row][:, 1:]])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty column makes it singular; what shares a row is still unique
+            fit = sm.OLS(values[finite], design).fit()
+        mean, cov, df = fit.params, fit.normalized_cov_params, fit.df_resid
+        s2 = fit.ssr / df if df > 0 else np.nan
+        numbers[0] = mean[first] - mean[second]
+        numbers[1] = np.sqrt(s2 * (cov[first, first] + cov[second, second] - 2 * cov[first, second]))
+        numbers[2], numbers[4] = df, np.sqrt(2 * s2)
+        numbers[3, n > 1] = np.nanstd((values[:, first] - values[:, second])[:, n > 1], axis=0, ddof=1)
+        numbers = np.where(np.abs(numbers) < 1e-12, 0.0, numbers)
+        numbers[:, n == 0] = np.nan
+    names = {"first": [pair[0] for pair in pairs], "second": [pair[1] for pair in pairs]}
+    return pd.DataFrame(
+        names | {"n": n} | dict(zip(("difference", "se", "df", "sd", "pooled_sd"), numbers, strict=True))
+    )
 
 
 def best_trial(results: pd.DataFrame) -> pd.Series | None:
@@ -190,7 +157,9 @@ def best_trial(results: pd.DataFrame) -> pd.Series | None:
     return None if finite.empty else finite.loc[finite["val_loss"].idxmin()]
 
 
-def chosen(results: pd.DataFrame) -> pd.DataFrame:
-    """The best trial of each architecture, a row each: search_results.csv's columns with `architecture` first."""
-    best = [best_trial(group) for _, group in results.groupby("architecture", sort=False)]
-    return pd.DataFrame([row for row in best if row is not None]).reset_index(drop=True)
+def chosen(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trial that the search chose on each architecture, a row each.
+
+    trials: architecture, the columns of search_results.csv, and `chosen` (whether it is that one).
+    """
+    return trials[trials["chosen"]].drop(columns="chosen").reset_index(drop=True)

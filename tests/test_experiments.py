@@ -17,6 +17,7 @@ from mlp_lib.data import load_dataset
 from mlp_lib.errors import RunDirectoryError, TrainingError
 from mlp_lib.experiments import Study
 from mlp_lib.notebook import ROOT
+from mlp_lib.reevaluation import fresh_seeds, reevaluate
 from mlp_lib.settings import HYPERPARAMETERS
 from mlp_lib.workers import Result, Unit
 
@@ -151,7 +152,7 @@ def diverged(unit: Unit) -> Result:
 
 def diverge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training from now on diverges in its first epoch."""
-    monkeypatch.setattr(experiments, "train_units", lambda units, *_: ((unit, diverged(unit)) for unit in units))
+    monkeypatch.setattr("mlp_lib.study.train_units", lambda units, *_: ((unit, diverged(unit)) for unit in units))
 
 
 def test_a_search_in_which_all_diverged_is_an_error_that_says_so(
@@ -261,3 +262,44 @@ def test_more_retrain_seeds_than_before_equal_a_fresh_run(tmp_path: Path) -> Non
     run_all(tmp_path / "grown", retrain_seeds=[1, 2])
     run_all(tmp_path / "fresh", retrain_seeds=[1, 2])
     assert tables(tmp_path / "grown") == tables(tmp_path / "fresh")
+
+
+# --- reevaluation ---------------------------------------------------------------------------------------------------
+
+
+def test_the_winner_is_the_candidate_of_lowest_mean_loss_over_fresh_seeds(tmp_path: Path) -> None:
+    """And the choice, its metrics and a continued run follow it."""
+    study = study_of(tmp_path, "search", reevaluate_top_k=2, num_trials=4)
+    trials = experiments.search(study)
+    for architecture in study.architectures:
+        files = study.files.architecture(architecture)
+        table, results = read_table(files.reevaluation), read_table(files.results)
+        top = results.sort_values("val_loss")["trial"].head(2)
+        assert set(table["trial"]) == set(top)
+        assert set(table["seed"]) == set(fresh_seeds(0))
+        assert study.settings.training_seed not in fresh_seeds(0)
+        winner = table.groupby("trial")["val_loss"].mean().idxmin()
+        assert read_yaml(files.best)["trial"] == winner
+        assert trials.loc[trials["chosen"] & (trials["architecture"] == architecture.name), "trial"].item() == winner
+        best = results.set_index("trial").loc[winner]
+        metrics = read_table(files.metrics)
+        assert len(metrics) == best["epochs_trained"]
+        assert metrics["val_loss"].min() == best["val_loss"]
+    before = tables(tmp_path)
+    experiments.search(study)
+    assert tables(tmp_path) == before
+
+
+def test_a_candidate_that_diverges_under_a_fresh_seed_does_not_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(tmp_path, "search", reevaluate_top_k=2)
+    experiments.search(study)
+    for architecture in study.architectures:
+        files = study.files.architecture(architecture)
+        table = read_table(files.reevaluation)
+        winner = table.groupby("trial")["val_loss"].mean().idxmin()
+        spoilt = table["val_loss"].where((table["trial"] != winner) | (table["seed"] != table["seed"].iloc[0]))
+        write_table(files.reevaluation, table.assign(val_loss=spoilt))
+        other = ({int(t) for t in table["trial"]} - {int(winner)}).pop()
+        assert reevaluate(study, 2)[architecture] == other

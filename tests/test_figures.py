@@ -88,8 +88,8 @@ def render(figure):
     [
         lambda: loss_curve(metrics()),
         lambda: loss_curve(metrics().assign(val_loss=NAN)),
-        lambda: learning_curves(curves(), 2),
-        lambda: learning_curves(curves(1), 0),
+        lambda: learning_curves(curves().assign(architecture="mlp_4"), chosen(2)),
+        lambda: learning_curves(curves(1).assign(architecture="mlp_4"), chosen(0)),
         lambda: search_overview(trials(1)),
         lambda: search_overview(trials(20, diverged=5)),
         lambda: search_overview(trials(2).assign(lr=0.1, weight_decay=0.0)),
@@ -123,13 +123,18 @@ def test_loss_curve_marks_the_best_check():
     assert loss_curve(metrics().assign(train_loss=0.4)).axes[0].get_yscale() == "linear"
 
 
-def test_learning_curves_highlight_the_best_trial():
-    ax = learning_curves(curves(), 1).axes[0]
-    best = next(line for line in ax.lines if "best" in str(line.get_label()))
+def chosen(trial: int) -> pd.DataFrame:
+    return pd.DataFrame({"architecture": ["mlp_4"], "trial": [trial]})
+
+
+def test_learning_curves_highlight_the_chosen_trial():
+    two = pd.concat([curves().assign(architecture=name) for name in ("mlp_4", "mlp_8x2")])
+    both = pd.concat([chosen(1), chosen(2).assign(architecture="mlp_8x2")])
+    figure = learning_curves(two, both)
+    assert [ax.get_title() for ax in figure.axes] == ["4 (trial 1)", "8x2 (trial 2)"]
+    best = max(figure.axes[0].lines, key=lambda line: line.get_linewidth())
     np.testing.assert_allclose(best.get_ydata(), [3 / 8, 3 / 16, 3 / 24])
-    assert [line.get_color() for line in ax.lines].count("0.6") == 3  # two other trials and the legend's
-    assert ax.get_yscale() == "log"
-    assert "3 trials" in ax.get_title()
+    assert figure.axes[0].get_yscale() == "log"
 
 
 def test_search_overview_has_a_panel_a_hyperparameter():

@@ -51,7 +51,13 @@ DEFAULTS = {
     "architectures": {
         "architectures": {"grid": [], "list": [[int(n) for n in shape.split("-")] for shape in SHAPES.split(", ")]}
     },
-    "search": {"num_trials": 30, "search_seed": 0, "training_seed": 0, "same_trials_for_all_architectures": False},
+    "search": {
+        "num_trials": 30,
+        "search_seed": 0,
+        "training_seed": 0,
+        "same_trials_for_all_architectures": False,
+        "reevaluate_top_k": 0,
+    },
     "retrain": {"retrain_seeds": [1, 2, 3, 4, 5], "save_checkpoints": True},
     "transfer": {"transfer_seeds": [1, 2, 3, 4, 5], "search_dir": None},
     "analysis": {"margin": 0.05, "confidence": 0.95, "analysis_seed": 0},

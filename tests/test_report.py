@@ -192,3 +192,17 @@ def test_index_of_all_runs(tmp_path: Path) -> None:
     assert [a["href"] for a in page.select("td a")] == ["examples/new/index.html", "old/index.html"]
     row = [td.get_text() for td in page.select("tbody tr")[1].select("td")]
     assert row == ["old", "2026-01-01 00:00", "plain", "digits", "2", "complete", "plain", "plain"]
+
+
+def test_formulas_are_mathml_and_code_is_left_alone(tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [
+        nbformat.v4.new_markdown_cell("# T\n\nThe regret $R_{ts}$ costs; `$HOME$` is code, 5 $ is money.")
+    ]
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    render_notebook(tmp_path / "n.ipynb", tmp_path / "n.html")
+    page = BeautifulSoup((tmp_path / "n.html").read_text(), "html.parser")
+    assert [math.get_text() for math in page.select("main math")] == ["Rts"]
+    text = page.main.get_text()
+    assert "$HOME$ is code" in text
+    assert "5 $ is money" in text

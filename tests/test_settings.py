@@ -92,6 +92,7 @@ ALLOWED = {
     "search_seed": SEED,
     "training_seed": SEED,
     "same_trials_for_all_architectures": "true or false",
+    "reevaluate_top_k": "a whole number from 0 to 1000",
     "retrain_seeds": "a list of 1 to 100000 values",
     "save_checkpoints": "true or false",
     "transfer_seeds": "a list of 1 to 100000 values",

@@ -5,21 +5,22 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+import statsmodels.formula.api as smf
 from scipy import stats
 
 from mlp_lib.statistics import (
-    answer_architecture,
-    answer_transfer,
+    adjust,
+    blocked_differences,
     mean_interval,
     mean_loss_matrix,
+    p_beyond,
+    p_value,
     regret_matrix,
     relative_regret_matrix,
     summarize,
 )
 
 A, B, C = "mlp_32", "mlp_256x128", "mlp_8x8x8"
-ANSWER = ["verdict", "effect", "interval", "confidence", "margin", "n", "sentence"]
 
 
 def transfer(**losses):
@@ -29,11 +30,6 @@ def transfer(**losses):
         (names[pair[0]], names[pair[1]], seed, loss) for pair, row in losses.items() for seed, loss in enumerate(row, 1)
     ]
     return pd.DataFrame(rows, columns=["target", "source", "seed", "test_loss"])
-
-
-def retrained(**losses):
-    table = transfer(**{name * 2: row for name, row in losses.items()})
-    return table.rename(columns={"target": "architecture"}).drop(columns="source").assign(test_accuracy=0.9)
 
 
 def test_summary_by_hand():
@@ -82,7 +78,6 @@ def test_foreign_sources_have_no_regret():
     assert mean_loss_matrix(losses).columns.tolist() == [A]
     assert regret_matrix(losses).isna().all(axis=None)
     assert relative_regret_matrix(losses).shape == (2, 1)
-    assert answer_transfer(losses, 0.05, 0.95)["verdict"] == "undetermined"
 
 
 def test_diagonal_is_exact_and_equal_sources_give_equal_columns():
@@ -111,88 +106,63 @@ def test_interval_of_few_or_equal_values():
     np.testing.assert_equal(mean_interval([np.nan], 0.95), (np.nan,) * 3)
 
 
-def test_transfer_effect_by_hand():
-    losses = transfer(AA=[1, 1, 2], AB=[1.1, 1.2, 2.2], BB=[2, 1, 1], BA=[2.2, 1.1, 1.3])
-    answer = answer_transfer(losses, margin=0.05, confidence=0.95)
-    assert list(answer) == ANSWER
-    assert (answer["verdict"], answer["n"], answer["margin"]) == ("undetermined", 3, 0.05)
-    assert [answer["effect"], *answer["interval"]] == pytest.approx(mean_interval([0.1, 0.15, 0.2], 0.95))
-    assert "+15.00 % on average (95 % interval +2.58 % to +27.42 %, 2 pairs, 3 seeds)" in answer["sentence"]
-    assert answer_transfer(losses, margin=0.3, confidence=0.95)["verdict"] == "transfers"
-    assert answer_transfer(losses, margin=0.01, confidence=0.95)["verdict"] == "does_not_transfer"
-    assert yaml.safe_load(yaml.safe_dump(answer)) == answer
+def test_blocked_differences_by_hand():
+    table = pd.DataFrame({"x": [1, 3], "y": [2, 4], "z": [6, 5]})  # residuals of the additive model: +-0.5, 0.5, 1
+    rows = blocked_differences(table, [("z", "x"), ("x", "y"), ("y", "y")])
+    assert rows[["first", "second", "n"]].to_numpy().tolist() == [["z", "x", 2], ["x", "y", 2], ["y", "y", 2]]
+    assert rows["difference"].tolist() == pytest.approx([3.5, -1, 0])
+    assert rows["se"].tolist() == pytest.approx([math.sqrt(2 * 1.5 / 2)] * 2 + [0])
+    assert rows["df"].tolist() == [2, 2, 2]
+    assert rows["sd"].tolist() == pytest.approx([1.5 * math.sqrt(2), 0, 0])
+    assert rows["pooled_sd"].tolist() == pytest.approx([math.sqrt(3)] * 3)
 
 
-def test_equal_hyperparameters_transfer():
-    answer = answer_transfer(transfer(AA=[0.3, 0.1], AB=[0.3, 0.1], BB=[0.2, 0.3], BA=[0.2, 0.3]), 0.05, 0.95)
-    assert (answer["verdict"], answer["effect"], answer["interval"]) == ("transfers", 0, [0, 0])
+def test_two_columns_are_the_paired_t_test():
+    x, y = np.random.default_rng(3).normal(1, 0.1, (2, 6))
+    row = blocked_differences(pd.DataFrame({"x": x, "y": y}), [("x", "y")]).iloc[0]
+    test = stats.ttest_rel(x, y)
+    assert row["se"] == pytest.approx(row["sd"] / math.sqrt(6)) == pytest.approx(row["pooled_sd"] / math.sqrt(6))
+    assert row["df"] == 5
+    assert p_value(row["difference"], row["se"], 5) == pytest.approx(test.pvalue)
+    one_sided = stats.ttest_rel(x - 0.02, y, alternative="greater")
+    assert p_beyond(row["difference"], 0.02, row["se"], 5) == pytest.approx(one_sided.pvalue)
 
 
-def test_transfer_does_not_hide_what_diverged():
-    losses = transfer(AA=[1, 1], AB=[1, np.nan], BB=[1, np.nan], BA=[1, np.nan], AC=[1, 1])
-    answer = answer_transfer(losses, 0.05, 0.95)
-    assert (answer["verdict"], answer["effect"], answer["n"]) == ("undetermined", 0, 2)
-    assert "1 of 5 trainings with transferred hyperparameters diverged" in answer["sentence"]
+def test_missing_values_are_statsmodels():
+    table = pd.DataFrame(np.random.default_rng(4).normal(1, 0.1, (5, 4)), columns=list("wxyz"))
+    table.iloc[0, 1] = table.iloc[1, 1] = table.iloc[2, 3] = np.inf
+    rows = blocked_differences(table, [("x", "w"), ("x", "z")])
+    long = table.set_axis(list("01234")).melt(ignore_index=False).reset_index(names="row")
+    fit = smf.ols("value ~ variable + row", long[np.isfinite(long["value"])]).fit()  # against column w
+    for row, contrast in zip(rows.itertuples(), ({"x": 1}, {"x": 1, "z": -1}), strict=True):
+        names = [name.partition("[T.")[2].rstrip("]") if "variable" in name else "" for name in fit.params.index]
+        test = fit.t_test(np.array([contrast.get(name, 0) for name in names]))
+        assert (row.difference, row.se) == pytest.approx((test.effect.item(), test.sd.item()))
+        assert row.df == test.df_denom == 17 - 8
+    assert rows["n"].tolist() == [3, 2]
 
 
-@pytest.mark.parametrize(
-    ("losses", "n"),
-    [
-        (transfer(AA=[1], AB=[1.1], BB=[1], BA=[1]), 1),
-        (transfer(AA=[1, 2]), 0),
-        (transfer(AA=[np.nan] * 2, AB=[np.nan] * 2), 0),
-        (transfer(AA=[np.nan] * 2, AB=[1, 1]), 0),
-    ],
-    ids=["one seed", "one architecture", "all diverged", "own diverged"],
-)
-def test_transfer_says_what_cannot_be_said(losses, n):
-    answer = answer_transfer(losses, 0.05, 0.95)
-    assert (answer["verdict"], answer["interval"], answer["n"]) == ("undetermined", [None, None], n)
-    assert answer["effect"] == (pytest.approx(0.05) if n else None)
-    assert "cannot be said" in answer["sentence"]
-    assert "nan" not in answer["sentence"]
+def test_differences_that_cannot_be_said():
+    one_row = blocked_differences(pd.DataFrame({"x": [1.0], "y": [3.0]}), [("y", "x")]).iloc[0]
+    assert one_row["difference"] == pytest.approx(2)
+    assert one_row[["se", "sd", "pooled_sd"]].isna().all()
+    disjoint = blocked_differences(pd.DataFrame({"x": [1, np.nan], "y": [np.nan, 2]}), [("x", "y")]).iloc[0]
+    assert disjoint["n"] == 0
+    assert disjoint[["difference", "se", "df"]].isna().all()
+    assert blocked_differences(pd.DataFrame({"x": [1.0]}), []).empty
 
 
-def test_architecture_effect_by_hand():
-    losses = retrained(A=[1.0, 1.1, 0.9], B=[1.3, 1.5, 1.2], C=[1.1, 1.0, 1.2])
-    grand_mean = (1 + 4 / 3 + 1.1) / 3
-    answer = answer_architecture(losses, margin=0.5, confidence=0.95)
-    assert list(answer) == ANSWER
-    largest = mean_interval(np.array([0.3, 0.4, 0.3]) / grand_mean, 1 - 0.05 / 3)
-    assert [answer["effect"], *answer["interval"]] == pytest.approx(largest)
-    assert (answer["verdict"], answer["n"]) == ("undetermined", 3)
-    assert "256x128 above 32, is 29.13 % of the mean (95 % interval" in answer["sentence"]
-    assert answer_architecture(losses, margin=2, confidence=0.95)["verdict"] == "equivalent"
-    assert answer_architecture(losses, margin=0.04, confidence=0.95)["verdict"] == "different"
-    assert yaml.safe_load(yaml.safe_dump(answer)) == answer
+def test_p_without_variance():
+    np.testing.assert_array_equal(p_value([0.0, 1.0, 1.0], [0.0, 0.0, np.nan], 4), [1, 0, np.nan])
 
 
-def test_architecture_order_does_not_matter():
-    one = answer_architecture(retrained(A=[1.0, 1.1], B=[2.0, 2.3]), 0.05, 0.9)
-    other = answer_architecture(retrained(B=[2.0, 2.3], A=[1.0, 1.1]), 0.05, 0.9)
-    assert one == other
-
-
-def test_divergence_forbids_equivalence():
-    losses = retrained(A=[1, 1, np.nan], B=[1, 1, 1])
-    answer = answer_architecture(losses, 0.05, 0.95)
-    assert (answer["verdict"], answer["effect"], answer["n"]) == ("undetermined", 0, 2)
-    assert "1 of 6 trainings diverged" in answer["sentence"]
-    assert answer_architecture(losses[losses["seed"] < 3], 0.05, 0.95)["verdict"] == "equivalent"
-
-
-@pytest.mark.parametrize(
-    ("losses", "effect"),
-    [
-        (retrained(A=[1], B=[3]), 1),
-        (retrained(A=[1, 2]), None),
-        (retrained(A=[np.nan] * 2, B=[np.nan] * 2), None),
-        (retrained(A=[np.nan] * 2, B=[1, 2]), None),
-    ],
-    ids=["one seed", "one architecture", "all diverged", "one left"],
-)
-def test_architecture_says_what_cannot_be_said(losses, effect):
-    answer = answer_architecture(losses, 0.05, 0.95)
-    assert (answer["verdict"], answer["effect"], answer["interval"]) == ("undetermined", effect, [None, None])
-    assert "cannot be said" in answer["sentence"]
-    assert "nan" not in answer["sentence"]
+def test_adjusted_p_by_hand():
+    p = [0.01, np.nan, 0.04, 0.03, 0.5]
+    adjusted, rejected = adjust(p, 0.05, "holm")
+    np.testing.assert_allclose(adjusted, [0.04, np.nan, 0.09, 0.09, 0.5])
+    assert rejected.tolist() == [True, False, False, False, False]
+    adjusted, rejected = adjust(p, 0.06, "fdr_bh")
+    np.testing.assert_allclose(adjusted, [0.04, np.nan, 0.16 / 3, 0.16 / 3, 0.5])
+    assert rejected.tolist() == [True, False, True, True, False]
+    np.testing.assert_allclose(adjusted[[0, 2, 3, 4]], stats.false_discovery_control([0.01, 0.04, 0.03, 0.5]))
+    assert np.isnan(adjust([np.nan], 0.05, "holm")[0]).all()

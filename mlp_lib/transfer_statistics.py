@@ -1,0 +1,251 @@
+"""Pure functions of a run's tables: what hyperparameters cost on an architecture that they were not tuned on.
+
+`confidence` 0.95 means tests at alpha = 1 - 0.95; `margin` 0.05 means that 5 % more loss is practically the same.
+"""
+
+from collections.abc import Hashable
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mlp_lib.settings import HYPERPARAMETERS, Architecture
+from mlp_lib.statistics import adjust, blocked_differences, half_width, mean_loss_matrix, p_value
+
+EFFECTS = (
+    *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
+    *("mean", "own_mean", "regret", "oracle_regret", "relative_regret"),
+    *("quotient", "low", "high", "p", "p_adjusted", "adjusted_low", "adjusted_high", "sd", "pooled_sd", "df"),
+    *("excludes_zero", "beyond_margin", "within_margin"),
+)
+
+FLAGS = ("identical", "counted", "excludes_zero", "beyond_margin", "within_margin")
+
+
+def _first_equal(table: pd.DataFrame, target: Hashable, vectors: pd.Series | None) -> dict[Hashable, Hashable]:
+    """Of each source the first one with the same hyperparameters, the target itself before all others."""
+    if vectors is not None:
+        keys = {name: ("vector", vectors.get(name, name)) for name in table}
+    else:
+        columns = zip(table, np.nan_to_num(table.to_numpy()).T, strict=True)
+        keys = {name: tuple(losses) if losses.any() else name for name, losses in columns}
+    first: dict[Hashable, Hashable] = {keys[target]: target}
+    return {name: first.setdefault(key, name) for name, key in keys.items()}
+
+
+def _target_effects(table: pd.DataFrame, target: Hashable, vectors: pd.Series | None) -> pd.DataFrame:
+    """A row a source of one target: same_as, and blocked_differences of the log losses [seeds x sources] to its own."""
+    same_as = _first_equal(table, target, vectors)
+    distinct = list(dict.fromkeys(same_as.values()))
+    fitted = blocked_differences(np.log(table[distinct]), [(name, target) for name in distinct]).set_index("first")
+    rows = fitted.loc[list(same_as.values())].reset_index(names="same_as").drop(columns="second")
+    return rows.assign(target=target, source=list(same_as))
+
+
+def _all_effects(losses: pd.DataFrame, vectors: pd.Series | None) -> pd.DataFrame:
+    """The rows of _target_effects for all off-diagonal pairs of `losses`, and diverged."""
+    usable = np.isfinite(losses["test_loss"]) & (losses["test_loss"] > 0)
+    wide = losses.assign(usable=losses["test_loss"].where(usable))
+    wide = wide.pivot(index=["target", "seed"], columns="source", values="usable")
+    wide = wide.reindex(columns=pd.unique(pd.concat([losses["source"], losses["target"]])))
+    sources = losses.groupby("target", sort=False)["source"].unique()
+    parts = [
+        _target_effects(wide.loc[target][list(dict.fromkeys([*tried, target]))], target, vectors)
+        for target, tried in sources.items()
+    ]
+    rows = pd.concat(parts, ignore_index=True).query("target != source").reset_index(drop=True)
+    pairs = pd.MultiIndex.from_frame(rows[["target", "source"]])
+    own = pd.MultiIndex.from_frame(losses.loc[usable & (losses["target"] == losses["source"]), ["target", "seed"]])
+    alone = ~usable & pd.MultiIndex.from_frame(losses[["target", "seed"]]).isin(own)
+    diverged = losses[alone].groupby(["target", "source"]).size().reindex(pairs, fill_value=0).to_numpy()
+    rows["diverged"] = np.where(rows["same_as"] == rows["target"], 0, diverged)
+    return rows
+
+
+def transfer_effects(
+    losses: pd.DataFrame, margin: float, confidence: float, vectors: pd.Series | None = None
+) -> pd.DataFrame:
+    """What each source's hyperparameters cost on each target: a row an off-diagonal pair (target, source).
+
+    losses: target, source, seed, test_loss. vectors: source -> anything that is equal for equal hyperparameters;
+    without it, sources whose losses on a target are equal at all seeds count as equal there.
+
+    Differences are of log losses, always: losses are positive and their spread grows with their mean, so that on the
+    log scale one variance can serve good and bad sources, and the effect is a quotient, the margin's own scale.
+    They are paired by seed, their residual variance is pooled over the sources of a target (`blocked_differences`):
+    with five seeds a lone pair has 4 degrees of freedom, eight sources together have 28. Equal hyperparameters are
+    tested once a target, and the target's own not at all: their quotient is exactly 1.
+
+    In nats: mean, own_mean, regret, oracle_regret (above the target's best source). Quotients: relative_regret (of
+    means), quotient (of geometric means over the n shared seeds), low and high (its t interval), adjusted_low and
+    adjusted_high. Of log losses: sd (of the pair's own paired differences) beside pooled_sd (the model's), df.
+    p is Student's, p_adjusted Benjamini & Hochberg's (1995) over all tests. The adjusted interval is Benjamini &
+    Yekutieli's (2005) for selected parameters, of level 1 - max(R, 1) alpha / m for R rejections in m tests: it
+    excludes 1 exactly where Benjamini-Hochberg rejects.
+    same_as: the first source with these hyperparameters, the target before all others; identical: that is the target;
+    counted: that is this row, so one row a test; diverged: seeds at which the transferred training alone diverged.
+    excludes_zero: the log quotient differs from 0 by p_adjusted; beyond_margin: the adjusted interval lies wholly
+    outside 1 / (1 + margin) to 1 + margin; within_margin: the interval lies wholly inside, and nothing diverged.
+    What can't be said is NaN, or False.
+    """
+    if losses.empty:
+        return pd.DataFrame(columns=list(EFFECTS)).astype(dict.fromkeys(FLAGS, bool))
+    rows = _all_effects(losses, vectors)
+    rows["identical"], rows["counted"] = rows["same_as"] == rows["target"], rows["same_as"] == rows["source"]
+    rows = _with_regret(rows, mean_loss_matrix(losses))
+
+    alpha, identical, difference = 1 - confidence, rows["identical"], rows["difference"]
+    rows["p"] = np.where(identical, np.nan, p_value(difference, rows["se"], rows["df"]))
+    rows["p_adjusted"], rows["excludes_zero"] = adjust(rows["p"].where(rows["counted"]), alpha, "fdr_bh")
+    selected = alpha * max(rows["excludes_zero"].sum(), 1) / max(rows["p_adjusted"].notna().sum(), 1)
+    for name in ("p_adjusted", "excludes_zero"):  # repeats share the result of the pair that was tested
+        rows[name] = rows.groupby(["target", "same_as"], sort=False)[name].transform("max")
+
+    rows["quotient"] = np.exp(difference)
+    for name, level in (("", alpha), ("adjusted_", selected)):
+        half = np.where(identical & difference.notna(), 0.0, half_width(rows["se"], rows["df"], level))
+        rows[f"{name}low"], rows[f"{name}high"] = np.exp(difference - half), np.exp(difference + half)
+    low, high = 1 / (1 + margin), 1 + margin
+    rows["beyond_margin"] = (rows["adjusted_low"] > high) | (rows["adjusted_high"] < low)
+    rows["within_margin"] = (rows["low"] >= low) & (rows["high"] <= high) & (rows["diverged"] == 0)
+    return rows[list(EFFECTS)]
+
+
+def _with_regret(rows: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
+    target, values = means.index.get_indexer(rows["target"]), means.to_numpy()
+    own = means.columns.get_indexer(rows["target"])
+    mean, own_mean = values[target, means.columns.get_indexer(rows["source"])], values[target, own]
+    own_mean = np.where(own < 0, np.nan, own_mean)
+    best = means.min(axis=1).to_numpy()[target]
+    regrets = {"regret": mean - own_mean, "oracle_regret": mean - best, "relative_regret": mean / own_mean}
+    return rows.assign(mean=mean, own_mean=own_mean, **regrets)
+
+
+def _log_cost(effects: pd.DataFrame) -> pd.Series:
+    """The log quotient of each pair; infinity with a diverged training."""
+    return np.log(effects["quotient"]).where(effects["diverged"] == 0, np.inf)
+
+
+def transfer_summary(effects: pd.DataFrame) -> dict:
+    """The transfer in a few plain values, from the rows of transfer_effects; descriptive, no test of its own.
+
+    Numbers of pairs: pairs (counted ones: one a target and distinct vector of hyperparameters), and of these diverged,
+    excludes_zero, costs_beyond_margin, gains_beyond_margin, within_margin; beside them repeated and identical.
+    share_within_margin: of the pairs with an interval or a diverged training. best_donor: the source of lowest
+    geometric mean quotient over the other targets; most_tolerant_target, least_tolerant_target: the same over the
+    counted sources; worst_pair: each of these a dict of names and quotient, where a pair with a diverged training
+    costs infinity. What can't be said is None.
+    """
+    counted, cost = effects[effects["counted"]], _log_cost(effects)
+    known, within = counted["low"].notna() | (counted["diverged"] > 0), counted["within_margin"]
+    donors = cost.groupby(effects["source"], sort=False).mean()
+    targets = cost[effects["counted"]].groupby(counted["target"], sort=False).mean()
+    pairs = cost[effects["counted"]].set_axis(pd.MultiIndex.from_frame(counted[["target", "source"]]))
+    return {
+        "pairs": len(counted),
+        "diverged": int((counted["diverged"] > 0).sum()),
+        "excludes_zero": int(counted["excludes_zero"].sum()),
+        "costs_beyond_margin": int((counted["beyond_margin"] & (counted["quotient"] > 1)).sum()),
+        "gains_beyond_margin": int((counted["beyond_margin"] & (counted["quotient"] < 1)).sum()),
+        "within_margin": int(within.sum()),
+        "share_within_margin": float(within[known].mean()) if known.any() else None,
+        "repeated": int((~effects["counted"] & ~effects["identical"]).sum()),
+        "identical": int(effects["identical"].sum()),
+        "best_donor": _end(donors, "source", "idxmin"),
+        "most_tolerant_target": _end(targets, "target", "idxmin"),
+        "least_tolerant_target": _end(targets, "target", "idxmax"),
+        "worst_pair": _end(pairs, ("target", "source"), "idxmax"),
+    }
+
+
+def _end(costs: pd.Series, names: str | tuple[str, ...], which: str) -> dict | None:
+    costs = costs.dropna()
+    if costs.empty:
+        return None
+    key = getattr(costs, which)()
+    named = {names: key} if isinstance(names, str) else dict(zip(names, key, strict=True))
+    return named | {"quotient": float(np.exp(costs[key]))}
+
+
+def architecture_distances(architectures: pd.DataFrame) -> dict[str, np.ndarray]:
+    """How different two architectures are, in five ways, each [architectures, architectures].
+
+    architectures: architecture (the name), parameters (their number). depth: difference of the numbers of hidden
+    layers; the others are log2 of a quotient without its sign: total_width (sum of the widths), max_width, parameters,
+    and layer_widths, the mean over the layers that both have.
+    """
+    widths = [np.log2(Architecture.from_name(name).widths) for name in architectures["architecture"]]
+    measures = {
+        "depth": [len(w) for w in widths],
+        "layer_widths": None,
+        "total_width": [np.log2(np.exp2(w).sum()) for w in widths],
+        "max_width": [w.max() for w in widths],
+        "parameters": np.log2(architectures["parameters"].to_numpy(float)),
+    }
+    by_layer = [[np.mean([abs(x - y) for x, y in zip(a, b, strict=False)]) for b in widths] for a in widths]
+    return {
+        name: np.array(by_layer) if of is None else np.abs(np.subtract.outer(of, of)) for name, of in measures.items()
+    }
+
+
+def distance_relation(effects: pd.DataFrame, architectures: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Do hyperparameters cost more between architectures that differ more? A row a measure of difference.
+
+    effects: transfer_effects' rows (a pair with a diverged training costs most); architectures: architecture,
+    parameters. Columns: measure (of architecture_distances), pairs, correlation (Spearman's, of quotient and distance),
+    p (two-sided), p_adjusted (Holm, over the measures). The pairs share architectures, so p comes from permuting the
+    architectures' labels (Mantel 1967; scipy's permutation_test, exact up to seven architectures, else 9,999 draws by
+    `seed`). NaN where all distances or all costs are equal, as parameters are in the default study.
+    """
+    names = architectures["architecture"].tolist()
+    cost = _log_cost(effects).set_axis(pd.MultiIndex.from_frame(effects[["target", "source"]]))
+    target, source = np.nonzero(~np.eye(len(names), dtype=bool))
+    pairs = cost.reindex(pd.MultiIndex.from_arrays([np.take(names, target), np.take(names, source)])).to_numpy(float)
+    target, source, costs = (values[~np.isnan(pairs)] for values in (target, source, pairs))
+    vary = len(costs) > 0 and np.ptp(costs) > 0
+    costs = _standard_ranks(costs) if vary else costs
+    rows = []
+    for measure, distance in architecture_distances(architectures).items():
+
+        def spearman(labels: np.ndarray, axis: int = -1, distance: np.ndarray = distance) -> np.ndarray:
+            return _standard_ranks(distance[labels[..., target], labels[..., source]]) @ costs
+
+        correlation, p = np.nan, np.nan
+        if vary and np.ptp(distance[target, source]) > 1e-9:
+            test = stats.permutation_test(
+                (np.arange(len(names)),),
+                spearman,
+                permutation_type="pairings",
+                vectorized=True,
+                n_resamples=9999,
+                batch=max(1, 10**6 // len(costs)),
+                axis=-1,
+                random_state=np.random.default_rng(seed),
+            )
+            correlation, p = test.statistic, test.pvalue
+        rows.append((measure, len(costs), float(correlation), float(p)))
+    relation = pd.DataFrame(rows, columns=["measure", "pairs", "correlation", "p"])
+    return relation.assign(p_adjusted=adjust(relation["p"], 0.05, "holm")[0])
+
+
+def _standard_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis, centred and of length 1, so that a product of two is Spearman's correlation."""
+    ranks = stats.rankdata(np.round(values, 9), axis=-1)
+    ranks -= ranks.mean(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return ranks / np.linalg.norm(ranks, axis=-1, keepdims=True)
+
+
+def trial_rank_correlation(trials: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's correlation of the trials' validation losses between architectures, a square frame of names.
+
+    trials: search_results.csv's columns with architecture. It asks whether good hyperparameters are good everywhere,
+    so trial i must have the same ones on all (`same_trials_for_all_architectures`): otherwise the frame is empty.
+    Over the trials that all have; a diverged one shares the last rank; below two trials NaN.
+    """
+    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique(dropna=False) > 1).any(axis=None):
+        return pd.DataFrame()
+    losses = trials["val_loss"].astype(float)
+    table = trials.assign(loss=losses.where(np.isfinite(losses), np.inf))
+    table = table.pivot(index="trial", columns="architecture", values="loss")[trials["architecture"].unique()].dropna()
+    return table.rank().corr().rename_axis(index="architecture", columns=None)

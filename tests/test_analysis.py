@@ -1,0 +1,99 @@
+"""The evidence is rebuilt from what is on disk, and says what can't be said."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from study import settings_of
+from test_experiments import experiments, run_all, study_of
+
+from mlp_lib import analysis, meta, workers
+from mlp_lib.artifacts import RunFiles, read_table, read_yaml
+from mlp_lib.settings import PHASES
+
+PIECES = sorted(name for name, piece in vars(analysis.Evidence).items() if callable(piece) and not name.startswith("_"))
+
+
+def evidence_of(run_dir: Path, parts: str = "all", **changes: object) -> analysis.Evidence:
+    files = RunFiles(run_dir)
+    everything = {
+        name: value for phase in PHASES for name, value in settings_of(phase, **changes).model_dump(mode="json").items()
+    }
+    meta.store_parameters(files, everything)
+    return analysis.Evidence(files, settings_of("analysis", parts=parts), meta.read_architectures(files))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        run_all(run_dir, same_trials_for_all_architectures=True)
+    return run_dir
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+
+
+def test_a_whole_run_has_every_piece(whole: Path) -> None:
+    evidence = evidence_of(whole, same_trials_for_all_architectures=True)
+    made = {name: getattr(evidence, name)() for name in PIECES}
+    written = {path.name for path in (whole / "analysis").iterdir()}
+    assert {"answers.yaml", "transfer_effects.csv", "transfer_effects.png", "architecture_pairs.csv"} <= written
+    assert {"architecture_anova.csv", "expected_best.csv", "importance.csv", "lr_sensitivity.csv"} <= written
+    assert {"winner_instability.csv", "trial_rank_correlation.csv", "distance_relation.csv"} <= written
+    assert len(made["transfer_effects"]) == 2
+    assert len(made["architecture_pairs"]) == 1
+    assert made["trial_rank_correlation"].shape == (2, 2)
+    assert isinstance(made["parallel_coordinates"], Figure)
+    answers = read_yaml(whole / "analysis" / "answers.yaml")
+    assert list(answers) == ["hyperparameter_transfer", "architecture_sensitivity"]
+    for answer in answers.values():
+        assert {"verdict", "effect", "interval", "confidence", "margin", "n", "sentence"} <= set(answer)
+        assert answer["sentence"] in analysis.sentences(answers)
+
+
+def test_the_evidence_is_the_same_when_it_is_made_again(whole: Path) -> None:
+    evidence = evidence_of(whole, same_trials_for_all_architectures=True)
+    contents = []
+    for _ in range(2):
+        for name in PIECES:
+            getattr(evidence, name)()
+        contents.append({p.name: p.read_bytes() for p in (whole / "analysis").iterdir() if p.suffix != ".png"})
+    assert contents[0] == contents[1]
+
+
+def test_the_part_on_the_search_leaves_the_answers_alone(whole: Path) -> None:
+    evidence_of(whole, same_trials_for_all_architectures=True).answers()
+    before = (whole / "analysis" / "answers.yaml").read_bytes()
+    evidence = evidence_of(whole, parts="search", same_trials_for_all_architectures=True)
+    assert evidence.answers()["hyperparameter_transfer"]["verdict"] == "undetermined"
+    assert evidence.transfer_effects().empty
+    assert (whole / "analysis" / "answers.yaml").read_bytes() == before
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path) -> None:
+    experiments.search(study_of(tmp_path, "search"))
+    evidence = evidence_of(tmp_path)
+    for name in PIECES:
+        getattr(evidence, name)()
+    for answer in evidence.answers().values():
+        assert answer["verdict"] == "undetermined"
+        assert "has not been run" in answer["sentence"]
+    assert len(read_table(tmp_path / "analysis" / "expected_best.csv")) == 2 * 3
+
+
+@pytest.mark.usefixtures("in_process")
+def test_one_seed_one_architecture_two_trials_is_too_little_and_said(tmp_path: Path) -> None:
+    least = {"num_trials": 2, "architectures": {"list": [[4]]}, "retrain_seeds": [1], "transfer_seeds": [1]}
+    run_all(tmp_path, **least)
+    evidence = evidence_of(tmp_path, **least)
+    for name in PIECES:
+        getattr(evidence, name)()
+    answers = evidence.answers()
+    assert {answer["verdict"] for answer in answers.values()} == {"undetermined"}
+    assert all("cannot be said" in answer["sentence"] for answer in answers.values())
