@@ -88,7 +88,7 @@ class RunFiles:
         return self.root / f"{NOTEBOOKS.get(phase, phase)}.ipynb"
 
     def unfinished_notebook(self, phase: str) -> Path:
-        return self.root / f".tmp_{self.notebook(phase).name}"
+        return self.root / f".tmp_running_{self.notebook(phase).name}"
 
     def page(self, phase: str) -> Path:
         return self.notebook(phase).with_suffix(".html")
@@ -226,10 +226,16 @@ def _lock(path: Path) -> Iterator[TextIO | None]:
                 yield None
                 return
             # a holder that ends removes the file: what was locked may be gone from the directory by now
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                    yield file
-                    return
+            if _inode(path) == os.fstat(file.fileno()).st_ino:
+                yield file
+                return
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _read_holder(path: Path) -> dict:

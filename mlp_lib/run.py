@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_lib import meta, report
-from mlp_lib.artifacts import NOTEBOOKS, RunFiles, claim, make_run_directory, parse_yaml, read_yaml
+from mlp_lib.artifacts import NOTEBOOKS, RunFiles, claim, make_run_directory, parse_yaml, read_yaml, write_bytes
 from mlp_lib.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.notebook import ROOT, check_seeds, find_search
 from mlp_lib.progress import METADATA
@@ -168,7 +168,7 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     if error is None and status != meta.DONE:
         error = f"{name} ended without finishing its last cell"
     if temporary.exists():
-        temporary.replace(notebook)
+        _keep_notebook(temporary, notebook)
         report.render_notebook(notebook, files.page(phase))
     if error is not None:
         if files.meta.exists():
@@ -176,6 +176,17 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
             report.write_run_index(files.root)
         raise MlpError(f"{error} (see {notebook})")
     print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _keep_notebook(temporary: Path, notebook: Path) -> None:
+    """Give an executed notebook its name, without this machine's paths in its metadata."""
+    import nbformat
+
+    content = nbformat.read(temporary, as_version=4)
+    for name in ("input_path", "output_path"):
+        content.metadata.get("papermill", {}).pop(name, None)
+    write_bytes(notebook, nbformat.writes(content).encode())
+    temporary.unlink()
 
 
 def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:

@@ -282,3 +282,9 @@ def test_a_root_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunDirectoryError, match="file"):
         make_run_directory(tmp_path / "file", "study")
+
+
+def test_an_error_under_a_claim_comes_out_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="mine"), claim(tmp_path, "test"):
+        raise FileNotFoundError("mine")
+    assert not (tmp_path / ".lock").exists()
