@@ -145,6 +145,19 @@ class Evidence:
             return self.retrainings
         return self._keep("architecture_anova", architecture_statistics.architecture_anova(self.retrainings))
 
+    def seeds(self) -> pd.DataFrame:
+        """What the run seeds share and how many would decide: same-seed (intraclass) correlation, seeds by goal."""
+        if self.retrainings.empty:
+            return self.retrainings
+        anova, pairs = architecture_statistics.architecture_anova(self.retrainings), self.architecture_pairs()
+        margin, confidence = self.settings.margin, self.settings.confidence
+        spread = pairs["pooled_sd"].max()
+        needed = architecture_statistics.seeds_to_decide(spread, len(self.architectures), margin, confidence)
+        found = {"intraclass_correlation": architecture_statistics.same_seed_correlation(anova)}
+        found |= {f"seeds_for_{goal}": number for goal, number in needed.items()}
+        table = pd.DataFrame({"what": list(found), "found": pd.Series(found.values(), dtype=float)})
+        return self._keep("seeds", table)
+
     # --- the search
 
     def search_warnings(self) -> list[str]:

@@ -28,6 +28,7 @@ QUESTIONS = {
     "architecture_sensitivity": "Do all architectures end at practically the same test loss once each is tuned?",
 }
 _FORMULA = re.compile(r"\$([^$\n]+)\$")
+_SEEDS = ("retrain_seeds", "transfer_seeds")
 _HEADINGS = ("h1", "h2", "h3", "h4")
 _SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 
@@ -60,7 +61,9 @@ def _facts(run: RunFiles, page: Path) -> list[str]:
     versions = _mapping(meta.get("versions"))
     phase = next((found["phases"][p] for p in NOTEBOOKS if run.page(p).name == page.name), {})
     architectures = f"{found['architectures']} architectures" if found["architectures"] else None
-    facts = [parameters.get("dataset"), architectures, meta.get("device")]
+    counts = [f"{parameters['num_trials']} trials"] if "num_trials" in parameters else []
+    counts += [f"{len(parameters[name])} {name.replace('_', ' ')}" for name in _SEEDS if parameters.get(name)]
+    facts = [parameters.get("dataset"), architectures, *counts, meta.get("device")]
     facts += [f"{name} {versions[name]}" for name in ("mlp_lib", "torch") if name in versions]
     facts += [_moment(phase["started"])] if "started" in phase else []
     facts += [_duration(phase["duration_s"])] if phase.get("duration_s") else []

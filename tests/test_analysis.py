@@ -97,3 +97,11 @@ def test_one_seed_one_architecture_two_trials_is_too_little_and_said(tmp_path: P
     answers = evidence.answers()
     assert {answer["verdict"] for answer in answers.values()} == {"undetermined"}
     assert all("cannot be said" in answer["sentence"] for answer in answers.values())
+
+
+def test_the_seeds_that_would_decide_are_said(whole: Path) -> None:
+    table = evidence_of(whole).seeds().set_index("what")["found"]
+    goals = ["seeds_for_pair_equivalent", "seeds_for_all_equivalent", "seeds_for_different"]
+    assert list(table.index) == ["intraclass_correlation", *goals]
+    assert -1 <= table["intraclass_correlation"] <= 1
+    assert table["seeds_for_different"] > 2
