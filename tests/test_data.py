@@ -222,6 +222,7 @@ def test_a_root_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_root_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
+    monkeypatch.delenv("MLP_DATA_ROOT", raising=False)
     (tmp_path / "data").write_text("")
     assert "could not be downloaded (" in refusal(tmp_path / "data")
 
