@@ -107,7 +107,7 @@ def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, top: int = 10
     best = finite.groupby("architecture", sort=False).head(top).reset_index(drop=True)
     names = list(trials["architecture"].unique())
     title = f"Hyperparameters of the {top} best trials"
-    figure, panels = _panels(names, 3.4, 2.3, title, y="place in the search range")
+    figure, panels = _panels(names, 3.4, 3.0, title, y="place in the search range")
     excess = best["val_loss"] / best.groupby("architecture")["val_loss"].transform("min") - 1
     limit = np.clip(excess.quantile(0.9), 0.01, 1) if len(excess) else 1.0  # one bad trial does not bleach the rest
     scale = ScalarMappable(Normalize(0, 100 * limit), FADING)
@@ -131,7 +131,7 @@ def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, top: int = 10
         ax.set_yticks([0, 0.5, 1], ["low", "middle", "high"])
         ax.set_ylim(-0.04, 1.04)
     if panels:
-        label = "above the winner's validation loss (%)"
+        label = "loss above the winner's (%)"
         figure.colorbar(scale, ax=list(panels.values()), label=label, extend="max", shrink=0.8)
     handles = [Line2D([], [], color=ORANGE, marker="o", label="winner")]
     figure.legend(handles=handles, loc="outside lower center", frameon=False)
