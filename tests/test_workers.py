@@ -69,7 +69,7 @@ def kill_workers(times: int) -> threading.Thread:
         while kills < times:
             fresh = [p for p in multiprocessing.active_children() if p.pid not in seen]
             if fresh:
-                time.sleep(4)
+                time.sleep(2)
                 os.kill(fresh[0].pid, signal.SIGKILL)
                 kills += 1
                 seen |= {p.pid for p in multiprocessing.active_children()}
