@@ -113,6 +113,9 @@ def _as_finished(
     executor = _make_executor(min(workers, len(units)))
     try:
         futures = {executor.submit(task, unit, counter=counters / str(i)): unit for i, unit in enumerate(units)}
+        # The pool's manager takes note of the workers when it is woken, which a submission does before it starts one:
+        # without one more it may not notice that the last worker died.
+        executor.submit(int)
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)

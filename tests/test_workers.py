@@ -105,10 +105,10 @@ def test_a_killed_workers_units_are_done_again(digest: str) -> None:
 
 
 def test_workers_that_go_on_dying_are_an_error(digest: str) -> None:
-    endless = SETTINGS.model_copy(update={"max_epochs": 10**6, "patience": 10**6})
+    long = SETTINGS.model_copy(update={"max_epochs": 20_000, "patience": 20_000})
     kill_workers(2)
     with pytest.raises(TrainingError, match=r"died twice while training mlp_16x8"):
-        train(units_of(2), endless, digest)
+        train(units_of(2), long, digest)
     assert multiprocessing.active_children() == []
 
 
