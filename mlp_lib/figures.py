@@ -15,13 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from mlp_lib.settings import HYPERPARAMETERS
+from mlp_lib.settings import HYPERPARAMETERS, LOG_HYPERPARAMETERS
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"  # Okabe & Ito's colour-blind-safe pair
 # Tol's "muted", safe for the colour-blind; past nine architectures the marker tells them apart
 COLOURS = ("#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
-LOG_HYPERPARAMETERS = ("lr", "eps", "weight_decay")
 LOSS = "loss (nats per example)"
 MAX_PRINTED = 12  # architectures up to which a heatmap prints its values
 MAX_INCHES = 40

@@ -13,13 +13,12 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import KFold
 
-from mlp_lib.settings import HYPERPARAMETERS, Range, SearchSpace
+from mlp_lib.settings import HYPERPARAMETERS, LOG_HYPERPARAMETERS, Range, SearchSpace
 
 POOLED = "pooled"  # stands for the architectures that share a forest
 MIN_TRIALS = 60  # finite trials below which an architecture gets no forest of its own
 MIN_BETTER = 20  # better trials below which a forest says nothing
 FOLDS = 5
-_LOG_SAMPLED = ("lr", "eps", "weight_decay")
 
 
 def _finite(trials: pd.DataFrame) -> pd.DataFrame:
@@ -222,7 +221,7 @@ def _importance(better: pd.DataFrame, seed: int) -> pd.DataFrame:
     """hyperparameter, importance, error, r2, trials of one forest."""
     better = better.sort_values(["architecture", "trial"])  # the folds depend on the trials, not on the rows' order
     inputs = better[list(HYPERPARAMETERS)].astype(float)
-    for name in _LOG_SAMPLED:
+    for name in LOG_HYPERPARAMETERS:
         if (inputs[name] > 0).all():
             inputs[name] = np.log(inputs[name])
     target = np.log(better["val_loss"].astype(float))

@@ -104,6 +104,7 @@ class Hyperparameters(_Frozen):
 
 
 HYPERPARAMETERS = tuple(Hyperparameters.model_fields)
+LOG_HYPERPARAMETERS = ("lr", "eps", "weight_decay")  # shown and modelled on a log scale
 
 
 class Range(_Frozen):
