@@ -149,14 +149,21 @@ def killed_run(folder: Path) -> Path:
 
 def kill_between(first: Path, last: Path, *arguments: Any) -> None:
     """Start the command and kill its process group once `first` is there, before `last` is; it leaves no process."""
+    run_dir = next(folder for folder in last.parents if folder.parent.name == "runs")
+    for number, leftover in enumerate(run_dir.glob(".tmp_running_*")):  # so that the next one says that the run began
+        leftover.rename(leftover.with_name(f".tmp_{number}"))
     line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(line, start_new_session=True, env=environment(), **quiet)
+    wait_for(lambda: any(run_dir.glob(".tmp_running_*")), 600, process)
+    pipe = last.with_name(f".tmp_{last.name}")
+    pipe.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(pipe)  # the write of `last` waits here for a reader that never comes
     wait_for(first.exists, 600, process)
-    assert not last.exists()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     wait_for(lambda: not processes_under(process.pid), 30)
+    pipe.unlink()
     assert not last.exists()
 
 
