@@ -12,11 +12,12 @@ from mlp_lib.train import train_population
 HOUSE = Path(mlp_lib.__file__).parent
 FLOORS = [
     {"__init__"},
-    {"errors"},
+    {"errors", "fused"},
     {"settings", "progress"},
     {"runtime", "artifacts", "statistics", "search_statistics"},
     {"search", "data", "meta", "figures", "transfer_statistics", "architecture_statistics"},
     {"model", "report", "verdicts", "search_figures", "evidence_figures"},
+    {"adamw"},
     {"train", "analysis"},
     {"workers"},
     {"study"},
