@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 
-def activate(
-    product: Tensor, uniform: Tensor, factor: Tensor, output: Tensor, threshold: Tensor, scale: Tensor, slope: Tensor
-) -> None:
-    """factor = mask / (1 - dropout) x slope(product) and output = product x factor, all [members, width, rows].
+def activate(units: Tensor, uniform: Tensor, factor: Tensor, threshold: Tensor, scale: Tensor, slope: Tensor) -> None:
+    """factor = mask / (1 - dropout) x slope(units), then units x factor in place, both [members, width, rows].
 
     uniform: [streams, width, rows]; threshold, scale = 1 / (1 - dropout) and slope: [members, 1, 1].
     """
     kept = torch.where(uniform <= threshold, 0.0, scale)
-    factor.copy_(torch.where(product > 0, kept, kept * slope))
-    output.copy_(product * factor)
+    factor.copy_(torch.where(units > 0, kept, kept * slope))
+    units.mul_(factor)
 
 
 def adamw(

@@ -89,19 +89,19 @@ def tile_members(architecture: Architecture, rows: int, device: torch.device) ->
 class Buffers:
     """What one tile computes into; allocated once for its members and rows."""
 
-    products: list[Tensor]  # [members, out, rows] a layer
-    factors: list[Tensor]  # [members, width, rows] a hidden layer: dropout mask / (1 - dropout) x slope
     activations: list[Tensor]  # [members, width + 1, rows] a hidden layer, the last row ones
+    factors: list[Tensor]  # [members, width, rows] a hidden layer: dropout mask / (1 - dropout) x slope
     uniforms: list[Tensor]  # [streams, width, rows] a hidden layer; real numbers, as the CPU's kernels want them
+    logits: Tensor  # [members, classes, rows]
 
     @classmethod
     def allocate(cls, sizes: list[int], members: int, streams: int, rows: int, like: Tensor) -> "Buffers":
-        hidden = sizes[:-1]
+        *hidden, classes = sizes
         return cls(
-            [like.new_empty(members, size, rows) for size in sizes],
-            [like.new_empty(members, size, rows) for size in hidden],
             [like.new_ones(members, size + 1, rows) for size in hidden],
+            [like.new_empty(members, size, rows) for size in hidden],
             [like.new_empty(streams, size, rows) for size in hidden],
+            like.new_empty(members, classes, rows),
         )
 
 
@@ -148,18 +148,16 @@ class _UnitsByMember:
     where u > t, else 0; leaky_relu_backward(g, z, a) is g where z > 0, else a g.
     """
 
-    def __init__(
-        self, hyperparameters: list[Hyperparameters], product: Tensor, uniform: Tensor, factor: Tensor, output: Tensor
-    ):
-        self.product, self.factor, self.output = product, factor, output
-        one = product.new_tensor(1.0)
+    def __init__(self, hyperparameters: list[Hyperparameters], units: Tensor, uniform: Tensor, factor: Tensor):
+        self.units, self.factor = units, factor
+        one = units.new_tensor(1.0)
         self.members = [
             (
-                product[i],
+                units[i],
                 uniform[i % len(uniform)],
                 factor[i],
-                one.expand_as(product[i]),
-                product.new_tensor(1 / (1 - h.dropout)).expand_as(product[i]),
+                one.expand_as(units[i]),
+                units.new_tensor(1 / (1 - h.dropout)).expand_as(units[i]),
                 keep_threshold(h.dropout),
                 h.leaky_relu_alpha,
             )
@@ -167,24 +165,22 @@ class _UnitsByMember:
         ]
 
     def activate(self, dropout: bool) -> None:
-        """factor = mask / (1 - dropout) x slope(product), output = product x factor."""
-        for product, uniform, factor, mask, scale, threshold, slope in self.members:
+        """factor = mask / (1 - dropout) x slope(units), then units x factor in place."""
+        for units, uniform, factor, mask, scale, threshold, slope in self.members:
             if dropout:
                 mask = _threshold_backward(scale, uniform, threshold, grad_input=factor)
-            _leaky_relu_backward(mask, product, slope, False, grad_input=factor)
-        torch.mul(self.product, self.factor, out=self.output)
+            _leaky_relu_backward(mask, units, slope, False, grad_input=factor)
+        self.units.mul_(self.factor)
 
 
 class _FusedUnits:
     """The same for all members in one kernel, for a CUDA device."""
 
-    def __init__(
-        self, hyperparameters: list[Hyperparameters], product: Tensor, uniform: Tensor, factor: Tensor, output: Tensor
-    ):
-        self.tensors = product, uniform, factor, output
+    def __init__(self, hyperparameters: list[Hyperparameters], units: Tensor, uniform: Tensor, factor: Tensor):
+        self.tensors = units, uniform, factor
 
         def numbers(values: Iterable[float]) -> Tensor:
-            return product.new_tensor(list(values)).view(-1, 1, 1)
+            return units.new_tensor(list(values)).view(-1, 1, 1)
 
         slope = numbers(h.leaky_relu_alpha for h in hyperparameters)
         everything = numbers(-math.inf for _ in hyperparameters), torch.ones_like(slope), slope
@@ -207,21 +203,21 @@ class Tile:
         self.weights_back = [weight[:, :, :-1].transpose(1, 2) for weight in self.weights]
         self.gradients = [gradient[members] for gradient in network.gradients]
         self.activations_back = [activation.transpose(1, 2) for activation in buffers.activations]
-        self.outputs = [activation[:, :-1] for activation in buffers.activations]
+        self.units = [activation[:, :-1] for activation in buffers.activations]
         self.size = len(self.weights[0])
         kind = _FusedUnits if network.fused else _UnitsByMember
-        layers = zip(buffers.products[:-1], buffers.uniforms, buffers.factors, self.outputs, strict=True)
-        self._units = [kind(network.hyperparameters[members], *layer) for layer in layers]
+        layers = zip(self.units, buffers.uniforms, buffers.factors, strict=True)
+        self._elementwise = [kind(network.hyperparameters[members], *layer) for layer in layers]
 
     def forward(self, images: Tensor, dropout: bool) -> Tensor:
         """Logits [members, classes, rows] for images [streams, rows, D + 1]; dropout reads `buffers.uniforms`."""
         buffers = self.buffers
         inputs = images.transpose(1, 2).expand(self.size, -1, -1)  # [members, D + 1, rows]
-        for layer, product in enumerate(buffers.products[:-1]):
-            multiply(self.weights[layer], inputs, product)
-            self._units[layer].activate(dropout)
+        for layer, units in enumerate(self.units):
+            multiply(self.weights[layer], inputs, units)
+            self._elementwise[layer].activate(dropout)
             inputs = buffers.activations[layer]
-        return multiply(self.weights[-1], inputs, buffers.products[-1])
+        return multiply(self.weights[-1], inputs, buffers.logits)
 
     def backward(self, images: Tensor, delta: Tensor, accumulate: bool) -> None:
         """Add (or write) the gradients that follow from delta = d loss / d logits [members, classes, rows]."""
@@ -229,8 +225,8 @@ class Tile:
         for layer in reversed(range(1, len(self.weights))):
             gradient = self.gradients[layer]
             multiply(delta, self.activations_back[layer - 1], gradient, beta)
-            # the product of the layer below is no longer needed: its buffer takes that layer's delta
-            delta = multiply(self.weights_back[layer], delta, buffers.products[layer - 1])
+            # the activations of the layer below have done their work: their place takes that layer's delta
+            delta = multiply(self.weights_back[layer], delta, self.units[layer - 1])
             delta.mul_(buffers.factors[layer - 1])
         gradient = self.gradients[0]
         multiply(delta, images.expand(len(gradient), -1, -1), gradient, beta)

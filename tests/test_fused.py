@@ -73,7 +73,7 @@ def test_units_are_the_same_bits_as_member_by_member(how, on_fused, members, str
             drawn = np.random.default_rng(5).integers(-(2**15), 2**15, uniform.shape)
             uniform.copy_(torch.from_numpy(drawn) if dropout else torch.full(uniform.shape, torch.nan))
         tile.forward(images, dropout)
-        results.append([*buffers.products, *buffers.factors, *buffers.activations])
+        results.append([buffers.logits, *buffers.factors, *buffers.activations])
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
