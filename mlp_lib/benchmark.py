@@ -40,6 +40,7 @@ _MOST_IMAGES = 10**5  # in it
 
 def measure(settings: BenchmarkSettings, base: Path) -> pd.DataFrame:
     """Every measurement, a row each: round, the columns of its case, method, seconds_per_member_epoch."""
+    training_data(settings, base)  # an error in the data shows here
     rounds, cases, methods = settings.benchmark_rounds, settings.benchmark_cases, settings.benchmark_methods
     plan = list(itertools.product(range(1, rounds + 1), cases, methods))
     progress = Progress("benchmark", len(plan), "measurements")

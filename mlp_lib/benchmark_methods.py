@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import to_tensor
 
 from mlp_lib.data import Split
 from mlp_lib.model import draw_weights, to_sequential
@@ -25,9 +27,24 @@ Method = Callable[[Split, BenchmarkCase], float]  # seconds of an epoch of all m
 
 
 def seed_way(data: Split, case: BenchmarkCase) -> float:
-    """DataLoader, nn.Sequential, AdamW, one trial at a time."""
-    loader = DataLoader(TensorDataset(data.images.cpu(), data.labels.cpu()), case.batch_size, shuffle=True)
+    """DataLoader over torchvision's images with ToTensor, nn.Sequential, AdamW, one trial at a time."""
+    loader = DataLoader(_Images(data), case.batch_size, shuffle=True)
     return _seconds(_trial(data, case, lambda: loader)) * case.members
+
+
+class _Images(Dataset):
+    """The data as torchvision hands it out: image by image, each turned from a PIL image into a tensor."""
+
+    def __init__(self, data: Split):
+        side = math.isqrt(data.images.shape[1])
+        self.images = (data.images * 255).round().to(torch.uint8).view(-1, side, side).cpu().numpy()
+        self.labels = data.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return to_tensor(Image.fromarray(self.images[index])).flatten(), self.labels[index]
 
 
 def plain(data: Split, case: BenchmarkCase) -> float:

@@ -1,5 +1,6 @@
 """How many trainings a command would do, and how long they might take, from a few timed steps."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,27 +10,39 @@ import pandas as pd
 
 from mlp_lib.artifacts import RunFiles, read_table
 from mlp_lib.data import Dataset, load_dataset
-from mlp_lib.experiments import Study, missing_seeds, missing_trials
+from mlp_lib.experiments import Study, missing_seeds, missing_trials, read_best
 from mlp_lib.progress import seconds_text
 from mlp_lib.runtime import resolve_device
-from mlp_lib.settings import CLASSES, PHASES, Architecture, Hyperparameters, SearchSettings, parse
+from mlp_lib.settings import (
+    CLASSES,
+    HYPERPARAMETERS,
+    PHASES,
+    Architecture,
+    Hyperparameters,
+    SearchSettings,
+    StudySettings,
+    parse,
+)
 from mlp_lib.train import train_population
 from mlp_lib.workers import count_workers, split_into_units
 
 _TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 _TYPICAL = Hyperparameters(
-    lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05
-)
+    lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05
+)  # what a search tends to choose
+_STEPS, _STEPS_POWER = 750, 0.55  # optimizer steps to the best check at lr 1e-3, and how they fall with it
+_SECONDS_A_PHASE = 8.0  # kernel, imports, data, figures, page
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Trainings of one phase and architecture: in all, and those not on disk."""
+    """Trainings of one phase and architecture: in all, those not on disk, and the epochs that these may take."""
 
     phase: str
     architecture: Architecture
     total: int
     new: int
+    epochs: float = 0.0
 
 
 def describe(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir: Path | None, base: Path) -> str:
@@ -38,20 +51,20 @@ def describe(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir
     files = RunFiles(run_dir or Path("does-not-exist"))
     dataset = load_dataset(settings, resolve_device(settings.device), base)
     study = Study(settings, files, settings.architectures.architectures, dataset.train.images.shape[1], "", base)
-    plans = plan(phases, parsed, study)
+    plans = plan(phases, parsed, study, len(dataset.train.labels))
     lines = [f"{phase}: {_sum(plans, phase, 'total')} trainings, {_sum(plans, phase, 'new')} new" for phase in phases]
-    new = {a: sum(p.new for p in plans if p.architecture == a) for a in study.architectures}
-    if not any(new.values()):
+    if not any(plan.new for plan in plans):
         return "\n".join([*lines, "nothing to train"])
-    epochs, source = _expected_epochs(study)
-    seconds = {a: _seconds_an_epoch(study, a, dataset) for a, count in new.items() if count}
+    seconds = {a: _seconds_an_epoch(study, a, dataset) for a in {p.architecture for p in plans if p.new}}
     workers = count_workers(settings)
-    work = sum(new[a] * seconds[a] for a in seconds) / workers
+    expected = sum(p.epochs * seconds[p.architecture] for p in plans if p.new) / workers
+    most = sum(p.new * settings.max_epochs * seconds[p.architecture] for p in plans if p.new) / workers
+    rest = _SECONDS_A_PHASE * len(phases)
     return "\n".join(
         [
             *lines,
-            f"time: about {seconds_text(work * epochs)} with {workers} workers ({source})",
-            f"at most {seconds_text(work * settings.max_epochs)}, if all go on for {settings.max_epochs} epochs",
+            f"time: about {seconds_text(expected + rest)} with {workers} workers",
+            f"at most {seconds_text(most + rest)}, if all go on for {settings.max_epochs} epochs",
         ]
     )
 
@@ -60,56 +73,61 @@ def _sum(plans: list[Plan], phase: str, what: str) -> int:
     return sum(getattr(plan, what) for plan in plans if plan.phase == phase)
 
 
-def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study) -> list[Plan]:
-    """What each phase would train; sources whose hyperparameters aren't known yet are taken as all different."""
+def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study, images: int) -> list[Plan]:
+    """What each phase would train on that many images.
+
+    Sources whose hyperparameters aren't known yet are taken as all different.
+    """
     seeds, transfer_seeds = parsed["retrain"]["retrain_seeds"], parsed["transfer"]["transfer_seeds"]
-    number = len(study.architectures)
-    missing = _count(missing_trials(study))
+    missing = missing_trials(study)
+    steps = math.ceil(images / study.settings.batch_size)
+    pace = _pace(study, steps)
     plans = []
     for architecture in study.architectures:
-        best_known = study.files.architecture(architecture).best.exists() and not missing.get(architecture)
+        trials = [h for unit in missing if unit.architecture == architecture for h in unit.hyperparameters]
+        best_known = study.files.architecture(architecture).best.exists() and not trials
         if "search" in phases:
-            plans.append(Plan("search", architecture, study.settings.num_trials, missing.get(architecture, 0)))
+            epochs = pace * sum(expected_epochs(h, study.settings, steps) for h in trials)
+            plans.append(Plan("search", architecture, study.settings.num_trials, len(trials), epochs))
+        chosen = read_best(study.files.architecture(architecture)) if best_known else _TYPICAL
+        each = pace * expected_epochs(chosen, study.settings, steps)
         if "retrain" in phases:
             new = len(seeds)
             if best_known:
-                alone = replace(
-                    study,
-                    settings=parse(PHASES["retrain"], parsed["retrain"], "the parameters"),
-                    architectures=(architecture,),
-                )
-                new = _count(missing_seeds(alone)).get(architecture, 0)
-            plans.append(Plan("retrain", architecture, len(seeds), new))
+                settings = parse(PHASES["retrain"], parsed["retrain"], "the parameters")
+                alone = replace(study, settings=settings, architectures=(architecture,))
+                new = sum(len(unit.labels) for unit in missing_seeds(alone))
+            plans.append(Plan("retrain", architecture, len(seeds), new, new * each))
         if "transfer" in phases:
-            total = number * len(transfer_seeds)
+            total = len(study.architectures) * len(transfer_seeds)
             reused = len(set(seeds) & set(transfer_seeds))
-            plans.append(
-                Plan("transfer", architecture, total, max(0, total - reused - _transfer_done(study, architecture)))
-            )
+            new = max(0, total - reused - _transfer_done(study, architecture))
+            plans.append(Plan("transfer", architecture, total, new, new * each))
     return plans
 
 
-def _count(units: list) -> dict[Architecture, int]:
-    counts: dict[Architecture, int] = {}
-    for unit in units:
-        counts[unit.architecture] = counts.get(unit.architecture, 0) + len(unit.labels)
-    return counts
+def expected_epochs(hyperparameters: Hyperparameters, settings: StudySettings, steps: int) -> float:
+    """Epochs of `steps` steps until a training stops, by a rule of thumb from some 150 trainings on MNIST and digits.
+
+    The steps to the best check fall with the learning rate; the patience comes on top.
+    """
+    best = _STEPS * (hyperparameters.lr / 1e-3) ** -_STEPS_POWER / steps
+    return min(settings.max_epochs, best + settings.patience * settings.val_interval)
+
+
+def _pace(study: Study, steps: int) -> float:
+    """Epochs that this run's trials took, over those expected; 1 as long as it has none."""
+    tables = [study.files.architecture(a).results for a in study.architectures]
+    trials = pd.concat([read_table(path) for path in tables if path.exists()] or [pd.DataFrame()])
+    if trials.empty:
+        return 1.0
+    vectors = [Hyperparameters(**row) for row in trials[list(HYPERPARAMETERS)].to_dict("records")]
+    return trials["epochs_trained"].sum() / sum(expected_epochs(h, study.settings, steps) for h in vectors)
 
 
 def _transfer_done(study: Study, target: Architecture) -> int:
     path = study.files.trainings
     return int((read_table(path)["target"] == target.name).sum()) if path.exists() else 0
-
-
-def _expected_epochs(study: Study) -> tuple[float, str]:
-    """Epochs of a training: the mean of this run's trials, or a guess from early stopping."""
-    tables = [study.files.architecture(a).results for a in study.architectures]
-    trained = [read_table(path)["epochs_trained"] for path in tables if path.exists()]
-    if trained:
-        return float(pd.concat(trained).mean()), "trainings as long as this run's trials"
-    settings = study.settings
-    guess = min(settings.max_epochs, 10 * settings.patience * settings.val_interval)
-    return guess, f"a guess: trainings that stop early after {guess} epochs"
 
 
 def _seconds_an_epoch(study: Study, architecture: Architecture, dataset: Dataset) -> float:
