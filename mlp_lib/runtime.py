@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import os
 import random
 from collections.abc import Iterator
 
@@ -63,6 +64,8 @@ def training_mode(settings: TrainingSettings) -> Iterator[None]:
         torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
     )
+    if settings.deterministic:  # cuBLAS wants it before its first product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(settings.matmul_precision)
     torch.use_deterministic_algorithms(settings.deterministic)

@@ -327,8 +327,7 @@ def test_torch_settings_are_restored(make_split, training_settings):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_cuda_is_near_the_cpu(make_split, training_settings, deterministic, monkeypatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def test_cuda_is_near_the_cpu(make_split, training_settings, deterministic):
     train, validation = make_split(2000, 16), make_split(1000, 16, seed=1)
     settings = training_settings.model_copy(update={"batch_size": 600, "deterministic": deterministic})
     hyperparameters, seeds = [*vary(4, np.random.default_rng(0)), DIVERGING], [1, 1, 2, 3, 1]
@@ -342,3 +341,33 @@ def test_cuda_is_near_the_cpu(make_split, training_settings, deterministic, monk
     assert on_cuda.status == on_cpu.status == [COMPLETED] * 4 + [DIVERGED]
     assert np.allclose(on_cuda.val_loss, on_cpu.val_loss, rtol=0.02, equal_nan=True)
     assert np.allclose(evaluate(on_cuda, validation, settings)[0], on_cuda.val_loss, rtol=1e-5, equal_nan=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_cuda_repeats_bit_for_bit_when_deterministic(make_split, training_settings):
+    split = make_split(2000, 16)
+    settings = training_settings.model_copy(update={"batch_size": 600, "deterministic": True})
+    hyperparameters, seeds = vary(8, np.random.default_rng(0)), [1, 1, 2, 3, 1, 4, 4, 5]
+    one, other = (
+        train_population(split, split, Architecture((32, 16)), hyperparameters, seeds, settings, torch.device("cuda"))
+        for _ in range(2)
+    )
+    assert all(torch.equal(*pair) for pair in zip(one.weights, other.weights, strict=True))
+    pd.testing.assert_frame_equal(one.history, other.history, check_exact=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("members", [1, 5])
+def test_cuda_has_the_cpus_losses_epoch_by_epoch(make_split, training_settings, members):
+    """Graphs, fused kernels and a smaller last batch: the same training but for rounding."""
+    split = make_split(1000, 16)
+    settings = training_settings.model_copy(update={"batch_size": 300, "max_epochs": 4, "patience": 4})
+    hyperparameters = vary(members, np.random.default_rng(1))
+    cpu, cuda = (
+        train_population(
+            split, split, Architecture((24, 12)), hyperparameters, [7] * members, settings, torch.device(name)
+        )
+        for name in ("cpu", "cuda")
+    )
+    for name in ("train_loss", "val_loss"):
+        assert np.allclose(cuda.history[name], cpu.history[name], rtol=1e-4, equal_nan=True)
