@@ -20,6 +20,7 @@ from traitlets.config import Config
 
 from mlp_lib.artifacts import NOTEBOOKS, RunFiles, read_table, read_yaml, write_bytes
 from mlp_lib.errors import SettingsError
+from mlp_lib.meta import read_states
 from mlp_lib.settings import ArchitectureChoice
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -144,6 +145,7 @@ def write_run_index(run_dir: Path) -> None:
         files.relative_regret_figure: "Relative regret: the same two losses as a quotient, 1 where nothing is lost",
     }
     content = {
+        "now": datetime.datetime.now().isoformat(timespec="seconds").replace("T", " "),
         "command_path": shlex.quote(str(run_dir)),
         "reports": [
             (_link(page, run_dir), page.stem) for page in sorted(run_dir.glob("[!.]*.html")) if page != files.index
@@ -174,8 +176,7 @@ def _read_run(files: RunFiles) -> dict[str, Any]:
     """What both indexes say of a run; `problems` tells what could not be read."""
     problems: list[str] = []
     meta, answers = (_read(path, read_yaml, dict, problems) for path in (files.meta, files.answers))
-    parameters, states = _mapping(meta.get("parameters")), _mapping(meta.get("phases"))
-    phases = {phase: _mapping(states.get(phase)) for phase in NOTEBOOKS}
+    parameters, phases = _mapping(meta.get("parameters")), read_states(files, _mapping(meta.get("phases")))
     statuses = [state.get("status") for state in phases.values()]
     status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
     started = [str(state["started"]) for state in phases.values() if state.get("started")]

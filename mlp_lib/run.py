@@ -1,6 +1,7 @@
 """The command: merge the parameters, drive the notebooks by papermill, render the reports."""
 
 import datetime
+import html
 import re
 import shutil
 import sys
@@ -158,8 +159,9 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     print(f"{name}: running", flush=True)
     notebook, temporary = files.notebook(phase), files.unfinished_notebook(phase)
     try:
-        error = _execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters)
+        error = _execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files)
     except KeyboardInterrupt:
+        temporary.unlink(missing_ok=True)
         if files.meta.exists():
             meta.end(files, phase, meta.INTERRUPTED)
             report.write_run_index(files.root)
@@ -168,7 +170,7 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     if error is None and status != meta.DONE:
         error = f"{name} ended without finishing its last cell"
     if temporary.exists():
-        _keep_notebook(temporary, notebook)
+        _keep_notebook(temporary, notebook, error)
         report.render_notebook(notebook, files.page(phase))
     if error is not None:
         if files.meta.exists():
@@ -178,11 +180,17 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _keep_notebook(temporary: Path, notebook: Path) -> None:
-    """Give an executed notebook its name, without this machine's paths in its metadata."""
+def _keep_notebook(temporary: Path, notebook: Path, error: str | None) -> None:
+    """Give an executed notebook its name, without this machine's paths in its metadata.
+
+    An error that no cell shows, such as a kernel's death, is told above the first.
+    """
     import nbformat
 
     content = nbformat.read(temporary, as_version=4)
+    outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
+    if error is not None and not any(output.output_type == "error" for output in outputs):
+        content.cells.insert(0, nbformat.v4.new_markdown_cell(f"**This run failed:** {html.escape(error)}"))
     for name in ("input_path", "output_path"):
         content.metadata.get("papermill", {}).pop(name, None)
     write_bytes(notebook, nbformat.writes(content).encode())
@@ -196,12 +204,12 @@ def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:
     )
 
 
-def _execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> str | None:
+def _execute_notebook(source: Path, target: Path, parameters: dict[str, Any], files: RunFiles) -> str | None:
     """Run a notebook by papermill; None, or one line on what went wrong."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    _register_engine()
+    _register_engine(files)
     try:
         with _quiet():
             papermill.execute_notebook(
@@ -240,8 +248,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _register_engine() -> None:
-    """papermill's own engine, which also repeats the notebook's progress in the terminal."""
+def _register_engine(files: RunFiles) -> None:
+    """papermill's own engine, which also repeats the notebook's progress in the terminal and in index.html."""
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
 
@@ -261,17 +269,24 @@ def _register_engine() -> None:
             arguments = ["--log-level=CRITICAL"]
             Client(nb_man, kernel_name=kernel_name, startup_timeout=300, extra_arguments=arguments).execute()
 
-    terminal = _Terminal()
+    terminal = _Terminal(files)
     papermill_engines.register("mlp_lib", Engine)
 
 
 class _Terminal:
-    """Progress in the terminal: one line rewritten, or a line now and then where the output is a file."""
+    """Progress in the terminal: one line rewritten, or a line now and then where the output is a file.
 
-    def __init__(self) -> None:
-        self.shown = -1e9
+    Now and then index.html is told too.
+    """
+
+    def __init__(self, files: RunFiles) -> None:
+        self.files = files
+        self.shown = self.written = -1e9
 
     def show(self, text: str) -> None:
+        if time.monotonic() - self.written > 10:
+            self.written = time.monotonic()
+            report.write_run_index(self.files.root)
         last = not text.endswith(("left", "so far"))
         if sys.stdout.isatty():
             columns = shutil.get_terminal_size().columns - 1

@@ -84,7 +84,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "file.csv"
     write_bytes(path, b"old")
     monkeypatch.setattr(*((os, "fsync", fail) if broken == "fsync" else (Path, "replace", fail)))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(RunDirectoryError, match="No space left on device; what was finished"):
         write_bytes(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.csv"]
