@@ -182,7 +182,7 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f" (line {mark.line + 1})" if mark else ""
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise SettingsError(f"{where}{line}: not valid YAML: {' '.join(reason.split())}") from None
-    except (RecursionError, ValueError, TypeError) as error:
+    except (RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:  # PyYAML's, of a tag's value
         raise SettingsError(f"{where}: not valid YAML: {type(error).__name__}") from None
 
 

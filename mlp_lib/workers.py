@@ -277,8 +277,9 @@ def fit_in_memory(train: Callable[[list[int]], Result], members: list[int]) -> l
         if not _is_out_of_memory(error):
             raise
         if len(members) == 1:
+            reason = (str(error) or type(error).__name__).splitlines()[0][:100]
             raise TrainingError(
-                f"out of memory, even for a single training ({str(error).splitlines()[0][:100] or 'MemoryError'}): "
+                f"out of memory, even for a single training ({reason}): "
                 "fewer workers, a smaller batch_size or narrower architectures need less"
             ) from None
     if torch.cuda.is_available():
