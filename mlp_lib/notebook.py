@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from IPython import get_ipython
 
 from mlp_lib import meta
 from mlp_lib.artifacts import RunFiles, claim, end_with_holder
@@ -91,6 +90,8 @@ class _Recorder:
 
 
 def _record_errors(session: Session) -> None:
+    from IPython import get_ipython
+
     shell = get_ipython()
     if shell is None:
         return

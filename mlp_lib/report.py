@@ -15,8 +15,6 @@ import jinja2
 import pandas as pd
 from bs4 import BeautifulSoup, NavigableString, Tag
 from latex2mathml.converter import convert as to_mathml
-from nbconvert import HTMLExporter
-from traitlets.config import Config
 
 from mlp_lib.artifacts import NOTEBOOKS, RunFiles, read_table, read_yaml, write_bytes
 from mlp_lib.errors import SettingsError
@@ -36,6 +34,9 @@ _SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpe
 
 def render_notebook(notebook: Path, page: Path) -> None:
     """Write an executed notebook as one HTML page that loads nothing from anywhere."""
+    from nbconvert import HTMLExporter  # takes two seconds to import, and a wrong parameter should be told at once
+    from traitlets.config import Config
+
     exporter = HTMLExporter(
         template_name="report",
         extra_template_basedirs=[str(TEMPLATES)],
