@@ -3,6 +3,7 @@
 import datetime
 import html
 import re
+import resource
 import shutil
 import sys
 import time
@@ -20,6 +21,7 @@ from mlp_lib.progress import METADATA
 from mlp_lib.settings import PARAMETERS, PHASES, check_names, parse
 
 PARAMS = ROOT / "params"
+_OPEN_FILES = 512
 COMMON_FILES = ("defaults", "search_space", "architectures", "search", "retrain", "transfer", "analysis")
 COMMANDS = {
     "run": ("search", "retrain", "transfer", "analysis"),
@@ -121,6 +123,7 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
     if run_dir is not None:
         merged = continue_run(run_dir, merged)
     parsed = check(merged)
+    _allow_open_files()
     if run_dir is None:
         if command not in ("run", "search") and not (command == "transfer" and parsed["transfer"]["search_dir"]):
             raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
@@ -139,6 +142,18 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
             report.write_run_index(run_dir)
         report.write_runs_index(runs_root if run_dir.resolve().is_relative_to(runs_root.resolve()) else run_dir.parent)
     return run_dir
+
+
+def _allow_open_files() -> None:
+    """As many open files as a kernel and its workers may need; MlpError where the system's limit is lower.
+
+    A kernel that runs into the limit can't even say so.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _OPEN_FILES:
+        if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
+            raise MlpError(f"too many open files are refused here: ulimit -n is {hard}, a run may need {_OPEN_FILES}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
 
 
 def _from_root(path: Path) -> str:
