@@ -7,6 +7,8 @@ import io
 import json
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +22,7 @@ from mlp_lib.settings import Architecture
 NOTEBOOKS = {"search": "01_search", "retrain": "02_retrain", "transfer": "03_transfer", "analysis": "04_analysis"}
 REPORTS = {**NOTEBOOKS, "benchmark": "05_benchmark"}  # the phases of a study, and what stands beside it
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
+_PATIENCE_S = 0.3  # for who holds the lock for a moment: one that asks for its holder, a kernel that ends with it
 # pandas 3.1 reads floats to the bit by default and warns of the argument that earlier ones need for it
 _ROUND_TRIP = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 _WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters")
@@ -53,6 +56,25 @@ class ArchitectureFiles:
         return self.root / "retrain" / f"seed_{seed}" / "model.pt"
 
 
+class WorkFiles:
+    """What is kept of trainings in progress; gone once they are recorded."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.progress = root / "progress.txt"
+
+    def counter(self, unit: int) -> Path:
+        """The epochs that a unit has trained since its start."""
+        return self.root / f"epochs_{unit}"
+
+    def counters(self) -> list[Path]:
+        return list(self.root.glob("epochs_*"))
+
+    def state(self, key: str) -> Path:
+        """Where a training stands."""
+        return self.root / f"state_{key}.npz"
+
+
 class RunFiles:
     """The files of a run."""
 
@@ -79,6 +101,7 @@ class RunFiles:
         self.measurements = self.benchmark.with_name("measurements.csv")
         self.benchmark_figure = self.benchmark.with_name("benchmark.png")
         self.index = root / "index.html"
+        self.work = WorkFiles(root / ".work")
 
     def evidence(self, name: str) -> Path:
         """A table or figure of the analysis."""
@@ -99,18 +122,22 @@ class RunFiles:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all; RunDirectoryError if it can't be written."""
     temporary = path.with_name(f".tmp_{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunDirectoryError(
+            f"can't write {path}: {error.strerror or error}; what was finished before is kept, "
+            "and the same run directory goes on when that is mended"
+        ) from error
 
 
 def write_table(path: Path, table: pd.DataFrame, index: bool = False) -> None:
@@ -159,7 +186,7 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f" (line {mark.line + 1})" if mark else ""
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise SettingsError(f"{where}{line}: not valid YAML: {' '.join(reason.split())}") from None
-    except (RecursionError, ValueError, TypeError) as error:
+    except (RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:  # PyYAML's, of a tag's value
         raise SettingsError(f"{where}: not valid YAML: {type(error).__name__}") from None
 
 
@@ -195,10 +222,11 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
     works under the command's claim.
     """
     path = run_dir / ".lock"
-    with _lock(path) as file:
+    command = int(os.environ.get(_HOLDER, 0))
+    with _lock(path, 0 if command else _PATIENCE_S) as file:
         if file is None:
             holder = _read_holder(path)
-            if holder.get("pid") not in (os.getpid(), int(os.environ.get(_HOLDER, 0))):
+            if holder.get("pid") not in (os.getpid(), command):
                 raise RunDirectoryError(
                     f"{run_dir} is in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on "
                     f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it or stop it"
@@ -219,14 +247,48 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def find_holder(run_dir: Path) -> dict[str, Any] | None:
+    """Who holds the run directory now (pid, host, what, since); None if nobody does, whatever a dead one left."""
+    path = run_dir / ".lock"
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_holder(path)
+    except OSError:
+        return None
+    return None
+
+
+def end_with_holder(run_dir: Path) -> None:
+    """Let this process, a kernel that works under the command's claim, end at once when the command dies.
+
+    Its lock is then free, and whoever takes it next must not meet a second writer.
+    """
+    path = run_dir / ".lock"
+    if int(os.environ.get(_HOLDER, os.getpid())) == os.getpid():
+        return
+
+    def follow() -> None:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[TextIO | None]:
-    """The lock file, locked; None if another holds it."""
+def _lock(path: Path, patience: float) -> Iterator[TextIO | None]:
+    """The lock file, locked; None if another holds it for longer than `patience` (s)."""
+    end = time.monotonic() + patience
     while True:
         with path.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if time.monotonic() < end:
+                    time.sleep(0.02)
+                    continue
                 yield None
                 return
             # a holder that ends removes the file: what was locked may be gone from the directory by now

@@ -1,7 +1,9 @@
 """The command: merge the parameters, drive the notebooks by papermill, render the reports."""
 
 import datetime
+import html
 import re
+import resource
 import shutil
 import sys
 import time
@@ -28,6 +30,7 @@ from mlp_lib.progress import METADATA
 from mlp_lib.settings import NOTEBOOK_SETTINGS, PARAMETERS, PHASES, check_names, parse
 
 PARAMS = ROOT / "params"
+_OPEN_FILES = 512
 COMMON_FILES = ("defaults", "search_space", "architectures", "search", "retrain", "transfer", "analysis", "benchmark")
 COMMANDS = {
     "run": ("search", "retrain", "transfer", "analysis"),
@@ -131,6 +134,7 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
     if run_dir is not None:
         merged = continue_run(run_dir, merged)
     parsed = check(merged)
+    _allow_open_files()
     if run_dir is None:
         if command not in _MAKE_A_RUN and not (command == "transfer" and parsed["transfer"]["search_dir"]):
             raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
@@ -152,6 +156,18 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
     return run_dir
 
 
+def _allow_open_files() -> None:
+    """As many open files as a kernel and its workers may need; MlpError where the system's limit is lower.
+
+    A kernel that runs into the limit can't even say so.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _OPEN_FILES:
+        if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
+            raise MlpError(f"too many open files are refused here: ulimit -n is {hard}, a run may need {_OPEN_FILES}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
+
+
 def _from_root(path: Path) -> str:
     """The path as a notebook takes it: from the repository's root if it lies there."""
     path = path.resolve()
@@ -170,8 +186,9 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     print(f"{name}: running", flush=True)
     notebook, temporary = files.notebook(phase), files.unfinished_notebook(phase)
     try:
-        error = _execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters)
+        error = _execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files)
     except KeyboardInterrupt:
+        temporary.unlink(missing_ok=True)
         if files.meta.exists():
             meta.end(files, phase, meta.INTERRUPTED)
             report.write_run_index(files.root)
@@ -180,7 +197,7 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     if error is None and status != meta.DONE:
         error = f"{name} ended without finishing its last cell"
     if temporary.exists():
-        _keep_notebook(temporary, notebook)
+        _keep_notebook(temporary, notebook, error)
         report.render_notebook(notebook, files.page(phase))
     if error is not None:
         if files.meta.exists():
@@ -190,11 +207,17 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _keep_notebook(temporary: Path, notebook: Path) -> None:
-    """Give an executed notebook its name, without this machine's paths in its metadata."""
+def _keep_notebook(temporary: Path, notebook: Path, error: str | None) -> None:
+    """Give an executed notebook its name, without this machine's paths in its metadata.
+
+    An error that no cell shows, such as a kernel's death, is told above the first.
+    """
     import nbformat
 
     content = nbformat.read(temporary, as_version=4)
+    outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
+    if error is not None and not any(output.output_type == "error" for output in outputs):
+        content.cells.insert(0, nbformat.v4.new_markdown_cell(f"**This run failed:** {html.escape(error)}"))
     for name in ("input_path", "output_path"):
         content.metadata.get("papermill", {}).pop(name, None)
     write_bytes(notebook, nbformat.writes(content).encode())
@@ -208,12 +231,12 @@ def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:
     )
 
 
-def _execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> str | None:
+def _execute_notebook(source: Path, target: Path, parameters: dict[str, Any], files: RunFiles) -> str | None:
     """Run a notebook by papermill; None, or one line on what went wrong."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    _register_engine()
+    _register_engine(files)
     try:
         with _quiet():
             papermill.execute_notebook(
@@ -252,8 +275,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _register_engine() -> None:
-    """papermill's own engine, which also repeats the notebook's progress in the terminal."""
+def _register_engine(files: RunFiles) -> None:
+    """papermill's own engine, which also repeats the notebook's progress in the terminal and in index.html."""
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
 
@@ -273,17 +296,24 @@ def _register_engine() -> None:
             arguments = ["--log-level=CRITICAL"]
             Client(nb_man, kernel_name=kernel_name, startup_timeout=300, extra_arguments=arguments).execute()
 
-    terminal = _Terminal()
+    terminal = _Terminal(files)
     papermill_engines.register("mlp_lib", Engine)
 
 
 class _Terminal:
-    """Progress in the terminal: one line rewritten, or a line now and then where the output is a file."""
+    """Progress in the terminal: one line rewritten, or a line now and then where the output is a file.
 
-    def __init__(self) -> None:
-        self.shown = -1e9
+    Now and then index.html is told too.
+    """
+
+    def __init__(self, files: RunFiles) -> None:
+        self.files = files
+        self.shown = self.written = -1e9
 
     def show(self, text: str) -> None:
+        if time.monotonic() - self.written > 10:
+            self.written = time.monotonic()
+            report.write_run_index(self.files.root)
         last = not text.endswith(("left", "so far"))
         if sys.stdout.isatty():
             columns = shutil.get_terminal_size().columns - 1

@@ -41,7 +41,7 @@ class Study:
         }
 
     def train(self, units: list[Unit], what: str, keep_weights: bool = False) -> Iterable[tuple[Unit, Result]]:
-        return train_units(units, self.settings, self.base, self.digest, what, keep_weights)
+        return train_units(units, self.settings, self.base, self.digest, what, self.files.work, keep_weights)
 
 
 def extended(path: Path, rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:

@@ -84,7 +84,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "file.csv"
     write_bytes(path, b"old")
     monkeypatch.setattr(*((os, "fsync", fail) if broken == "fsync" else (Path, "replace", fail)))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(RunDirectoryError, match="No space left on device; what was finished"):
         write_bytes(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.csv"]
@@ -116,6 +116,9 @@ BAD_YAML = {
     "an open list": ("a: [1, 2", "valid YAML"),
     "a tab": ("a:\n\t- b", "valid YAML"),
     "an open quote": ('a: "b', "valid YAML"),
+    "a tag of no value": ("a: !!timestamp x", "valid YAML"),
+    "a number in name alone": ("a: !!int ''", "valid YAML"),
+    "neither true nor false": ("a: !!bool maybe", "valid YAML"),
     "two documents": ("a: 1\n---\nb: 2", "valid YAML"),
     "an unknown alias": ("a: *b", "valid YAML"),
     "no such day": ("a: 2001-13-45", "valid YAML"),

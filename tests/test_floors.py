@@ -15,7 +15,7 @@ FLOORS = [
     {"errors", "fused"},
     {"settings", "progress"},
     {"runtime", "artifacts", "statistics", "search_statistics"},
-    {"search", "data", "meta", "figures", "transfer_statistics", "architecture_statistics"},
+    {"search", "data", "state", "meta", "figures", "transfer_statistics", "architecture_statistics"},
     {"model", "report", "verdicts", "search_figures", "evidence_figures", "benchmark_figure"},
     {"adamw"},
     {"train", "analysis"},
@@ -25,6 +25,7 @@ FLOORS = [
     {"experiments"},
     {"estimate", "notebook"},
     {"run"},
+    {"repeat", "status"},
     {"__main__"},
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}

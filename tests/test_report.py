@@ -152,7 +152,7 @@ def test_index_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
     write_run_index(tmp_path)
     page = read_index(tmp_path)
     assert page.get_text().count("No answer yet") == 2
-    assert page.get_text().count("not started") == 4
+    assert page.get_text().count("not begun") == 4
     assert not page.select("img, .reports, .note")
 
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import load_dataset
 from mlp_lib.errors import DataError, TrainingError
 from mlp_lib.runtime import resolve_device
@@ -45,9 +47,12 @@ def digest() -> str:
     return load_dataset(SETTINGS, resolve_device("cpu")).digest
 
 
-def train(units: list[Unit], settings: StudySettings, digest: str) -> pd.DataFrame:
+def train(units: list[Unit], settings: StudySettings, digest: str, work: Path | None = None) -> pd.DataFrame:
     """The units' rows by label."""
-    results = train_units(units, settings, Path(), digest, "test")
+    with tempfile.TemporaryDirectory() as folder:
+        work = WorkFiles(work or Path(folder) / "work")
+        results = list(train_units(units, settings, Path(), digest, "test", work))
+    assert not work.root.exists()
     rows = [result.rows.assign(label=unit.labels) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
@@ -106,8 +111,8 @@ def test_a_killed_workers_units_are_done_again(digest: str) -> None:
 
 def test_workers_that_go_on_dying_are_an_error(digest: str) -> None:
     long = SETTINGS.model_copy(update={"max_epochs": 20_000, "patience": 20_000})
-    kill_workers(2)
-    with pytest.raises(TrainingError, match=r"died twice while training mlp_16x8"):
+    kill_workers(3)  # units of two, then of one from the second death on
+    with pytest.raises(TrainingError, match=r"died 3 times while training mlp_16x8"):
         train(units_of(2), long, digest)
     assert multiprocessing.active_children() == []
 
