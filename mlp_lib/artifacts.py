@@ -83,6 +83,7 @@ class RunFiles:
         self.search = root / "search"
         self.meta = self.search / "search_meta.yaml"
         self.summary = self.search / "summary.yaml"
+        self.population_sizes = self.search / "population_sizes.yaml"  # on a CUDA device that could not hold all
         self.seed_losses = self.search / "search_seed_losses.csv"
         self.stats = self.search / "search_test_loss_stats.csv"
         self.distribution = self.search / "search_test_loss_over_seeds.png"

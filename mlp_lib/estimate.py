@@ -24,7 +24,7 @@ from mlp_lib.settings import (
     parse,
 )
 from mlp_lib.train import train_population
-from mlp_lib.workers import count_workers, split_into_units
+from mlp_lib.workers import count_workers
 
 _TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 _TYPICAL = Hyperparameters(
@@ -135,7 +135,7 @@ def _seconds_an_epoch(study: Study, architecture: Architecture, dataset: Dataset
     settings: SearchSettings = study.settings
     trials = list(range(settings.num_trials))
     hyperparameters = [_TYPICAL] * len(trials)
-    unit = split_into_units(architecture, hyperparameters, trials, trials, study.inputs, settings)[0]
+    unit = study.split(architecture, hyperparameters, trials, trials)[0]
     work = len(dataset.train.labels) * len(unit.labels) * architecture.count_parameters(study.inputs, CLASSES)
     epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
     ends: list[float] = []

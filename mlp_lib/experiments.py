@@ -35,7 +35,7 @@ from mlp_lib.settings import (
 )
 from mlp_lib.study import RESULT, Study, extended
 from mlp_lib.train import COMPLETED
-from mlp_lib.workers import Result, Unit, split_into_units
+from mlp_lib.workers import Result, Unit
 
 # --- search ---------------------------------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ def missing_trials(study: Study) -> list[Unit]:
         trials = [trial for trial in range(settings.num_trials) if trial not in done]
         hyperparameters = [draws[trial] for trial in trials]
         seeds = [settings.training_seed] * len(trials)
-        units += split_into_units(architecture, hyperparameters, seeds, trials, study.inputs, settings)
+        units += study.split(architecture, hyperparameters, seeds, trials)
     return units
 
 
@@ -154,7 +154,7 @@ def missing_seeds(study: Study) -> list[Unit]:
         files = study.files.architecture(architecture)
         best = read_best(files)
         seeds = [seed for seed in settings.retrain_seeds if _read_training(files.config(seed), best) is None]
-        units += split_into_units(architecture, [best] * len(seeds), seeds, seeds, study.inputs, settings)
+        units += study.split(architecture, [best] * len(seeds), seeds, seeds)
     return units
 
 
@@ -259,7 +259,7 @@ def missing_pairs(study: Study, sources: dict[str, Hyperparameters], reusable: p
         for seed in settings.transfer_seeds:
             wanted = [h for h in vectors if (target.name, seed, *h.model_dump().values()) not in done]
             seeds = [seed] * len(wanted)
-            units += split_into_units(target, wanted, seeds, list(range(len(wanted))), study.inputs, settings)
+            units += study.split(target, wanted, seeds, list(range(len(wanted))))
     return units
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +43,15 @@ class Unit:
 
 @dataclass(frozen=True)
 class Result:
-    """What a unit came to: a row a member, its history (see Trained), its weights [P, out, in + 1] if asked for."""
+    """What a unit came to: a row a member, its history (see Trained), its weights [P, out, in + 1] if asked for.
+
+    fitting: how many members memory held together, if not all of them.
+    """
 
     rows: pd.DataFrame
     history: pd.DataFrame
     weights: list[np.ndarray] | None
+    fitting: int | None = None
 
 
 def split_into_units(
@@ -57,12 +61,16 @@ def split_into_units(
     labels: list[int],
     inputs: int,
     settings: StudySettings,
+    fitting: int | None = None,
 ) -> list[Unit]:
-    """The members cut into units: how is for the machine to say, since no result depends on it."""
+    """The members cut into units: how is for the machine to say, since no result depends on it.
+
+    A CUDA device trains all of them together, or as many as memory was found to hold (`fitting`).
+    """
     if not labels:
         return []
     if resolve_device(settings.device).type == "cuda":
-        size = len(labels)
+        size = fitting or len(labels)
     else:
         fitting = max(1, _PARAMETERS_A_UNIT // architecture.count_parameters(inputs, CLASSES))
         size = min(fitting, _MEMBERS_A_UNIT, math.ceil(len(labels) / count_workers(settings)))
@@ -263,29 +271,36 @@ def train_unit(
     for member in range(len(unit.labels)):
         state = read_state(_state_path(work, unit, member, settings, digest))
         epochs_before.setdefault(int(state["epoch"]) if state else 0, []).append(member)
-    return _join([part for members in epochs_before.values() for part in fit_in_memory(train, members)])
+    trained = [fit_in_memory(train, members) for members in epochs_before.values()]
+    return _join([part for parts in trained for part in parts])
 
 
 def fit_in_memory(train: Callable[[list[int]], Result], members: list[int]) -> list[Result]:
-    """What `train` makes of the members, in halves where they don't fit in memory together.
+    """What `train` makes of the members: of all together, or of as many at a time as memory is found to hold.
 
-    Raises TrainingError if a single one doesn't.
+    Raises TrainingError if a single one doesn't fit.
     """
-    try:
-        return [train(members)]
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        if len(members) == 1:
-            reason = (str(error) or type(error).__name__).splitlines()[0][:100]
-            raise TrainingError(
-                f"out of memory, even for a single training ({reason}): "
-                "fewer workers, a smaller batch_size or narrower architectures need less"
-            ) from None
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    half = len(members) // 2
-    return [*fit_in_memory(train, members[:half]), *fit_in_memory(train, members[half:])]
+    results: list[Result] = []
+    size, done = len(members), 0
+    while done < len(members):
+        part = members[done : done + size]
+        try:
+            results.append(train(part))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(part) == 1:
+                reason = (str(error) or type(error).__name__).splitlines()[0][:100]
+                raise TrainingError(
+                    f"out of memory, even for a single training ({reason}): "
+                    "fewer workers, a smaller batch_size or narrower architectures need less"
+                ) from None
+            size = math.ceil(len(part) / 2)
+        else:
+            done += len(part)
+        if size < len(part) and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return [replace(result, fitting=size) for result in results] if size < len(members) else results
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -301,4 +316,5 @@ def _join(parts: list[Result]) -> Result:
     weights = None
     if parts[0].weights is not None:
         weights = [np.concatenate(layer)[order] for layer in zip(*(part.weights for part in parts), strict=True)]
-    return Result(rows.sort_index(), history, weights)
+    fitting = min((part.fitting for part in parts if part.fitting), default=None)
+    return Result(rows.sort_index(), history, weights, fitting)

@@ -189,7 +189,7 @@ def test_what_does_not_fit_in_memory_is_trained_in_halves(
 
     monkeypatch.setattr(workers, "train_population", small)
     same(train(UNIT), whole)
-    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    assert sizes == [4, 2, 1, 1, 1, 1]
 
 
 def test_one_training_that_does_not_fit_is_a_clear_error() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from mlp_lib import workers
 from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import load_dataset
 from mlp_lib.errors import DataError, TrainingError
@@ -97,6 +99,30 @@ def test_every_member_is_in_one_unit() -> None:
     assert [label for unit in units for label in unit.labels] == list(range(80))
     assert len(units) >= SETTINGS.workers
     assert split_into_units(ARCHITECTURE, [], [], [], 64, SETTINGS) == []
+
+
+def test_cuda_trains_all_together_or_what_memory_was_found_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "resolve_device", lambda name: torch.device("cuda"))
+    members = TRIALS * 20, [0] * 80, list(range(80))
+    assert [len(unit.labels) for unit in split_into_units(ARCHITECTURE, *members, 64, SETTINGS)] == [80]
+    units = split_into_units(ARCHITECTURE, *members, 64, SETTINGS, fitting=30)
+    assert [len(unit.labels) for unit in units] == [30, 30, 20]
+
+
+@pytest.mark.parametrize(("holds", "tried"), [(9, [7]), (4, [7, 4, 3]), (2, [7, 4, 2, 2, 2, 1])])
+def test_a_population_is_halved_until_memory_holds_it(holds: int, tried: list[int]) -> None:
+    sizes = []
+
+    def train(members: list[int]) -> workers.Result:
+        sizes.append(len(members))
+        if len(members) > holds:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return workers.Result(pd.DataFrame({"member": members}), pd.DataFrame(), None)
+
+    results = workers.fit_in_memory(train, list(range(7)))
+    assert sizes == tried
+    assert [member for result in results for member in result.rows["member"]] == list(range(7))
+    assert {result.fitting for result in results} == {min(holds, 4) if holds < 7 else None}
 
 
 def test_a_killed_workers_units_are_done_again(digest: str) -> None:
