@@ -12,7 +12,7 @@ import pandas as pd
 from mlp_lib import meta
 from mlp_lib.artifacts import RunFiles, claim
 from mlp_lib.errors import RunDirectoryError, SettingsError
-from mlp_lib.settings import CLASSES, PHASES, Architecture, check_names, parse
+from mlp_lib.settings import CLASSES, PHASES, Architecture, Kind, check_names, parse
 
 if TYPE_CHECKING:
     from mlp_lib.data import Dataset
@@ -57,10 +57,7 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     trained or made.
     """
     where = f"notebook {phase}"
-    given = _names_given(namespace)
-    check_names(dict.fromkeys(given), where, also=("run_dir",))
-    fields = PHASES[phase].model_fields
-    settings = parse(PHASES[phase], {name: namespace[name] for name in fields if name in namespace}, where)
+    settings = read_parameters(PHASES[phase], namespace, where, also=("run_dir",))
     run_dir = namespace.get("run_dir")
     if not isinstance(run_dir, str) or not run_dir:
         raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be the path of a directory")
@@ -68,6 +65,12 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     if phase == "analysis":
         return _start_analysis(settings, files)
     return _start_training(phase, settings, files)
+
+
+def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Kind:
+    """The notebook's parameters, parsed strictly; SettingsError for a wrong one or a name that no notebook declares."""
+    check_names(dict.fromkeys(_names_given(namespace)), where, (*kind.model_fields, *also))
+    return parse(kind, {name: namespace[name] for name in kind.model_fields if name in namespace}, where)
 
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:

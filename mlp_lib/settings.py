@@ -247,6 +247,13 @@ class AnalysisSettings(_Frozen):
     parts: Literal["all", "search"]
 
 
+class ExploreSettings(DataSettings, TrainingSettings):
+    """Notebook 00: training by hand. It is no phase: it writes nothing, and the command doesn't run it."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    runs_root: Text
+
+
 PHASES: dict[str, type[_Frozen]] = {
     "search": SearchSettings,
     "retrain": RetrainSettings,

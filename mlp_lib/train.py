@@ -5,7 +5,7 @@ Shape letters: P members, N images, B images a batch, D inputs; a `streams` axis
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -203,7 +203,7 @@ def evaluate(trained: Trained, split: Split, settings: TrainingSettings) -> tupl
 
 
 def _prepared(split: Split) -> Split:
-    return Split(with_ones(split.images), split.labels, split.loader_workers)
+    return replace(split, images=with_ones(split.images))
 
 
 def train_population(
@@ -215,13 +215,15 @@ def train_population(
     settings: TrainingSettings,
     device: torch.device | None = None,
     report: Callable[[int], None] = lambda epochs: None,
+    watch: Callable[[pd.DataFrame], None] = lambda rows: None,
 ) -> Trained:
     """Train P members of one architecture together, each with its own hyperparameters and run seed.
 
     A member's result depends on (architecture, its hyperparameters, its run seed, settings, the two splits) and not
     on its neighbours: on the CPU bit for bit. A member stops after `patience` checks without a better validation
     loss, or diverges (a loss that is not finite), and leaves the stack. `report` is told the epochs trained since its
-    last call, summed over members. The test split never comes here.
+    last call, summed over members; `watch` is given each epoch's rows of the history. What either raises ends the
+    training. The test split never comes here.
     """
     if not hyperparameters or len(hyperparameters) != len(seeds):
         raise ValueError(f"{len(hyperparameters)} hyperparameters and {len(seeds)} seeds: one of each a member")
@@ -231,7 +233,7 @@ def train_population(
         like = torch.empty((), dtype=train.images.dtype, device=device)
         inputs = train.images.shape[1] - 1
         population = _Population.start(architecture, list(hyperparameters), list(seeds), inputs, like)
-        return _train(population, train, validation, settings, report)
+        return _train(population, train, validation, settings, report, watch)
 
 
 def _train(
@@ -240,6 +242,7 @@ def _train(
     validation: Split,
     settings: TrainingSettings,
     report: Callable[[int], None],
+    watch: Callable[[pd.DataFrame], None],
 ) -> Trained:
     network = population.network
     size = len(population.seeds)
@@ -277,6 +280,7 @@ def _train(
             stale[active] = np.where(better, 0, stale[active] + 1)
             stopped = diverged | (stale[active] >= settings.patience)
         history.append(pd.DataFrame(record))
+        watch(history[-1])
         report(len(active))
         for member in active[diverged]:
             best.status[member] = DIVERGED

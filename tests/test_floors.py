@@ -13,18 +13,18 @@ HOUSE = Path(mlp_lib.__file__).parent
 FLOORS = [
     {"__init__"},
     {"errors"},
-    {"settings", "progress"},
+    {"settings", "progress", "display"},
     {"runtime", "artifacts", "statistics", "search_statistics"},
     {"search", "data", "meta", "figures", "transfer_statistics", "architecture_statistics"},
-    {"model", "report", "verdicts", "search_figures", "evidence_figures"},
-    {"train", "analysis"},
+    {"model", "report", "verdicts", "search_figures", "evidence_figures", "explore_figures", "stored"},
+    {"train", "analysis", "checkpoints"},
     {"workers"},
     {"study"},
     {"reevaluation"},
     {"experiments"},
     {"estimate", "notebook"},
-    {"run"},
-    {"__main__"},
+    {"run", "explore", "run_views"},
+    {"__main__", "explore_panel", "run_explorer"},
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 MODULES = sorted(path.stem for path in HOUSE.glob("*.py"))
