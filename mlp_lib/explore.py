@@ -136,7 +136,7 @@ class Explorer:
         if settings.dataset not in self._datasets:
             self._datasets[settings.dataset] = load_dataset(settings, device, self.base)
         dataset = self._datasets[settings.dataset]
-        attempt.status = TRAINING
+        attempt.status, attempt.started = TRAINING, time.monotonic()
 
         def watch(rows: pd.DataFrame) -> None:
             attempt.history.append(rows.iloc[0].to_dict())
@@ -163,12 +163,14 @@ class Explorer:
         """Wait for the attempt that trains, calling `on_change` now and then; an interrupt stops the attempt."""
         try:
             while self.running:
-                self._thread.join(_REFRESH_S)
                 on_change()
+                self._thread.join(_REFRESH_S)
         except KeyboardInterrupt:
             self.stop()
             self._thread.join()
             raise
+        finally:
+            on_change()
 
     def train(self, architecture: tuple[int, ...] = (128, 64), **changes: Any) -> None:
         """Train as `start` does, to the end, and show the curves as they grow."""
@@ -179,7 +181,7 @@ class Explorer:
             raise MlpError(attempt.message)
 
     def _picture(self) -> Any:
-        return picture(self.figure(), f"Loss by epoch of {len(self.attempts)} trainings; {self.say()}")
+        return picture(self.figure(), f"Loss by epoch. {self.say()}")
 
     def say(self) -> str:
         """A sentence on the last attempt."""

@@ -27,6 +27,7 @@ RANGES = {  # log10 of lr, eps and weight_decay
     "dropout": (0, 0.9, 0.01),
     "leaky_relu_alpha": (0, 0.5, 0.01),
 }
+NO_RUN = ""  # of the drop-down of stored runs: None would leave it blank
 _REFRESH_S = 0.5
 _WIDE = {"style": {"description_width": "9em"}, "layout": widgets.Layout(width="25em")}
 
@@ -74,8 +75,8 @@ class Panel:
         explorer = self.explorer
         self.train.disabled, self.stop.disabled = explorer.running, not explorer.running
         self._say(explorer.say())
-        self.curves.value = pictures.png(explorer.figure(self.stored.value))
-        self.table.value = _html_table(explorer.table())
+        self.curves.value = pictures.png(explorer.figure(self.stored.value or None))
+        self.table.value = _html_table(explorer.table()) if explorer.attempts else ""
 
     def _say(self, text: str) -> None:
         self.said.value = f'<div role="status" style="min-height:3em">{html.escape(text)}</div>'
@@ -112,11 +113,12 @@ class Panel:
         settings = self.explorer.settings
         root = self.explorer.base / Path(settings.runs_root).expanduser()
         found = find_stored(settings.model_copy(update={"dataset": self.dataset.value}), root)
-        self.stored.options = [("no stored run", None), *((str(stored), stored) for stored in found)]
+        self.stored.options = [("no stored run", NO_RUN), *((str(stored), stored) for stored in found)]
+        self.stored.value = NO_RUN
 
     def _choose_stored(self) -> None:
-        self.take.disabled = self.stored.value is None
-        self.curves.value = pictures.png(self.explorer.figure(self.stored.value))
+        self.take.disabled = not self.stored.value
+        self.curves.value = pictures.png(self.explorer.figure(self.stored.value or None))
 
     def _take_values(self) -> None:
         """Set everything to what the stored run's training was made with."""
@@ -159,10 +161,9 @@ def _read_widths(text: str) -> tuple[int, ...]:
 
 
 def _html_table(table: pd.DataFrame) -> str:
-    """The table of attempts, the newest first, in the colours of the page."""
-    if table.empty:
-        return ""
-    return table.iloc[::-1].reset_index().to_html(index=False, border=0, float_format="{:.4g}".format, na_rep="")
+    """The attempts, the newest first."""
+    names = {"val_loss": "loss", "val_accuracy": "accuracy", "batch_size": "batch", "leaky_relu_alpha": "slope"}
+    return pictures.html_table(table.iloc[::-1].rename(columns=names).rename_axis(columns="attempt", index=None))
 
 
 def show(explorer: Explorer) -> Any:

@@ -12,6 +12,7 @@ from mlp_lib import display as pictures
 from mlp_lib.analysis import Evidence
 from mlp_lib.run_views import Choice, RunViews
 
+_BOUNDS = {"max_width": "100%", "max_height": "26em", "object_fit": "contain"}
 _LOOK = {"style": {"description_width": "7em"}, "layout": widgets.Layout(width="19em")}
 
 
@@ -49,9 +50,9 @@ class RunExplorer:
             [
                 widgets.HBox([self.architecture, self.trial, self.seed], layout=wrap),
                 widgets.HBox([self.curve, self.numbers], layout=wrap),
-                self.mistakes,
                 widgets.HBox([self.source, self.target], layout=wrap),
                 self.regret,
+                self.mistakes,
             ]
         )
 
@@ -65,6 +66,7 @@ class RunExplorer:
         self.trial.options = list(zip(losses, trials["trial"].tolist(), strict=True))
         self.seed.options = self.views.seeds(self.architecture.value)
         for box, show_view in shown.items():
+            box.index = 0 if box.options else None
             box.observe(show_view, "value")
             show_view()
 
@@ -85,9 +87,9 @@ def _named(text: str) -> dict[str, Any]:
 
 def _widget(view: Figure | pd.DataFrame | str) -> widgets.Widget:
     if isinstance(view, Figure):
-        return widgets.Image(value=pictures.png(view), format="png", layout=widgets.Layout(max_width="100%"))
+        return widgets.Image(value=pictures.png(view), format="png", layout=widgets.Layout(**_BOUNDS))
     if isinstance(view, pd.DataFrame):
-        return widgets.HTML(view.to_html(border=0))
+        return widgets.HTML(pictures.html_table(view))
     return widgets.HTML(f'<p role="status">{html.escape(view)}</p>')
 
 

@@ -240,7 +240,6 @@ class TransferSettings(StudySettings):
 class AnalysisSettings(_Frozen):
     """Phase 04: the answers."""
 
-    project_name: Name
     margin: Annotated[Real, Field(gt=0, le=10), _Exponent]
     confidence: Annotated[Real, Field(gt=0, lt=1), _Exponent]
     analysis_seed: Seed
