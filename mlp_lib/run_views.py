@@ -40,7 +40,7 @@ class RunViews:
         """The trials of an architecture: the chosen one, then the others from the best to the worst."""
         trials = self.evidence.trials
         if trials.empty:
-            return trials
+            return pd.DataFrame(columns=["trial", "val_loss", "chosen"])
         own = trials[trials["architecture"] == architecture].sort_values("val_loss")
         return own.sort_values("chosen", ascending=False, kind="stable")
 

@@ -20,8 +20,6 @@ from mlp_lib.notebook import ROOT
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "for-the-test"
 SLOW_MS = 90_000  # waits end with what they wait for; this is for a machine with much else to do
-# What the console says of JupyterLab itself, with the reason why it is no error of a notebook.
-NOISE: dict[str, str] = {}
 
 
 def copy_notebook(folder: Path, name: str, **parameters: Any) -> Path:
@@ -98,7 +96,3 @@ def run_all_cells(page: Any, address: str, notebook: str) -> None:
     page.get_by_text("| Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-
-
-def surprising(errors: list[str]) -> list[str]:
-    return [error for error in errors if not any(known in error for known in NOISE)]
