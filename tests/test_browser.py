@@ -2,12 +2,17 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lab import CHROMIUM, SLOW_MS, browser_page, copy_notebook, jupyter_lab, run_all_cells
 from test_run_views import make_run
+
+from mlp_lib.notebook import ROOT
 
 MISSING = "no chromium: make browser-test installs it" if CHROMIUM is None else ""
 if importlib.util.find_spec("playwright") is None:
@@ -16,9 +21,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(MISSING), reason=MISS
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A JupyterLab on copies of the two notebooks, the analysis' on a small run."""
-    folder = tmp_path_factory.mktemp("lab")
     run_dir = make_run(tmp_path_factory.mktemp("run"))
     copy_notebook(folder, "00_explore", max_epochs=20, patience=10**6)
     copy_notebook(folder, "04_analysis", run_dir=str(run_dir))
@@ -75,6 +84,27 @@ def test_explore_by_hand(page: Any, address: str) -> None:
     expect(stop).to_be_disabled()
     expect(train).to_be_enabled()
     expect(page.locator(".jp-OutputArea-output td", has_text="stopped").first).to_be_visible()
+
+
+def test_a_saved_notebook_is_stripped_to_what_it_was(page: Any, address: str, folder: Path) -> None:
+    """What git's filter makes of a notebook that was run and saved is what was committed."""
+    before = copy_notebook(folder, "02_retrain", run_dir=str(folder / "none")).read_text()
+    run_all_cells(page, address, "02_retrain.ipynb")
+    page.get_by_text("RunDirectoryError").first.wait_for()
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("^Save Notebook")).first.click()
+    page.get_by_text("Saving completed").wait_for()
+    saved = (folder / "02_retrain.ipynb").read_text()
+    assert '"execution_count": 1' in saved
+    said = subprocess.run(
+        ["git", "config", "-f", ROOT / ".ci" / "gitconfig", "filter.nbstripout.extrakeys"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = [sys.executable, "-m", "nbstripout", "--keep-id", "--extra-keys", said.stdout.strip()]
+    stripped = subprocess.run(line, input=saved, capture_output=True, text=True, check=True)
+    assert stripped.stdout == before
 
 
 def test_the_explorer_of_an_analysis(page: Any, address: str) -> None:
