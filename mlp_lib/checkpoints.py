@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from mlp_lib.artifacts import RunFiles, read_yaml
-from mlp_lib.errors import RunDirectoryError
+from mlp_lib.errors import RunDirectoryError, SettingsError
 from mlp_lib.model import to_sequential
+from mlp_lib.notebook import ROOT
 from mlp_lib.settings import CLASSES, Architecture, Hyperparameters
 
 
 def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> nn.Sequential:
     """A retrained network of a run, on the CPU and in eval mode: images [N, D] in [0, 1] to logits [N, classes].
 
-    `architecture` may be given by its name, mlp_256x128; `seed` is the run seed of the retraining. RunDirectoryError
-    if the run keeps no such checkpoint, or a damaged one.
+    `run` is its directory, from the repository's root; `architecture` may be given by its name, mlp_256x128; `seed` is
+    the run seed of the retraining. RunDirectoryError if the run keeps no such checkpoint, or a damaged one.
     """
     if isinstance(architecture, str):
-        architecture = Architecture.from_name(architecture)
-    files = RunFiles(Path(run)).architecture(architecture)
+        architecture = _by_name(architecture)
+    files = RunFiles(ROOT / Path(run).expanduser()).architecture(architecture)
     path = files.model(seed)
     if not path.exists():
         raise RunDirectoryError(
@@ -36,6 +37,13 @@ def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> 
     if [weight.shape[0] for weight in weights] != [*architecture.widths, CLASSES]:
         raise RunDirectoryError(f"{path} holds another architecture than {architecture.name}")
     return to_sequential(architecture, weights, hyperparameters).eval()
+
+
+def _by_name(name: str) -> Architecture:
+    try:
+        return Architecture.from_name(name)
+    except ValueError:
+        raise SettingsError(f"architecture = {name!r}: should be a name like mlp_256x128") from None
 
 
 def _stacked(state: dict[str, Tensor], layers: int) -> list[Tensor]:

@@ -17,14 +17,15 @@ FLOORS = [
     {"runtime", "artifacts", "statistics", "search_statistics"},
     {"search", "data", "meta", "figures", "transfer_statistics", "architecture_statistics"},
     {"model", "report", "verdicts", "search_figures", "evidence_figures", "explore_figures", "stored"},
-    {"train", "analysis", "checkpoints"},
+    {"train", "analysis"},
     {"workers"},
     {"study"},
     {"reevaluation"},
     {"experiments"},
     {"estimate", "notebook"},
-    {"run", "explore", "run_views"},
-    {"__main__", "explore_panel", "run_explorer"},
+    {"run", "explore", "checkpoints"},
+    {"__main__", "explore_panel", "run_views"},
+    {"run_explorer"},
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 MODULES = sorted(path.stem for path in HOUSE.glob("*.py"))

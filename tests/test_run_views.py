@@ -20,7 +20,7 @@ from mlp_lib.analysis import Evidence
 from mlp_lib.artifacts import RunFiles, read_yaml, write_yaml
 from mlp_lib.checkpoints import load_model, predict
 from mlp_lib.data import load_dataset
-from mlp_lib.errors import RunDirectoryError
+from mlp_lib.errors import RunDirectoryError, SettingsError
 from mlp_lib.notebook import ROOT
 from mlp_lib.run_views import Choice, RunViews
 
@@ -82,6 +82,17 @@ def test_a_loaded_network_is_ordinary_and_has_the_test_loss_it_says(run_dir: Pat
 def test_a_missing_checkpoint_says_why(run_dir: Path, moved: Path) -> None:
     with pytest.raises(RunDirectoryError, match="save_checkpoints"):
         load_model(run_dir, "mlp_4", 1)
+
+
+def test_a_wrong_name_is_said() -> None:
+    with pytest.raises(SettingsError, match="a name like mlp_256x128"):
+        load_model("executed/example", "mlp_wide", 1)
+
+
+def test_a_run_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunDirectoryError, match=f"{ROOT}/executed/example/search/mlp_64/.*save_checkpoints"):
+        load_model("executed/example", "mlp_64", 99)
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of torch", b"PK\x03\x04 cut short"])
