@@ -20,6 +20,7 @@ phases:
   search_report   the analysis' part on the search, from what is on disk; trains nothing
   transfer        every architecture with every other's hyperparameters (03)
   analysis        the two answers (04), from what is on disk; trains nothing
+  benchmark       how fast populations train, against what else there is (05), in a directory of its own
 """
 EPILOG = """\
 Parameters come from params/*.yaml < --profile < -f < -p. Every parameter is explained there, and by

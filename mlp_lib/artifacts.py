@@ -18,6 +18,7 @@ from mlp_lib.errors import RunDirectoryError, SettingsError
 from mlp_lib.settings import Architecture
 
 NOTEBOOKS = {"search": "01_search", "retrain": "02_retrain", "transfer": "03_transfer", "analysis": "04_analysis"}
+REPORTS = {**NOTEBOOKS, "benchmark": "05_benchmark"}  # the phases of a study, and what stands beside it
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
 # pandas 3.1 reads floats to the bit by default and warns of the argument that earlier ones need for it
 _ROUND_TRIP = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
@@ -74,6 +75,9 @@ class RunFiles:
         self.relative_regret_figure = self.transfer / "relative_regret_matrix.png"
         self.analysis = root / "analysis"
         self.answers = self.analysis / "answers.yaml"
+        self.benchmark = root / "benchmark" / "benchmark.csv"
+        self.measurements = self.benchmark.with_name("measurements.csv")
+        self.benchmark_figure = self.benchmark.with_name("benchmark.png")
         self.index = root / "index.html"
 
     def evidence(self, name: str) -> Path:
@@ -85,7 +89,7 @@ class RunFiles:
 
     def notebook(self, phase: str) -> Path:
         """The executed notebook of a phase, or of another report by its name."""
-        return self.root / f"{NOTEBOOKS.get(phase, phase)}.ipynb"
+        return self.root / f"{REPORTS.get(phase, phase)}.ipynb"
 
     def unfinished_notebook(self, phase: str) -> Path:
         return self.root / f".tmp_running_{self.notebook(phase).name}"

@@ -9,11 +9,12 @@ from typing import Any
 
 from mlp_lib.artifacts import RunFiles, read_yaml, write_yaml
 from mlp_lib.errors import RunDirectoryError, SettingsError
-from mlp_lib.settings import PHASES, Architecture, ArchitectureChoice
+from mlp_lib.settings import NOTEBOOK_SETTINGS, PHASES, Architecture, ArchitectureChoice
 
 PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
 # No result depends on these (device: on its type, which is compared as found), or only the analysis does.
 FREE = ("workers", "preload", "loader_workers", "data_root", "device", "margin", "confidence", "analysis_seed", "parts")
+FREE += ("benchmark_cases", "benchmark_methods", "benchmark_rounds")
 SEARCH_REPORT = "search_report"  # the analysis' part on the search alone, which doesn't stand for the analysis
 DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
 
@@ -133,7 +134,7 @@ def _write(files: RunFiles, meta: dict[str, Any], parameters: dict[str, Any], fa
     known = {name: facts[name] for name in ("device", "data_digest") if name in facts}
     meta = {**meta, **known, "parameters": parameters}
     order = ("parameters", "device", "data_digest", "versions", "git", "phases")
-    phases = {name: meta["phases"][name] for name in (*PHASES, SEARCH_REPORT) if name in meta["phases"]}
+    phases = {name: meta["phases"][name] for name in (*NOTEBOOK_SETTINGS, SEARCH_REPORT) if name in meta["phases"]}
     write_yaml(files.meta, {name: meta[name] for name in order if name in meta} | {"phases": phases})
 
 

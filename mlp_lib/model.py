@@ -8,6 +8,7 @@ A layer's weight is [P, out, in + 1]: the bias is its last column, and activatio
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from mlp_lib import fused
 from mlp_lib.runtime import Stream, generator
 from mlp_lib.settings import Architecture, Hyperparameters
 
@@ -51,12 +53,12 @@ def keep_threshold(dropout: float) -> int:
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor, beta: int = 0) -> Tensor:
-    """out = beta * out + a @ b, batched over members: the same bits for a member alone and in a stack.
+    """out = beta * out + a @ b, batched over members: on a CPU the same bits for a member alone and in a stack.
 
-    Products with a vector, and of length one, take other routines, chosen by the stack: they are done member by
+    There products with a vector, and of length one, take other routines, chosen by the stack: they are done member by
     member, a vector widened to two.
     """
-    if 1 in (*a.shape[1:], b.shape[2]):
+    if 1 in (*a.shape[1:], b.shape[2]) and not out.is_cuda:
         for left, right, result in zip(a, b, out, strict=True):
             wide_left = torch.cat([left, left]) if len(left) == 1 else left.contiguous()
             wide_right = torch.cat([right, right], dim=1) if right.shape[1] == 1 else right.contiguous()
@@ -87,19 +89,19 @@ def tile_members(architecture: Architecture, rows: int, device: torch.device) ->
 class Buffers:
     """What one tile computes into; allocated once for its members and rows."""
 
-    products: list[Tensor]  # [members, out, rows] a layer
-    factors: list[Tensor]  # [members, width, rows] a hidden layer: dropout mask / (1 - dropout) x slope
     activations: list[Tensor]  # [members, width + 1, rows] a hidden layer, the last row ones
-    uniforms: list[Tensor]  # [streams, width, rows] a hidden layer, as real numbers
+    factors: list[Tensor]  # [members, width, rows] a hidden layer: dropout mask / (1 - dropout) x slope
+    uniforms: list[Tensor]  # [streams, width, rows] a hidden layer; real numbers, as the CPU's kernels want them
+    logits: Tensor  # [members, classes, rows]
 
     @classmethod
     def allocate(cls, sizes: list[int], members: int, streams: int, rows: int, like: Tensor) -> "Buffers":
-        hidden = sizes[:-1]
+        *hidden, classes = sizes
         return cls(
-            [like.new_empty(members, size, rows) for size in sizes],
-            [like.new_empty(members, size, rows) for size in hidden],
             [like.new_ones(members, size + 1, rows) for size in hidden],
+            [like.new_empty(members, size, rows) for size in hidden],
             [like.new_empty(streams, size, rows) for size in hidden],
+            like.new_empty(members, classes, rows),
         )
 
 
@@ -116,6 +118,11 @@ class Network:
         self.streams = streams
         self.sizes = [weight.shape[1] for weight in weights]
         self._tiles: dict[int, list[Tile]] = {}
+
+    @property
+    def fused(self) -> bool:
+        """Whether the elementwise work of all members is done in one kernel, and a step is replayed as a graph."""
+        return self.weights[0].is_cuda
 
     def tiles(self, rows: int) -> "list[Tile]":
         """The member tiles for that many rows, made at the first call."""
@@ -134,23 +141,55 @@ class Network:
         return self._tiles[rows]
 
 
-@dataclass(frozen=True)
-class _UnitViews:
-    """One member's units of one hidden layer: views [width, rows], and the numbers its elementwise kernels take."""
+class _UnitsByMember:
+    """The elementwise work of one hidden layer on a CPU: each member's in kernels that pass over the cache once.
 
-    product: Tensor
-    factor: Tensor
-    uniform: Tensor
-    scale: Tensor  # 1 / (1 - dropout), one number seen as [width, rows]
-    one: Tensor
-    threshold: int
-    slope: float
+    The backward kernels of threshold and leaky ReLU compute just what is wanted: threshold_backward(g, u, t) is g
+    where u > t, else 0; leaky_relu_backward(g, z, a) is g where z > 0, else a g.
+    """
 
-    @classmethod
-    def of(cls, h: Hyperparameters, product: Tensor, factor: Tensor, uniform: Tensor) -> "_UnitViews":
-        scale = product.new_tensor(1 / (1 - h.dropout)).expand_as(product)
-        one = product.new_tensor(1.0).expand_as(product)
-        return cls(product, factor, uniform, scale, one, keep_threshold(h.dropout), h.leaky_relu_alpha)
+    def __init__(self, hyperparameters: list[Hyperparameters], units: Tensor, uniform: Tensor, factor: Tensor):
+        self.units, self.factor = units, factor
+        one = units.new_tensor(1.0)
+        self.members = [
+            (
+                units[i],
+                uniform[i % len(uniform)],
+                factor[i],
+                one.expand_as(units[i]),
+                units.new_tensor(1 / (1 - h.dropout)).expand_as(units[i]),
+                keep_threshold(h.dropout),
+                h.leaky_relu_alpha,
+            )
+            for i, h in enumerate(hyperparameters)
+        ]
+
+    def activate(self, dropout: bool) -> None:
+        """factor = mask / (1 - dropout) x slope(units), then units x factor in place."""
+        for units, uniform, factor, mask, scale, threshold, slope in self.members:
+            if dropout:
+                mask = _threshold_backward(scale, uniform, threshold, grad_input=factor)
+            _leaky_relu_backward(mask, units, slope, False, grad_input=factor)
+        self.units.mul_(self.factor)
+
+
+class _FusedUnits:
+    """The same for all members in one kernel, for a CUDA device."""
+
+    def __init__(self, hyperparameters: list[Hyperparameters], units: Tensor, uniform: Tensor, factor: Tensor):
+        self.tensors = units, uniform, factor
+
+        def numbers(values: Iterable[float]) -> Tensor:
+            return units.new_tensor(list(values)).view(-1, 1, 1)
+
+        slope = numbers(h.leaky_relu_alpha for h in hyperparameters)
+        everything = numbers(-math.inf for _ in hyperparameters), torch.ones_like(slope), slope
+        threshold = numbers(keep_threshold(h.dropout) for h in hyperparameters)
+        scale = numbers(1 / (1 - h.dropout) for h in hyperparameters)
+        self.numbers = {False: everything, True: (threshold, scale, slope)}
+
+    def activate(self, dropout: bool) -> None:
+        fused.compiled(fused.activate)(*self.tensors, *self.numbers[dropout])
 
 
 class Tile:
@@ -164,38 +203,21 @@ class Tile:
         self.weights_back = [weight[:, :, :-1].transpose(1, 2) for weight in self.weights]
         self.gradients = [gradient[members] for gradient in network.gradients]
         self.activations_back = [activation.transpose(1, 2) for activation in buffers.activations]
-        self.outputs = [activation[:, :-1] for activation in buffers.activations]
+        self.units = [activation[:, :-1] for activation in buffers.activations]
         self.size = len(self.weights[0])
-        self._units = [
-            [
-                _UnitViews.of(h, product[i], factor[i], uniform[i % len(uniform)])
-                for i, h in enumerate(network.hyperparameters[members])
-            ]
-            for product, factor, uniform in zip(buffers.products[:-1], buffers.factors, buffers.uniforms, strict=True)
-        ]
+        kind = _FusedUnits if network.fused else _UnitsByMember
+        layers = zip(self.units, buffers.uniforms, buffers.factors, strict=True)
+        self._elementwise = [kind(network.hyperparameters[members], *layer) for layer in layers]
 
     def forward(self, images: Tensor, dropout: bool) -> Tensor:
         """Logits [members, classes, rows] for images [streams, rows, D + 1]; dropout reads `buffers.uniforms`."""
         buffers = self.buffers
         inputs = images.transpose(1, 2).expand(self.size, -1, -1)  # [members, D + 1, rows]
-        for layer, product in enumerate(buffers.products[:-1]):
-            multiply(self.weights[layer], inputs, product)
-            self._fill_factors(layer, dropout)
-            torch.mul(product, buffers.factors[layer], out=self.outputs[layer])
+        for layer, units in enumerate(self.units):
+            multiply(self.weights[layer], inputs, units)
+            self._elementwise[layer].activate(dropout)
             inputs = buffers.activations[layer]
-        return multiply(self.weights[-1], inputs, buffers.products[-1])
-
-    def _fill_factors(self, layer: int, dropout: bool) -> None:
-        """factor = mask / (1 - dropout) x slope(product): what multiplies a unit forward, and its gradient backward.
-
-        The backward kernels of threshold and leaky ReLU compute just that, each in one pass over the cache:
-        threshold_backward(g, u, t) is g where u > t, else 0; leaky_relu_backward(g, z, a) is g where z > 0, else a g.
-        """
-        for views in self._units[layer]:
-            mask = views.one
-            if dropout:
-                mask = _threshold_backward(views.scale, views.uniform, views.threshold, grad_input=views.factor)
-            _leaky_relu_backward(mask, views.product, views.slope, False, grad_input=views.factor)
+        return multiply(self.weights[-1], inputs, buffers.logits)
 
     def backward(self, images: Tensor, delta: Tensor, accumulate: bool) -> None:
         """Add (or write) the gradients that follow from delta = d loss / d logits [members, classes, rows]."""
@@ -203,8 +225,8 @@ class Tile:
         for layer in reversed(range(1, len(self.weights))):
             gradient = self.gradients[layer]
             multiply(delta, self.activations_back[layer - 1], gradient, beta)
-            # the product of the layer below is no longer needed: its buffer takes that layer's delta
-            delta = multiply(self.weights_back[layer], delta, buffers.products[layer - 1])
+            # the activations of the layer below have done their work: their place takes that layer's delta
+            delta = multiply(self.weights_back[layer], delta, self.units[layer - 1])
             delta.mul_(buffers.factors[layer - 1])
         gradient = self.gradients[0]
         multiply(delta, images.expand(len(gradient), -1, -1), gradient, beta)

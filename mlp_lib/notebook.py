@@ -12,7 +12,7 @@ import pandas as pd
 from mlp_lib import meta
 from mlp_lib.artifacts import RunFiles, claim
 from mlp_lib.errors import RunDirectoryError, SettingsError
-from mlp_lib.settings import CLASSES, PHASES, Architecture, Kind, check_names, parse
+from mlp_lib.settings import CLASSES, NOTEBOOK_SETTINGS, Architecture, Kind, check_names, parse
 
 if TYPE_CHECKING:
     from mlp_lib.data import Dataset
@@ -57,13 +57,15 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     trained or made.
     """
     where = f"notebook {phase}"
-    settings = read_parameters(PHASES[phase], namespace, where, also=("run_dir",))
+    settings = read_parameters(NOTEBOOK_SETTINGS[phase], namespace, where, also=("run_dir",))
     run_dir = namespace.get("run_dir")
     if not isinstance(run_dir, str) or not run_dir:
         raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be the path of a directory")
     files = RunFiles(ROOT / Path(run_dir).expanduser())
     if phase == "analysis":
         return _start_analysis(settings, files)
+    if phase == "benchmark":
+        return _start_benchmark(settings, files)
     return _start_training(phase, settings, files)
 
 
@@ -79,6 +81,24 @@ def _start_analysis(settings: Any, files: RunFiles) -> Session:
     with claim(files.root, phase):
         meta.begin(files, phase, settings.model_dump(mode="json"), {}, ROOT)
     return Session(phase, settings, files, architectures)
+
+
+def _start_benchmark(settings: Any, files: RunFiles) -> Session:
+    from mlp_lib.runtime import resolve_device
+
+    facts = {"device": resolve_device(settings.device).type}
+    _begin(files, "benchmark", settings.model_dump(mode="json"), facts)
+    return Session("benchmark", settings, files, ())
+
+
+def _begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[str, str]) -> None:
+    """Record in the run directory, made if it isn't there, that the phase has begun."""
+    try:
+        files.root.mkdir(parents=True, exist_ok=True)
+        with claim(files.root, phase):
+            meta.begin(files, phase, parameters, facts, ROOT)
+    except OSError as error:
+        raise RunDirectoryError(f"can't write to {files.root}: {error.strerror or error}") from None
 
 
 def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
@@ -104,12 +124,7 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
         "data_digest": dataset.digest,
     }
     meta.check_facts(stored, facts, files.root)
-    try:
-        files.root.mkdir(parents=True, exist_ok=True)
-        with claim(files.root, phase):
-            meta.begin(files, phase, parameters, facts, ROOT)
-    except OSError as error:
-        raise RunDirectoryError(f"can't write to {files.root}: {error.strerror or error}") from None
+    _begin(files, phase, parameters, facts)
     study = Study(settings, files, architectures, dataset.train.images.shape[1], dataset.digest, ROOT)
     return Session(phase, settings, files, architectures, study, dataset)
 

@@ -21,23 +21,24 @@ def seconds_text(seconds: float) -> str:
 class Progress:
     """Counts trainings and epochs, and displays them with rate and time left where IPython runs."""
 
-    def __init__(self, what: str, total: int):
-        self.what, self.total = what, total
+    def __init__(self, what: str, total: int, unit: str = "trainings"):
+        self.what, self.total, self.unit = what, total, unit
         self.started = time.monotonic()
         self.shown = 0.0
         self.handle: Any = None
 
-    def update(self, done: int, epochs: int, last: bool = False) -> None:
-        """`done` trainings finished and `epochs` trained since the start, by all processes together."""
+    def update(self, done: int, epochs: int | None = None, last: bool = False) -> None:
+        """`done` units finished and `epochs` trained since the start, by all processes together."""
         now = time.monotonic()
         if now - self.shown < _INTERVAL_S and not last:
             return
         self.shown = now
         self._show(self._text(done, epochs, now - self.started, last), done)
 
-    def _text(self, done: int, epochs: int, elapsed: float, last: bool) -> str:
-        rate = epochs / max(elapsed, 1e-9)
-        text = f"{self.what}: {done} of {self.total} trainings, {epochs:,} epochs, {rate:,.1f} a second"
+    def _text(self, done: int, epochs: int | None, elapsed: float, last: bool) -> str:
+        text = f"{self.what}: {done} of {self.total} {self.unit}"
+        if epochs is not None:
+            text += f", {epochs:,} epochs, {epochs / max(elapsed, 1e-9):,.1f} a second"
         if last:
             return f"{text}, {seconds_text(elapsed)}"
         if done:

@@ -59,7 +59,7 @@ def _facts(run: RunFiles, page: Path) -> list[str]:
     found = _read_run(run)
     meta, parameters = found["meta"], found["parameters"]
     versions = _mapping(meta.get("versions"))
-    phase = next((found["phases"][p] for p in NOTEBOOKS if run.page(p).name == page.name), {})
+    phase = next((found["phases"][p] for p in found["phases"] if run.page(p).name == page.name), {})
     architectures = f"{found['architectures']} architectures" if found["architectures"] else None
     counts = [f"{parameters['num_trials']} trials"] if "num_trials" in parameters else []
     counts += [f"{len(parameters[name])} {name.replace('_', ' ')}" for name in _SEEDS if parameters.get(name)]
@@ -142,6 +142,7 @@ def write_run_index(run_dir: Path) -> None:
         files.regret_figure: "Regret: test loss of each target (row) with each source's hyperparameters (column), "
         "less the test loss with its own",
         files.relative_regret_figure: "Relative regret: the same two losses as a quotient, 1 where nothing is lost",
+        files.benchmark_figure: "Time of a member's epoch, by method",
     }
     content = {
         "command_path": shlex.quote(str(run_dir)),
@@ -175,7 +176,9 @@ def _read_run(files: RunFiles) -> dict[str, Any]:
     problems: list[str] = []
     meta, answers = (_read(path, read_yaml, dict, problems) for path in (files.meta, files.answers))
     parameters, states = _mapping(meta.get("parameters")), _mapping(meta.get("phases"))
-    phases = {phase: _mapping(states.get(phase)) for phase in NOTEBOOKS}
+    study = any(phase in states for phase in NOTEBOOKS) or not states  # or else a benchmark alone
+    names = NOTEBOOKS if study else states
+    phases = {phase: _mapping(states.get(phase)) for phase in names}
     statuses = [state.get("status") for state in phases.values()]
     status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
     started = [str(state["started"]) for state in phases.values() if state.get("started")]
@@ -185,6 +188,7 @@ def _read_run(files: RunFiles) -> dict[str, Any]:
         "parameters": parameters,
         "architectures": _count_architectures(parameters, files),
         "answers": [{"question": text, "found": _mapping(answers.get(name))} for name, text in QUESTIONS.items()],
+        "study": study,
         "phases": phases,
         "status": status or ("complete" if all(s == "done" for s in statuses) else "incomplete"),
         "started": min(started, default=""),
@@ -221,7 +225,7 @@ def _count_architectures(parameters: dict, files: RunFiles) -> int:
 def _list_files(run_dir: Path) -> dict[str, list[tuple[str, str]]]:
     """(link, name) of each table and YAML file, by folder; the single trainings' are left to their folders."""
     folders: dict[str, list[tuple[str, str]]] = {}
-    for pattern in ("search/*", "search/*/*", "transfer/*", "analysis/*"):
+    for pattern in ("search/*", "search/*/*", "transfer/*", "analysis/*", "benchmark/*"):
         for path in sorted(run_dir.glob(pattern)):
             if path.suffix in (".csv", ".yaml") and not path.name.startswith("."):
                 folder = str(path.parent.relative_to(run_dir))

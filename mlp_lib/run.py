@@ -12,21 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from mlp_lib import meta, report
-from mlp_lib.artifacts import NOTEBOOKS, RunFiles, claim, make_run_directory, parse_yaml, read_yaml, write_bytes
+from mlp_lib.artifacts import (
+    NOTEBOOKS,
+    REPORTS,
+    RunFiles,
+    claim,
+    make_run_directory,
+    parse_yaml,
+    read_yaml,
+    write_bytes,
+)
 from mlp_lib.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.notebook import ROOT, check_seeds, find_search
 from mlp_lib.progress import METADATA
-from mlp_lib.settings import PARAMETERS, PHASES, check_names, parse
+from mlp_lib.settings import NOTEBOOK_SETTINGS, PARAMETERS, PHASES, check_names, parse
 
 PARAMS = ROOT / "params"
-COMMON_FILES = ("defaults", "search_space", "architectures", "search", "retrain", "transfer", "analysis")
+COMMON_FILES = ("defaults", "search_space", "architectures", "search", "retrain", "transfer", "analysis", "benchmark")
 COMMANDS = {
     "run": ("search", "retrain", "transfer", "analysis"),
     "search": ("search", "retrain"),
     "search_report": (meta.SEARCH_REPORT,),
     "transfer": ("transfer",),
     "analysis": ("analysis",),
+    "benchmark": ("benchmark",),
 }
+_MAKE_A_RUN = ("run", "search", "benchmark")
 
 
 @dataclass
@@ -74,7 +85,7 @@ def _profile(name: str) -> Path:
 def check(merged: Merged) -> dict[str, dict[str, Any]]:
     """Every phase's parameters, parsed strictly, as plain values; SettingsError at the first that is wrong."""
     parsed = {}
-    for phase, kind in PHASES.items():
+    for phase, kind in NOTEBOOK_SETTINGS.items():
         values = {name: merged.values[name] for name in kind.model_fields if name in merged.values}
         parsed[phase] = parse(kind, values, merged.where).model_dump(mode="json")
     parsed[meta.SEARCH_REPORT] = {**parsed["analysis"], "parts": "search"}
@@ -121,7 +132,7 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
         merged = continue_run(run_dir, merged)
     parsed = check(merged)
     if run_dir is None:
-        if command not in ("run", "search") and not (command == "transfer" and parsed["transfer"]["search_dir"]):
+        if command not in _MAKE_A_RUN and not (command == "transfer" and parsed["transfer"]["search_dir"]):
             raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
         if command == "transfer":
             find_search(parsed["transfer"]["search_dir"])
@@ -130,7 +141,8 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
     files = RunFiles(run_dir)
     with claim(run_dir, command):
         if not files.meta.exists():
-            everything = {name: value for phase in PHASES for name, value in parsed[phase].items()}
+            phases = ("benchmark",) if command == "benchmark" else PHASES
+            everything = {name: value for phase in phases for name, value in parsed[phase].items()}
             meta.store_parameters(files, everything)
         for phase in COMMANDS[command]:
             parameters = {**parsed[phase], "run_dir": _from_root(run_dir)}
@@ -148,7 +160,7 @@ def _from_root(path: Path) -> str:
 
 def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
     """Execute a phase's notebook, keep it and render it; skipped if the phase is done and nothing changed."""
-    name, source = files.notebook(phase).stem, NOTEBOOKS.get(phase, NOTEBOOKS["analysis"])
+    name, source = files.notebook(phase).stem, REPORTS.get(phase, NOTEBOOKS["analysis"])
     entry = meta.read_meta(files)["phases"].get(phase, {})
     finished = entry.get("status") == meta.DONE and files.notebook(phase).exists() and files.page(phase).exists()
     if finished and not always and not _grows(phase, parameters, files):
@@ -288,4 +300,8 @@ def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
     if run_dir is not None:
         merged = continue_run(run_dir, merged)
     parsed = check(merged)
+    if command == "benchmark":
+        settings = parsed["benchmark"]
+        number = settings["benchmark_rounds"] * len(settings["benchmark_cases"]) * len(settings["benchmark_methods"])
+        return f"benchmark: {number} measurements of some three seconds"
     return estimate.describe(COMMANDS[command], parsed, run_dir, ROOT)

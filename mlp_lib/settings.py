@@ -253,13 +253,36 @@ class ExploreSettings(DataSettings, TrainingSettings):
     runs_root: Text
 
 
+class BenchmarkCase(_Frozen):
+    """What the benchmark trains: `members` MLPs of one architecture, on that many worker processes."""
+
+    architecture: Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
+    members: Annotated[Whole, Field(ge=1, le=10**4), _Exponent]
+    batch_size: Count
+    workers: Annotated[Whole, Field(ge=1, le=1024), _Exponent]
+
+
+Method = Literal["seed_way", "plain", "vmap", "population", "limit", "sklearn", "optuna"]
+
+
+class BenchmarkSettings(DataSettings):
+    """Notebook 05: how fast populations train."""
+
+    project_name: Name
+    device: Literal["auto", "cpu", "cuda"]
+    benchmark_cases: Annotated[tuple[BenchmarkCase, ...], Field(min_length=1, max_length=1000)]
+    benchmark_methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=7), AfterValidator(_refuse_repeats)]
+    benchmark_rounds: Annotated[Whole, Field(ge=1, le=1000), _Exponent]
+
+
 PHASES: dict[str, type[_Frozen]] = {
     "search": SearchSettings,
     "retrain": RetrainSettings,
     "transfer": TransferSettings,
     "analysis": AnalysisSettings,
 }
-PARAMETERS = tuple(dict.fromkeys(name for settings in PHASES.values() for name in settings.model_fields))
+NOTEBOOK_SETTINGS = {**PHASES, "benchmark": BenchmarkSettings}  # the phases of a study, and what stands beside it
+PARAMETERS = tuple(dict.fromkeys(name for settings in NOTEBOOK_SETTINGS.values() for name in settings.model_fields))
 
 Kind = TypeVar("Kind", bound=BaseModel)
 

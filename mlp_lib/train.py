@@ -3,6 +3,7 @@
 Shape letters: P members, N images, B images a batch, D inputs; a `streams` axis is 1 or P (see model.py).
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mlp_lib.adamw import AdamW
 from mlp_lib.data import Split
+from mlp_lib.fused import Graph
 from mlp_lib.model import (
     Network,
     cross_entropy,
@@ -47,43 +50,14 @@ class Trained:
     history: pd.DataFrame
 
 
-class AdamW:
-    """Decoupled, bias-corrected AdamW (Loshchilov & Hutter 2019) on stacked weights, with each member's own numbers."""
-
-    def __init__(self, network: Network, moments: list[list[Tensor]] | None = None, step: float = 0.0):
-        self.moments = moments or [[torch.zeros_like(w) for w in network.weights] for _ in range(2)]
-        device = network.weights[0].device
-        self.steps = torch.full((), step, dtype=torch.float32, device=device)
-        first, second = self.moments
-        self.members = [
-            (
-                [[w[i] for w in stack] for stack in (network.weights, network.gradients, first, second)],
-                {
-                    "lr": h.lr,
-                    "beta1": h.beta1,
-                    "beta2": h.beta2,
-                    "weight_decay": h.weight_decay,
-                    "eps": h.eps,
-                    "amsgrad": False,
-                    "maximize": False,
-                },
-            )
-            for i, h in enumerate(network.hyperparameters)
-        ]
-
-    def step(self) -> None:
-        """One update of every member from the network's gradients, by torch's fused kernel."""
-        self.steps += 1
-        for (weights, gradients, first, second), numbers in self.members:
-            steps = [self.steps] * len(weights)
-            torch._fused_adamw_(weights, gradients, first, second, [], steps, **numbers)
-
-
 class _Population:
     """The members still training: their network, their optimizer and their run seeds."""
 
     def __init__(self, network: Network, optimizer: AdamW, seeds: list[int]):
         self.network, self.optimizer, self.seeds = network, optimizer, seeds
+        self.losses = torch.zeros(len(seeds), dtype=torch.float64, device=network.weights[0].device)  # of this epoch
+        train_rows = functools.partial(_train_rows, network, optimizer, self.losses)
+        self._train_rows = Graph(train_rows) if network.fused else train_rows
 
     @classmethod
     def start(
@@ -122,43 +96,63 @@ class _Population:
 
     def train_epoch(self, train: Split, epoch: int, batch_size: int) -> Tensor:
         """One pass over the training data [N, D + 1]; the mean training loss of each member [P], float64."""
-        network, device = self.network, self.network.weights[0].device
-        number = len(train.labels)
-        seeds = self.stream_seeds
+        device, number, seeds = self.losses.device, len(train.labels), self.stream_seeds
         orders = {s: generator(s, Stream.BATCHES, epoch).permutation(number) for s in dict.fromkeys(seeds)}
-        order = torch.from_numpy(np.stack([orders[seed] for seed in seeds]))  # [streams, N]
-        rows = tile_rows(batch_size, device)
-        tiles = list(_tiles_of_epoch(number, batch_size, rows))
+        order = torch.from_numpy(np.stack([orders[seed] for seed in seeds])).to(train.images.device)  # [streams, N]
+        tiles = list(_tiles_of_epoch(number, batch_size, tile_rows(batch_size, device)))
         images_of_tiles = train.batches([order[:, a:b].flatten() for _, a, b in tiles], device)
-        losses = torch.zeros(len(self.seeds), dtype=torch.float64, device=device)
+        self.losses.zero_()
         for (step, start, stop), (images, labels) in zip(tiles, images_of_tiles, strict=True):
-            first = start == step * batch_size
-            batch = min(batch_size, number - step * batch_size)
-            if first:
-                uniforms = self._draw_uniforms(epoch, step, batch)
-            offset = start - step * batch_size
-            images, labels = images.view(len(seeds), stop - start, -1), labels.view(len(seeds), -1)
-            filled = None  # the buffers that hold the shared uniforms of these rows
-            for tile in network.tiles(stop - start):
-                if network.streams > 1 or tile.buffers is not filled:
-                    for buffer, drawn in zip(tile.buffers.uniforms, uniforms, strict=True):
-                        buffer.copy_(drawn[tile.streams, :, offset : offset + stop - start])
-                    filled = tile.buffers
-                images_of_tile, labels_of_tile = images[tile.streams], labels[tile.streams]
-                logits = tile.forward(images_of_tile, dropout=True)
-                losses[tile.members] += _sum_rows(cross_entropy(logits, labels_of_tile))
-                delta = cross_entropy_gradient(logits, labels_of_tile, batch)
-                tile.backward(images_of_tile, delta, accumulate=not first)
-            if stop - step * batch_size == batch:
-                self.optimizer.step()
-        return losses / number
+            begin, end = step * batch_size, min((step + 1) * batch_size, number)
+            if start == begin:
+                uniforms = self._draw_uniforms(epoch, step, end - begin)
+            rows = stop - start
+            self._train_rows(
+                images.view(len(seeds), rows, -1),
+                labels.view(len(seeds), rows),
+                *(drawn[:, :, start - begin : stop - begin] for drawn in uniforms),
+                batch=end - begin,
+                accumulate=start > begin,
+                last=stop == end,
+            )
+        return self.losses / number
 
     def _draw_uniforms(self, epoch: int, step: int, batch: int) -> list[Tensor]:
         """Dropout's uniforms [streams, width, batch] a hidden layer."""
-        architecture, device = self.network.architecture, self.network.weights[0].device
+        architecture, device = self.network.architecture, self.losses.device
         drawn = {s: draw_uniforms(architecture, s, epoch, step, batch) for s in dict.fromkeys(self.stream_seeds)}
         stacks = zip(*(drawn[s] for s in self.stream_seeds), strict=True)
         return [torch.stack([torch.from_numpy(u) for u in layer]).to(device) for layer in stacks]
+
+
+def _train_rows(
+    network: Network,
+    optimizer: AdamW,
+    losses: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    *uniforms: Tensor,
+    batch: int,
+    accumulate: bool,
+    last: bool,
+) -> None:
+    """One row tile of a step of `batch` images: its losses and gradients are added up, its last updates the weights.
+
+    images: [streams, rows, D + 1]; labels: [streams, rows]; uniforms: [streams, width, rows] a hidden layer.
+    """
+    filled = None  # the buffers that hold the shared uniforms of these rows
+    for tile in network.tiles(images.shape[1]):
+        if network.streams > 1 or tile.buffers is not filled:
+            for buffer, drawn in zip(tile.buffers.uniforms, uniforms, strict=True):
+                buffer.copy_(drawn[tile.streams])
+            filled = tile.buffers
+        images_of_tile, labels_of_tile = images[tile.streams], labels[tile.streams]
+        logits = tile.forward(images_of_tile, dropout=True)
+        losses[tile.members] += _sum_rows(cross_entropy(logits, labels_of_tile))
+        delta = cross_entropy_gradient(logits, labels_of_tile, batch)
+        tile.backward(images_of_tile, delta, accumulate)
+    if last:
+        optimizer.step()
 
 
 def _tiles_of_epoch(number: int, batch_size: int, rows: int) -> Iterator[tuple[int, int, int]]:
@@ -171,6 +165,8 @@ def _tiles_of_epoch(number: int, batch_size: int, rows: int) -> Iterator[tuple[i
 
 def _sum_rows(values: Tensor) -> Tensor:
     """Sum over rows [members, rows] -> [members] in float64, each member's by itself: the same bits in any stack."""
+    if values.is_cuda:  # no such promise there
+        return values.double().sum(-1)
     return torch.stack([row.double().sum() for row in values])
 
 

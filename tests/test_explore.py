@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
+import papermill
 import pytest
 import torch
 from IPython.display import Image, Markdown
+from test_notebooks import FOLDER, parameters_of
 
 from mlp_lib import explore, explore_panel
 from mlp_lib.data import load_dataset
@@ -40,6 +43,7 @@ VALUES: dict[str, Any] = {
 }
 ENDLESS = {"max_epochs": 10**9, "patience": 10**9}
 SLOW_S = 60
+NOTEBOOK = FOLDER / "00_explore.ipynb"
 
 
 def settings(**changes: Any) -> ExploreSettings:
@@ -202,6 +206,35 @@ def test_a_damaged_run_is_passed_over(tmp_path: Path) -> None:
     for text in ("", "parameters: {}\nphases: {}", "parameters: [", "parameters: {dataset: 3}\nphases: {}"):
         (tmp_path / "bad" / "search" / "search_meta.yaml").write_text(text)
         assert find_stored(settings(), tmp_path) == []
+
+
+# --- the notebook ---------------------------------------------------------------------------------------------------
+
+
+def test_the_parameters_cell_declares_what_the_notebook_takes() -> None:
+    values = parameters_of(NOTEBOOK)
+    assert set(values) == set(ExploreSettings.model_fields)
+    assert ExploreSettings(**values).dataset == "digits"  # it needs no network
+    documented = papermill.inspect_notebook(str(NOTEBOOK))
+    assert all(len(documented[name]["help"]) > 3 for name in values)
+
+
+def test_a_wrong_parameter_is_named_with_the_nearest_right_one() -> None:
+    for name, nearest in (("bach_size", "batch_size"), ("run_root", "runs_root")):
+        with pytest.raises(SettingsError, match=f"did you mean {nearest}"):
+            explore.start(VALUES | {name: 3, "In": [f"{name} = 3", ""]})
+
+
+def test_run_headless_it_leaves_figures_and_a_table(tmp_path: Path) -> None:
+    """From another working directory, and no widget that would be dead in what is kept."""
+    out = tmp_path / "out.ipynb"
+    papermill.execute_notebook(str(NOTEBOOK), str(out), {"max_epochs": 8}, cwd=str(tmp_path), progress_bar=False)
+    kinds = [
+        kind for cell in nbformat.read(out, 4).cells for o in cell.get("outputs", []) for kind in o.get("data", ())
+    ]
+    assert kinds.count("image/png") == 2
+    assert kinds[-2:] == ["text/html", "text/plain"]
+    assert "application/vnd.jupyter.widget-view+json" not in kinds
 
 
 # --- the panel ------------------------------------------------------------------------------------------------------

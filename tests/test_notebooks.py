@@ -10,13 +10,13 @@ import nbformat
 import papermill
 import pytest
 
-from mlp_lib.artifacts import NOTEBOOKS, read_yaml
+from mlp_lib.artifacts import NOTEBOOKS, REPORTS, read_yaml
 from mlp_lib.notebook import ROOT
 from mlp_lib.run import COMMON_FILES
-from mlp_lib.settings import PHASES, parse
+from mlp_lib.settings import NOTEBOOK_SETTINGS, parse
 
 FOLDER = ROOT / "notebooks"
-PATHS = {phase: FOLDER / f"{name}.ipynb" for phase, name in NOTEBOOKS.items()}
+PATHS = {phase: FOLDER / f"{name}.ipynb" for phase, name in REPORTS.items()}
 EVERY = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
 
 SPACE = {
@@ -46,6 +46,17 @@ DEFAULTS = {
         "patience": 7,
         "val_interval": 4,
         "matmul_precision": "highest",
+    },
+    "benchmark": {
+        "benchmark_cases": [
+            {"architecture": [120, 204, 408], "members": 8, "batch_size": 4096, "workers": 1},
+            {"architecture": [120, 204, 408], "members": 4, "batch_size": 4096, "workers": 2},
+            {"architecture": [252, 32, 16], "members": 8, "batch_size": 256, "workers": 1},
+            {"architecture": [32, 32], "members": 16, "batch_size": 256, "workers": 1},
+            {"architecture": [32, 32], "members": 16, "batch_size": 4096, "workers": 1},
+        ],
+        "benchmark_methods": ["seed_way", "plain", "vmap", "population", "limit"],
+        "benchmark_rounds": 7,
     },
     "search_space": {"search_space": SPACE},
     "architectures": {
@@ -124,34 +135,34 @@ def test_a_notebook_is_an_essay(path: Path) -> None:
 # --- the parameters cell --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", NOTEBOOK_SETTINGS)
 def test_the_parameters_cell_declares_what_the_phase_takes(phase: str) -> None:
     declared = list(parameters_of(PATHS[phase]))
-    assert sorted(declared) == sorted([*PHASES[phase].model_fields, "run_dir"])
+    assert sorted(declared) == sorted([*NOTEBOOK_SETTINGS[phase].model_fields, "run_dir"])
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", NOTEBOOK_SETTINGS)
 def test_papermill_documents_every_parameter(phase: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         documented = papermill.inspect_notebook(str(PATHS[phase]))
     assert not [record.getMessage()[:60] for record in caplog.records if "parse" in record.getMessage()]
-    assert set(documented) == {*PHASES[phase].model_fields, "run_dir"}
+    assert set(documented) == {*NOTEBOOK_SETTINGS[phase].model_fields, "run_dir"}
     for parameter in documented.values():
         assert parameter["inferred_type_name"] not in ("", "None")
         assert len(parameter["help"]) > 3
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", NOTEBOOK_SETTINGS)
 def test_the_values_of_the_parameters_cell_are_right(phase: str) -> None:
     values = parameters_of(PATHS[phase])
     values.pop("run_dir")
-    settings = parse(PHASES[phase], values, "the notebook")
+    settings = parse(NOTEBOOK_SETTINGS[phase], values, "the notebook")
     if "dataset" in values:
         assert settings.dataset == "digits"  # it needs no network
 
 
 def test_the_notebooks_can_be_run_one_after_another() -> None:
-    values = [parameters_of(path) for path in PATHS.values()]
+    values = [parameters_of(PATHS[phase]) for phase in NOTEBOOKS]
     assert len({value["run_dir"] for value in values}) == 1
     for one, other in itertools.combinations(values, 2):
         assert {name: one[name] for name in one.keys() & other} == {name: other[name] for name in one.keys() & other}
@@ -170,22 +181,22 @@ def test_the_files_hold_every_parameter_once_and_nothing_else() -> None:
     assert set(COMMON_FILES) == set(DEFAULTS)
     assert {path.stem for path in (ROOT / "params").iterdir()} >= {*DEFAULTS, "quick"}
     names = [name for values in DEFAULTS.values() for name in values]
-    declared = {name for settings in PHASES.values() for name in settings.model_fields}
+    declared = {name for settings in NOTEBOOK_SETTINGS.values() for name in settings.model_fields}
     assert sorted(names) == sorted(declared - {"parts"})  # `parts` is the command's: search_report or all
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", NOTEBOOK_SETTINGS)
 def test_the_defaults_parse(phase: str) -> None:
     values = {name: value for file in DEFAULTS.values() for name, value in file.items()} | {"parts": "all"}
-    fields = PHASES[phase].model_fields
-    settings = parse(PHASES[phase], {name: values[name] for name in fields}, "params")
+    fields = NOTEBOOK_SETTINGS[phase].model_fields
+    settings = parse(NOTEBOOK_SETTINGS[phase], {name: values[name] for name in fields}, "params")
     assert settings.model_dump(mode="json") == {name: values[name] for name in fields}
 
 
 def test_the_default_architectures_have_equally_many_parameters() -> None:
     values = {name: value for file in DEFAULTS.values() for name, value in file.items()}
-    fields = PHASES["search"].model_fields
-    choice = parse(PHASES["search"], {name: values[name] for name in fields}, "params").architectures
+    fields = NOTEBOOK_SETTINGS["search"].model_fields
+    choice = parse(NOTEBOOK_SETTINGS["search"], {name: values[name] for name in fields}, "params").architectures
     assert {architecture.count_parameters(784, 10) for architecture in choice.architectures} == {206_614}
 
 
@@ -194,5 +205,5 @@ def test_a_profile_holds_parameters_alone_and_they_parse(path: Path) -> None:
     values = {name: value for file in DEFAULTS.values() for name, value in file.items()} | {"parts": "all"}
     profile = read_yaml(path)
     assert set(profile) <= set(values)
-    for kind in PHASES.values():
+    for kind in NOTEBOOK_SETTINGS.values():
         parse(kind, {name: (values | profile)[name] for name in kind.model_fields}, path.stem)

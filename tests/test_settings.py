@@ -10,6 +10,7 @@ import yaml
 from mlp_lib.errors import SettingsError
 from mlp_lib.settings import (
     HYPERPARAMETERS,
+    NOTEBOOK_SETTINGS,
     PARAMETERS,
     PHASES,
     Architecture,
@@ -23,17 +24,17 @@ from mlp_lib.settings import (
 PARAMS = Path(__file__).parent.parent / "params"
 NAN, INF = float("nan"), float("inf")
 DEFAULTS: dict[str, Any] = {"parts": "all"}
-for _file in ("defaults", "search_space", "architectures", "search", "retrain", "transfer", "analysis"):
+for _file in ("defaults", "search_space", "architectures", "search", "retrain", "transfer", "analysis", "benchmark"):
     DEFAULTS |= yaml.safe_load((PARAMS / f"{_file}.yaml").read_text())
 
 
 def phase_of(name: str) -> str:
-    return next(phase for phase, kind in PHASES.items() if name in kind.model_fields)
+    return next(phase for phase, kind in NOTEBOOK_SETTINGS.items() if name in kind.model_fields)
 
 
 def parsed(phase: str, **changes: Any) -> Any:
-    fields = PHASES[phase].model_fields
-    return parse(PHASES[phase], {name: DEFAULTS[name] for name in fields} | changes, "my.yaml")
+    fields = NOTEBOOK_SETTINGS[phase].model_fields
+    return parse(NOTEBOOK_SETTINGS[phase], {name: DEFAULTS[name] for name in fields} | changes, "my.yaml")
 
 
 def refusal(phase: str, **changes: Any) -> str:
@@ -101,6 +102,9 @@ ALLOWED = {
     "confidence": "a number above 0 and below 1",
     "analysis_seed": SEED,
     "parts": "all or search",
+    "benchmark_cases": "a list of 1 to 1000 values",
+    "benchmark_methods": "a list of 1 to 7 values",
+    "benchmark_rounds": "a whole number from 1 to 1000",
 }
 
 
@@ -250,7 +254,7 @@ def test_validation_must_leave_training_data():
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_missing_key(name: str):
-    kind = PHASES[phase_of(name)]
+    kind = NOTEBOOK_SETTINGS[phase_of(name)]
     values = {n: DEFAULTS[n] for n in kind.model_fields if n != name}
     with pytest.raises(SettingsError, match=f"my.yaml: {name} is missing; it should be "):
         parse(kind, values, "my.yaml")

@@ -1,0 +1,129 @@
+"""The benchmark: its methods train the same thing, its table says what was measured, the command makes its report."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from mlp_lib import benchmark, benchmark_figure, benchmark_methods
+from mlp_lib.artifacts import read_table
+from mlp_lib.benchmark_methods import METHODS
+from mlp_lib.run import execute, merge
+from mlp_lib.settings import BenchmarkCase
+
+CASE = BenchmarkCase(architecture=(6, 4), members=3, batch_size=32, workers=1)
+
+
+@pytest.fixture
+def without_dropout(monkeypatch):
+    still = benchmark_methods.HYPERPARAMETERS.model_copy(update={"dropout": 0.0})
+    monkeypatch.setattr(benchmark_methods, "HYPERPARAMETERS", still)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "optuna"])
+def test_every_method_takes_its_time(method, make_split):
+    data = make_split(100, 16)
+    assert 0 < METHODS[method](data, CASE) < 60
+
+
+def test_optuna_takes_its_time(make_split):
+    pytest.importorskip("optuna", reason="optuna is not installed (the extra `peers`)")
+    assert 0 < METHODS["optuna"](make_split(100, 16), CASE) < 60
+
+
+def test_vmap_trains_as_the_plain_loop_does(make_split, monkeypatch, without_dropout):
+    """After one step of the whole data and without dropout, the stacked members have the plain loop's weights."""
+    data = make_split(32, 16)
+    ends = {}
+    monkeypatch.setattr(benchmark_methods, "_seconds", lambda epoch: [epoch() for _ in range(5)] and 1.0)
+    stack, sequential = benchmark_methods.stack_module_state, benchmark_methods._sequential
+
+    def keep_stack(models):
+        ends["vmap"], buffers = stack(models)
+        return ends["vmap"], buffers
+
+    def keep_model(*arguments):
+        ends["plain"] = sequential(*arguments)
+        return ends["plain"]
+
+    monkeypatch.setattr(benchmark_methods, "stack_module_state", keep_stack)
+    METHODS["vmap"](data, CASE)
+    monkeypatch.setattr(benchmark_methods, "_sequential", keep_model)
+    METHODS["plain"](data, CASE)
+    for name, weight in ends["plain"].named_parameters():
+        for member in ends["vmap"][name]:
+            torch.testing.assert_close(member.detach(), weight.detach(), rtol=1e-3, atol=1e-6)
+    assert isinstance(ends["plain"], nn.Sequential)
+
+
+def test_the_limit_counts_every_image(make_split, monkeypatch):
+    """The faster of one product over the batch and one over 512 rows, scaled to the images that there are."""
+    monkeypatch.setattr(benchmark_methods, "_seconds", lambda epoch: epoch() or 1.0)
+    case = CASE.model_copy(update={"batch_size": 1024})
+    assert METHODS["limit"](make_split(1536, 16), case) == pytest.approx(0.75)  # 2 batches for 1.5; 3 tiles for 3
+
+
+def measurements() -> pd.DataFrame:
+    case = {"architecture": "mlp_6x4", "members": 3, "batch_size": 32, "workers": 1}
+    seconds = {"seed_way": [8, 9, 70], "plain": [4, 3, 10], "population": [2, 1, 1], "limit": [1, 0.9, 0.8]}
+    return pd.DataFrame(
+        {"round": number + 1, **case, "method": method, "seconds_per_member_epoch": float(values[number])}
+        for number in range(3)
+        for method, values in seconds.items()
+    )
+
+
+def test_the_table_holds_medians_and_ratios_within_a_round():
+    table = benchmark.summarize(measurements(), "cpu").set_index("method")
+    assert [table.index.name, *table] == ["method", *(name for name in benchmark.COLUMNS if name != "method")]
+    assert table["seconds_per_member_epoch"].to_dict() == {"seed_way": 9, "plain": 4, "population": 1, "limit": 0.9}
+    assert table["ratio_to_plain"]["population"] == 3  # of 2, 3 and 10: not 4 / 1
+    assert table["fraction_of_limit"]["population"] == 0.8  # of 0.5, 0.9 and 0.8
+    assert (table["device"] == "cpu").all()
+
+
+def test_without_the_plain_loop_there_is_no_ratio():
+    some = measurements().query("method == 'population'")
+    table = benchmark.summarize(some, "cpu")
+    assert table["ratio_to_plain"].isna().all()
+    assert table["seconds_per_member_epoch"].tolist() == [1]
+
+
+def test_throughput_and_spread():
+    rates = benchmark.throughput(benchmark.summarize(measurements(), "cpu"), examples=500, epochs=10).set_index(
+        "method"
+    )
+    assert rates["examples a second"]["population"] == 500
+    assert rates["trials an hour"]["population"] == 360
+    assert benchmark.spread(measurements()).iloc[0].tolist() == [8.5, 9, 39.5]
+
+
+def test_the_figure_shows_every_method_and_case():
+    both = pd.concat([measurements(), measurements().assign(members=5)])
+    figure = benchmark_figure.speeds(benchmark.summarize(both, "cpu"))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "mlp_6x4, 3 members, batch 32, workers 1",
+        "mlp_6x4, 5 members, batch 32, workers 1",
+    ]
+    assert [len(axes.patches) for axes in figure.axes] == [4, 4]
+
+
+def test_the_command_makes_a_report(tmp_path: Path):
+    options = {
+        "benchmark_rounds": 1,
+        "benchmark_methods": "[plain, population, limit]",
+        "benchmark_cases": "[{architecture: [6, 4], members: 2, batch_size: 256, workers: 2}]",
+    }
+    merged = merge("quick", [], [(name, str(value)) for name, value in options.items()])
+    run_dir = execute("benchmark", merged, tmp_path, "speed", None)
+    table = read_table(run_dir / "benchmark/benchmark.csv")
+    assert table["method"].tolist() == ["plain", "population", "limit"]
+    assert (table["seconds_per_member_epoch"] > 0).all()
+    assert np.isfinite(table[["ratio_to_plain", "fraction_of_limit"]]).all(axis=None)
+    index = (run_dir / "index.html").read_text()
+    assert "05_benchmark.html" in index
+    assert "No answer yet" not in index
+    assert (run_dir / "05_benchmark.ipynb").exists()

@@ -1,0 +1,165 @@
+"""What a CUDA device does otherwise, held on a CPU against the kernels there: the same numbers, the same training."""
+
+import contextlib
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from mlp_lib import fused, train
+from mlp_lib.adamw import AdamW
+from mlp_lib.fused import Graph
+from mlp_lib.model import Buffers, Network, Tile, draw_weights
+from mlp_lib.settings import CLASSES, Architecture, Hyperparameters
+from mlp_lib.train import COMPLETED, DIVERGED, train_population
+
+ARCHITECTURE = Architecture((12, 1, 7))
+INPUTS, ROWS = 9, 33
+
+
+def vary(count: int, seed: int = 0) -> list[Hyperparameters]:
+    rng = np.random.default_rng(seed)
+    return [
+        Hyperparameters(
+            lr=10 ** rng.uniform(-3, -2),
+            beta1=rng.uniform(0.85, 0.99),
+            beta2=rng.uniform(0.9, 0.9999),
+            eps=10 ** rng.uniform(-9, -6),
+            weight_decay=10 ** rng.uniform(-4, -1),
+            dropout=rng.uniform(0.0, 0.5),
+            leaky_relu_alpha=rng.uniform(0.01, 0.1),
+        )
+        for _ in range(count)
+    ]
+
+
+def network(members: int, streams: int) -> Network:
+    weights = [
+        torch.from_numpy(np.stack([layer] * members)).float()
+        for layer in draw_weights(ARCHITECTURE, INPUTS, CLASSES, seed=3)
+    ]
+    return Network(ARCHITECTURE, weights, vary(members), streams)
+
+
+@pytest.fixture(params=["as it is", "compiled"])
+def how(request, monkeypatch) -> str:
+    """The kernels as plain functions, and fused by torch.compile for this machine's processor."""
+    if request.param == "as it is":
+        monkeypatch.setattr(fused, "compiled", lambda function: function)
+    elif not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("torch.compile needs a C++ compiler")
+    return request.param
+
+
+@pytest.fixture
+def on_fused(monkeypatch):
+    """Calling it makes networks from then on behave as on a CUDA device."""
+    return lambda: monkeypatch.setattr(Network, "fused", True)
+
+
+@pytest.mark.parametrize(("members", "streams"), [(1, 1), (3, 1), (3, 3)])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_units_are_the_same_bits_as_member_by_member(how, on_fused, members, streams, dropout):
+    stack = network(members, streams)
+    images = torch.rand(streams, ROWS, INPUTS + 1)
+    results = []
+    for make_fused in (False, True):
+        if make_fused:
+            on_fused()
+        buffers = Buffers.allocate(stack.sizes, members, streams, ROWS, stack.weights[0])
+        tile = Tile(stack, slice(0, members), buffers)
+        for uniform in buffers.uniforms:
+            drawn = np.random.default_rng(5).integers(-(2**15), 2**15, uniform.shape)
+            uniform.copy_(torch.from_numpy(drawn) if dropout else torch.full(uniform.shape, torch.nan))
+        tile.forward(images, dropout)
+        results.append([buffers.logits, *buffers.factors, *buffers.activations])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_adamw_is_torchs(how, on_fused):
+    stack = network(3, 1)
+    torch.manual_seed(0)
+    gradients = [[torch.randn_like(w) for w in stack.weights] for _ in range(20)]
+    results = []
+    for make_fused in (False, True):
+        if make_fused:
+            on_fused()
+        fresh = Network(ARCHITECTURE, [w.clone() for w in stack.weights], stack.hyperparameters, 1)
+        optimizer = AdamW(fresh)
+        for step in gradients:
+            for place, gradient in zip(fresh.gradients, step, strict=True):
+                place.copy_(gradient)
+            optimizer.step()
+        results.append([*fresh.weights, *optimizer.moments[0], *optimizer.moments[1]])
+    for ours, torchs in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=2e-5, atol=1e-7)
+
+
+class FakeGraph:
+    """Captures as CUDA does: what runs while it captures isn't done, but done at every replay, in the same places."""
+
+    def __init__(self):
+        self.calls = []
+
+    def replay(self) -> None:
+        for call in self.calls:
+            call()
+        FakeGraph.replays += 1
+
+
+@pytest.fixture
+def deferring(monkeypatch):
+    """CUDA's graphs, faked: a function to wrap what may be captured in."""
+    capturing = []
+
+    @contextlib.contextmanager
+    def capture(graph):
+        capturing.append(graph)
+        yield
+        capturing.pop()
+
+    def wrap(function):
+        def called(*inputs, **numbers):
+            if capturing:
+                capturing[-1].calls.append(lambda: function(*inputs, **numbers))
+            else:
+                function(*inputs, **numbers)
+
+        return called
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(FakeGraph, "replays", 0, raising=False)
+    return wrap
+
+
+def test_a_graph_does_every_call_once(deferring):
+    sums = {2: torch.zeros(2), 3: torch.zeros(3)}
+    add = Graph(deferring(lambda values, times: sums[len(values)].add_(values * times)))
+    for i in range(4):
+        add(torch.full((2,), float(i)), times=1)
+        add(torch.ones(3), times=2)
+    assert sums[2].tolist() == [6, 6]
+    assert sums[3].tolist() == [8, 8, 8]
+    assert FakeGraph.replays == 6
+
+
+@pytest.mark.parametrize("seeds", [[1] * 5, [1, 1, 2, 3, 1]])
+def test_training_with_graphs_and_fused_kernels_is_near_the_cpus(
+    deferring, on_fused, monkeypatch, make_split, training_settings, seeds
+):
+    """Graphs, compaction, a smaller last batch and a diverging member; the rounding of AdamW differs."""
+    data, validation = make_split(200, 16), make_split(100, 16, seed=1)
+    diverging = vary(1)[0].model_copy(update={"lr": 1e30})
+    arguments = data, validation, Architecture((16, 8)), [*vary(4), diverging], seeds, training_settings
+    plain = train_population(*arguments)
+    assert FakeGraph.replays == 0
+    monkeypatch.setattr(fused, "compiled", lambda function: function)
+    monkeypatch.setattr(train, "_train_rows", deferring(train._train_rows))
+    on_fused()
+    trained = train_population(*arguments)
+    assert FakeGraph.replays > 20
+    assert trained.status == plain.status == [COMPLETED] * 4 + [DIVERGED]
+    assert np.allclose(trained.val_loss, plain.val_loss, rtol=1e-3, equal_nan=True)
+    assert trained.epochs_trained.tolist() == plain.epochs_trained.tolist()
