@@ -203,14 +203,14 @@ class Explorer:
                 "attempt": attempt.number,
                 "dataset": attempt.settings.dataset,
                 "architecture": attempt.architecture.name,
+                "val_loss": attempt.best().get("val_loss", np.nan),
+                "val_accuracy": attempt.best().get("val_accuracy", np.nan),
+                "status": attempt.status,
+                "epochs": len(attempt.history),
+                "seconds": round(attempt.seconds, 1),
                 **attempt.hyperparameters.model_dump(),
                 "seed": attempt.seed,
                 "batch_size": attempt.settings.batch_size,
-                "status": attempt.status,
-                "epochs": len(attempt.history),
-                "val_loss": attempt.best().get("val_loss", np.nan),
-                "val_accuracy": attempt.best().get("val_accuracy", np.nan),
-                "seconds": round(attempt.seconds, 1),
             }
             for attempt in self.attempts
         ]

@@ -12,7 +12,7 @@ from mlp_lib import display as pictures
 from mlp_lib.analysis import Evidence
 from mlp_lib.run_views import Choice, RunViews
 
-_BOUNDS = {"max_width": "100%", "max_height": "26em", "object_fit": "contain"}
+_BOUNDS = {"max_width": "100%", "max_height": "26em", "object_fit": "contain", "object_position": "0 0"}
 _LOOK = {"style": {"description_width": "7em"}, "layout": widgets.Layout(width="19em")}
 
 

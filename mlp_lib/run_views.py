@@ -93,7 +93,7 @@ class RunViews:
             return f"{choice.target} with its own hyperparameters: a regret of 0, by definition."
         effects = self.effects
         row = effects[(effects["target"] == choice.target) & (effects["source"] == choice.source)].iloc[0]
-        level = f"{self.evidence.settings.confidence:.0%}"
+        level = f"{100 * self.evidence.settings.confidence:g} %"
         said = (
             f"{choice.target} trained with the hyperparameters of {choice.source}: regret {row['regret']:+.4f} nats "
             f"({row['mean']:.4f} against its own {row['own_mean']:.4f}); "
