@@ -96,3 +96,11 @@ def test_git_strips_notebooks_and_leaves_reports(tmp_path: Path):
     assert '"outputs": []' in stripped
     assert "image/png" not in stripped
     assert '"id": "04-03"' in stripped
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_committed_notebook_is_what_the_filter_makes_of_it(notebook: Path):
+    """Else it would show up as changed as soon as it was opened."""
+    line = [sys.executable, "-m", "nbstripout", "--keep-id"]
+    done = subprocess.run(line, input=notebook.read_bytes(), capture_output=True, check=True)
+    assert done.stdout == notebook.read_bytes()
