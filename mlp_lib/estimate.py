@@ -146,6 +146,6 @@ def _seconds_an_epoch(study: Study, architecture: Architecture, dataset: Dataset
         unit.hyperparameters,
         [0] * len(unit.labels),
         settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
-        report=lambda _: ends.append(time.perf_counter()),
+        watch=lambda _: ends.append(time.perf_counter()),
     )
     return (ends[-1] - ends[0]) / (epochs - 1) / len(unit.labels)  # the first epoch warms up

@@ -13,7 +13,7 @@ import pandas as pd
 from mlp_lib import meta
 from mlp_lib.artifacts import RunFiles, claim, end_with_holder
 from mlp_lib.errors import MlpError, RunDirectoryError, SettingsError
-from mlp_lib.settings import CLASSES, NOTEBOOK_SETTINGS, Architecture, check_names, parse
+from mlp_lib.settings import CLASSES, NOTEBOOK_SETTINGS, Architecture, Kind, check_names, parse
 
 if TYPE_CHECKING:
     from mlp_lib.data import Dataset
@@ -58,10 +58,7 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     trained or made.
     """
     where = f"notebook {phase}"
-    given = _names_given(namespace)
-    check_names(dict.fromkeys(given), where, also=("run_dir",))
-    kind = NOTEBOOK_SETTINGS[phase]
-    settings = parse(kind, {name: namespace[name] for name in kind.model_fields if name in namespace}, where)
+    settings = read_parameters(NOTEBOOK_SETTINGS[phase], namespace, where, also=("run_dir",))
     run_dir = namespace.get("run_dir")
     if not isinstance(run_dir, str) or not run_dir:
         raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be the path of a directory")
@@ -103,6 +100,12 @@ def _record_errors(session: Session) -> None:
     for earlier in [f for f in shell.events.callbacks["post_run_cell"] if isinstance(f, _Recorder)]:
         shell.events.unregister("post_run_cell", earlier)
     shell.events.register("post_run_cell", _Recorder(session))
+
+
+def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Kind:
+    """The notebook's parameters, parsed strictly; SettingsError for a wrong one or a name that no notebook declares."""
+    check_names(dict.fromkeys(_names_given(namespace)), where, (*kind.model_fields, *also))
+    return parse(kind, {name: namespace[name] for name in kind.model_fields if name in namespace}, where)
 
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:

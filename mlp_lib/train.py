@@ -6,7 +6,7 @@ Shape letters: P members, N images, B images a batch, D inputs; a `streams` axis
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -218,7 +218,7 @@ def evaluate(trained: Trained, split: Split, settings: TrainingSettings) -> tupl
 
 
 def _prepared(split: Split) -> Split:
-    return Split(with_ones(split.images), split.labels, split.loader_workers)
+    return replace(split, images=with_ones(split.images))
 
 
 def train_population(
@@ -229,7 +229,7 @@ def train_population(
     seeds: Sequence[int],
     settings: TrainingSettings,
     device: torch.device | None = None,
-    report: Callable[[int], None] = lambda epochs: None,
+    watch: Callable[[pd.DataFrame], None] = lambda rows: None,
     keep: Callable[[Callable[[], State]], None] = lambda make: None,
     start: State | None = None,
 ) -> Trained:
@@ -237,9 +237,9 @@ def train_population(
 
     A member's result depends on (architecture, its hyperparameters, its run seed, settings, the two splits) and not
     on its neighbours: on the CPU bit for bit. A member stops after `patience` checks without a better validation
-    loss, or diverges (a loss that is not finite), and leaves the stack. `report` is told the epochs trained since its
-    last call, summed over members. `keep` is offered the state after each epoch, from which, as `start`, the same
-    members go on to the same bits. The test split never comes here.
+    loss, or diverges (a loss that is not finite), and leaves the stack. `watch` is given each epoch's rows of
+    the history, one a member still training; what it raises ends the training. `keep` is offered the state after each
+    epoch, from which, as `start`, the same members go on to the same bits. The test split never comes here.
     """
     if not hyperparameters or len(hyperparameters) != len(seeds):
         raise ValueError(f"{len(hyperparameters)} hyperparameters and {len(seeds)} seeds: one of each a member")
@@ -249,7 +249,7 @@ def train_population(
         like = torch.empty((), dtype=train.images.dtype, device=device)
         inputs = train.images.shape[1] - 1
         population = _Population.start(architecture, list(hyperparameters), list(seeds), inputs, like)
-        return _train(population, train, validation, settings, report, keep, start)
+        return _train(population, train, validation, settings, watch, keep, start)
 
 
 def _train(
@@ -257,7 +257,7 @@ def _train(
     train: Split,
     validation: Split,
     settings: TrainingSettings,
-    report: Callable[[int], None],
+    watch: Callable[[pd.DataFrame], None],
     keep: Callable[[Callable[[], State]], None],
     start: State | None,
 ) -> Trained:
@@ -302,7 +302,7 @@ def _train(
             stale[active] = np.where(better, 0, stale[active] + 1)
             stopped = diverged | (stale[active] >= settings.patience)
         history.append(pd.DataFrame(record))
-        report(len(active))
+        watch(history[-1])
         for member in active[diverged]:
             best.status[member] = DIVERGED
             best.val_loss[member] = best.val_accuracy[member] = np.nan

@@ -238,9 +238,9 @@ def train_unit(
         raise DataError(f"{settings.dataset} changed while the run went on: its digest is {dataset.digest[:12]}")
     epochs = 0
 
-    def report(count: int) -> None:
+    def count(rows: pd.DataFrame) -> None:
         nonlocal epochs
-        epochs += count
+        epochs += len(rows)
         counter.write_text(str(epochs))
 
     def train(members: list[int]) -> Result:
@@ -254,7 +254,7 @@ def train_unit(
             [unit.seeds[member] for member in members],
             settings,
             resolve_device(settings.device),
-            report,
+            count,
             Keeper(paths),
             join_states(states) if None not in states else None,
         )
