@@ -279,7 +279,7 @@ def test_a_limit_of_open_files(searched: Path, tmp_path: Path, soft: int, hard: 
     """One that is too low is told before anything is done; a low one that may be raised is."""
     run_dir = Path(shutil.copytree(searched, tmp_path / "run"))
     before = snapshot(run_dir)
-    script = f"ulimit -Hn {hard}; ulimit -Sn {soft}; exec {sys.executable} -m mlp_lib search --run-dir {run_dir}"
+    script = f"ulimit -Sn {soft} && ulimit -Hn {hard} && exec {sys.executable} -m mlp_lib search --run-dir {run_dir}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), timeout=300)
     if hard == soft:
         assert done.returncode == 1
