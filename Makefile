@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-slow lint clean
+.PHONY: run test test-slow test-faults lint clean
 .DEFAULT_GOAL := run
 
 # a small study on embedded data, start to report
@@ -14,7 +14,11 @@ test: $(VENV)/installed-test
 
 # simulated studies with known truth, 500 each: some minutes
 test-slow: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow tests/test_simulation.py
+
+# sixty kills at random instants, ten starts in one second: half an hour and more
+test-faults: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow tests/test_faults.py tests/test_truth.py -s
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check
