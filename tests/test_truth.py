@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -18,8 +19,10 @@ import yaml
 from bs4 import BeautifulSoup
 from study import command, environment, processes_under, snapshot, tables, write_parameters
 
-from mlp_lib import __main__, status
-from mlp_lib.artifacts import read_yaml
+from mlp_lib import __main__, meta, status
+from mlp_lib.artifacts import RunFiles, read_yaml
+from mlp_lib.errors import TrainingError
+from mlp_lib.notebook import Session, _Recorder
 
 ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
 
@@ -124,6 +127,32 @@ def test_a_cell_that_fails_is_recorded_and_marked(searched: Path, tmp_path: Path
     outputs = [o for cell in nbformat.read(run_dir / "03_transfer.ipynb", 4).cells for o in cell.get("outputs", [])]
     assert [output for output in outputs if output.output_type == "error"]
     assert told_by_the_page(run_dir)["transfer"].startswith("failed")
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "told"),
+    [
+        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
+        (TrainingError("all 3 trials diverged\nand more"), "failed", "all 3 trials diverged"),
+        (ZeroDivisionError("division by zero"), "failed", "ZeroDivisionError: division by zero"),
+    ],
+    ids=str,
+)
+def test_a_notebook_run_by_hand_records_its_error(tmp_path: Path, error: Exception, state: str, told: str) -> None:
+    """What JupyterLab or bare papermill leave on record; a cell that is run again may end well after all."""
+    files = RunFiles(tmp_path)
+    meta.begin(files, "search", {}, {}, tmp_path)
+    session = Session("search", None, files, ())
+    _Recorder(session)(SimpleNamespace(error_in_exec=None))
+    assert meta.read_meta(files)["phases"]["search"]["status"] == "running"
+    _Recorder(session)(SimpleNamespace(error_in_exec=error))
+    entry = meta.read_meta(files)["phases"]["search"]
+    assert (entry["status"], entry["error"]) == (state, told)
+    session.finish()
+    entry = meta.read_meta(files)["phases"]["search"]
+    assert (entry["status"], entry.get("error")) == ("done", None)
+    _Recorder(session)(SimpleNamespace(error_in_exec=error))
+    assert meta.read_meta(files)["phases"]["search"] == entry
 
 
 def test_status_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -267,7 +296,7 @@ def test_a_run_directory_removed_while_it_runs(folder: Path) -> None:
     run_dir = folder / "runs" / "removed"
     process = start("run", "-f", folder / "endless.yaml", "--runs-root", run_dir.parent, "--run-name", run_dir.name)
     wait_for(lambda: bool(list(run_dir.glob(".work/epochs_*"))), process)
-    shutil.rmtree(run_dir)
+    run_dir.rename(run_dir.with_name("away"))  # in one go, whoever writes just now
     said = end(process, 1)
     assert len(said.splitlines()) == 1
     assert str(run_dir) in said
