@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run lab test test-slow browser-test lint hooks clean
+.PHONY: run lab test test-slow test-faults browser-test lint hooks clean
 .DEFAULT_GOAL := run
 
 # a small study on embedded data, start to report
@@ -19,7 +19,11 @@ test: $(VENV)/installed-test
 
 # simulated studies with known truth, 500 each: some minutes
 test-slow: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow tests/test_simulation.py
+
+# sixty kills at random instants, ten starts in one second: half an hour and more
+test-faults: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow tests/test_faults.py tests/test_truth.py -s
 
 # JupyterLab in a headless browser; a part of the tests too where there is a chromium
 browser-test: $(VENV)/installed-test

@@ -1,6 +1,7 @@
 """python -m mlp_lib: the command line."""
 
 import argparse
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -104,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"mlp_lib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        logging.disable()  # asyncio would tell of the notebook that was given up
         print("\nmlp_lib: interrupted; go on with --run-dir", file=sys.stderr)
         return 130
     print(f"report: {run_dir / 'index.html'}")

@@ -85,7 +85,7 @@ class _Recorder:
         if error is None:
             return
         status = meta.INTERRUPTED if isinstance(error, KeyboardInterrupt) else meta.FAILED
-        text = str(error) if isinstance(error, MlpError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, MlpError) else f"{type(error).__name__}: {error}".removesuffix(": ")
         files = self.session.files
         with contextlib.suppress(MlpError, OSError), claim(files.root, self.session.phase):
             meta.end(files, self.session.phase, status, text.strip().splitlines()[0])

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -313,7 +313,9 @@ class _Terminal:
     def show(self, text: str) -> None:
         if time.monotonic() - self.written > 10:
             self.written = time.monotonic()
-            report.write_run_index(self.files.root)
+            with suppress(MlpError):
+                if self.files.meta.exists():
+                    report.write_run_index(self.files.root)
         last = not text.endswith(("left", "so far"))
         if sys.stdout.isatty():
             columns = shutil.get_terminal_size().columns - 1

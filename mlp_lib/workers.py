@@ -105,9 +105,7 @@ def train_units(
     """
     waiting, deaths, done = list(units), 0, 0
     _open_work(work)
-    progress = Progress(
-        what, sum(len(unit.labels) for unit in units), tell=lambda text: write_bytes(work.progress, text.encode())
-    )
+    progress = Progress(what, sum(len(unit.labels) for unit in units), functools.partial(_tell, work))
     task = functools.partial(
         train_unit, settings=settings, base=base, digest=digest, keep_weights=keep_weights, work=work
     )
@@ -142,6 +140,13 @@ def _open_work(work: WorkFiles) -> None:
             path.unlink()
     except OSError as error:
         raise RunDirectoryError(f"can't write to {work.root.parent}: {error.strerror or error}") from None
+
+
+def _tell(work: WorkFiles, text: str) -> None:
+    """Leave word of the progress; a run directory that was removed is not made again."""
+    if not work.root.is_dir():
+        raise RunDirectoryError(f"{work.root.parent} was removed while the run was at work on it")
+    write_bytes(work.progress, text.encode())
 
 
 def _halve(unit: Unit) -> list[Unit]:
@@ -241,7 +246,10 @@ def train_unit(
     def count(rows: pd.DataFrame) -> None:
         nonlocal epochs
         epochs += len(rows)
-        counter.write_text(str(epochs))
+        try:
+            counter.write_text(str(epochs))
+        except OSError as error:
+            raise RunDirectoryError(f"can't write {counter}: {error.strerror or error}") from None
 
     def train(members: list[int]) -> Result:
         paths = [_state_path(work, unit, member, settings, digest) for member in members]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -18,8 +19,10 @@ import yaml
 from bs4 import BeautifulSoup
 from study import command, environment, processes_under, snapshot, tables, write_parameters
 
-from mlp_lib import __main__, status
-from mlp_lib.artifacts import read_yaml
+from mlp_lib import __main__, meta, status
+from mlp_lib.artifacts import RunFiles, read_yaml
+from mlp_lib.errors import TrainingError
+from mlp_lib.notebook import Session, _Recorder
 
 ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
 
@@ -103,7 +106,7 @@ def test_the_state_is_told_as_it_is(folder: Path) -> None:
     assert "This run failed" in nbformat.read(run_dir / "01_search.ipynb", 4).cells[0].source
     assert "kernel died" in (run_dir / "01_search.html").read_text()
 
-    for signal_number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)):
+    for signal_number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
         shutil.rmtree(run_dir / ".work", ignore_errors=True)
         process = start("run", "--run-dir", run_dir)
         wait_for(at_work, process)
@@ -124,6 +127,32 @@ def test_a_cell_that_fails_is_recorded_and_marked(searched: Path, tmp_path: Path
     outputs = [o for cell in nbformat.read(run_dir / "03_transfer.ipynb", 4).cells for o in cell.get("outputs", [])]
     assert [output for output in outputs if output.output_type == "error"]
     assert told_by_the_page(run_dir)["transfer"].startswith("failed")
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "told"),
+    [
+        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
+        (TrainingError("all 3 trials diverged\nand more"), "failed", "all 3 trials diverged"),
+        (ZeroDivisionError("division by zero"), "failed", "ZeroDivisionError: division by zero"),
+    ],
+    ids=str,
+)
+def test_a_notebook_run_by_hand_records_its_error(tmp_path: Path, error: Exception, state: str, told: str) -> None:
+    """What JupyterLab or bare papermill leave on record; a cell that is run again may end well after all."""
+    files = RunFiles(tmp_path)
+    meta.begin(files, "search", {}, {}, tmp_path)
+    session = Session("search", None, files, ())
+    _Recorder(session)(SimpleNamespace(error_in_exec=None))
+    assert meta.read_meta(files)["phases"]["search"]["status"] == "running"
+    _Recorder(session)(SimpleNamespace(error_in_exec=error))
+    entry = meta.read_meta(files)["phases"]["search"]
+    assert (entry["status"], entry["error"]) == (state, told)
+    session.finish()
+    entry = meta.read_meta(files)["phases"]["search"]
+    assert (entry["status"], entry.get("error")) == ("done", None)
+    _Recorder(session)(SimpleNamespace(error_in_exec=error))
+    assert meta.read_meta(files)["phases"]["search"] == entry
 
 
 def test_status_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -267,7 +296,7 @@ def test_a_run_directory_removed_while_it_runs(folder: Path) -> None:
     run_dir = folder / "runs" / "removed"
     process = start("run", "-f", folder / "endless.yaml", "--runs-root", run_dir.parent, "--run-name", run_dir.name)
     wait_for(lambda: bool(list(run_dir.glob(".work/epochs_*"))), process)
-    shutil.rmtree(run_dir)
+    run_dir.rename(run_dir.with_name("away"))  # in one go, whoever writes just now
     said = end(process, 1)
     assert len(said.splitlines()) == 1
     assert str(run_dir) in said
@@ -279,7 +308,7 @@ def test_a_limit_of_open_files(searched: Path, tmp_path: Path, soft: int, hard: 
     """One that is too low is told before anything is done; a low one that may be raised is."""
     run_dir = Path(shutil.copytree(searched, tmp_path / "run"))
     before = snapshot(run_dir)
-    script = f"ulimit -Hn {hard}; ulimit -Sn {soft}; exec {sys.executable} -m mlp_lib search --run-dir {run_dir}"
+    script = f"ulimit -Sn {soft} && ulimit -Hn {hard} && exec {sys.executable} -m mlp_lib search --run-dir {run_dir}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), timeout=300)
     if hard == soft:
         assert done.returncode == 1
