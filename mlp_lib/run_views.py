@@ -115,7 +115,8 @@ class RunViews:
             model = load_model(self.files.root, choice.architecture, choice.seed)
             test = self._test
         except MlpError as error:
-            return f"No confusion matrix: {error}."
+            said = str(error).replace(f"{self.files.root}/", "")  # a saved report keeps no machine's paths
+            return f"No confusion matrix: {said}."
         return explore_figures.mistakes(test.images.numpy(), test.labels.numpy(), predict(model, test.images))
 
     @cached_property

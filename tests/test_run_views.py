@@ -162,6 +162,7 @@ def test_without_checkpoints_or_data_the_views_say_so(run_dir: Path, moved: Path
     said = views.mistakes(Choice("mlp_4", 0, 1, None, None))
     assert "No confusion matrix" in said
     assert "save_checkpoints" in said
+    assert str(run_dir) not in said
 
 
 def test_other_data_than_the_runs_is_refused(run_dir: Path, views: RunViews) -> None:
