@@ -68,6 +68,11 @@ NO_ARCHITECTURES = st.one_of(
 )
 
 
+WRONG_CASES = st.tuples(
+    st.sampled_from(["architecture", "members", "batch_size", "workers"]), NO_WHOLE | st.just(0)
+).map(lambda wrong: [{"architecture": [8], "members": 2, "batch_size": 9, "workers": 1} | dict([wrong])])
+
+
 def default_space() -> dict[str, dict[str, Any]]:
     return {name: dict(end) for name, end in run.merge(None, [], []).values["search_space"].items()}
 
@@ -117,6 +122,9 @@ WRONG: dict[str, st.SearchStrategy] = {
     "architectures": NO_ARCHITECTURES | NOTHING,
     "margin": NO_NUMBER | NOTHING | NEGATIVE | st.floats(10.1, 1e300) | st.just(0),
     "confidence": NO_NUMBER | NOTHING | NEGATIVE | st.floats(1, 1e300) | st.just(0),
+    "benchmark_rounds": NO_WHOLE | NOTHING | st.just(0),
+    "benchmark_methods": NO_SEEDS | st.lists(WORDS, min_size=1, max_size=3),
+    "benchmark_cases": WRONG_CASES | NO_WHOLE | NOTHING,
 }
 
 
@@ -152,7 +160,7 @@ NAMES = st.sampled_from(PARAMETERS)
 def wrong_text(draw: st.DrawFn) -> bytes:
     """A file that isn't strict, safe YAML of parameters, in UTF-8."""
     name, value = draw(NAMES), draw(st.integers(1, 9))
-    depth = draw(st.integers(1000, 3000))
+    depth = draw(st.integers(1000, 1500))
     text = draw(
         st.sampled_from(
             [
@@ -307,6 +315,7 @@ def test_forty_wrong_inputs_to_the_command(tmp_path: Path) -> None:
 SEED = st.integers(0, MAX_SEED)
 SEEDS = st.lists(st.integers(1, MAX_SEED), min_size=1, max_size=6, unique=True)
 COUNT = st.integers(1, 10**9) | st.sampled_from(["1e3", "2E+2", "1e0"])  # as YAML 1.1 reads them: text
+COUNT_SMALL = st.integers(1, 1000)
 WIDTHS = st.lists(st.integers(1, 65536), min_size=1, max_size=5, unique=True)
 BOUNDS = {"lr": (1e-9, 1e3), "eps": (1e-12, 1.0), "weight_decay": (1e-9, 1e3)}
 BOUNDS |= {"beta1": (0.0, 0.999), "beta2": (0.0, 0.999), "dropout": (0.0, 0.999), "leaky_relu_alpha": (0.0, 1.0)}
@@ -351,6 +360,15 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "architectures": ARCHITECTURES,
     "margin": st.floats(1e-9, 10) | st.just("1e-2"),
     "confidence": st.floats(0.001, 0.999),
+    "benchmark_rounds": st.integers(1, 1000),
+    "benchmark_methods": st.lists(st.sampled_from(["plain", "population"]), min_size=1, unique=True),
+    "benchmark_cases": st.lists(
+        st.fixed_dictionaries(
+            {"architecture": WIDTHS, "members": COUNT_SMALL, "batch_size": COUNT_SMALL, "workers": COUNT_SMALL}
+        ),
+        min_size=1,
+        max_size=3,
+    ),
 }
 
 
