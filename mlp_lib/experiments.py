@@ -12,7 +12,6 @@ from mlp_lib import figures, statistics
 from mlp_lib.artifacts import (
     ArchitectureFiles,
     RunFiles,
-    claim,
     read_table,
     read_yaml,
     write_bytes,
@@ -20,6 +19,7 @@ from mlp_lib.artifacts import (
     write_table,
     write_yaml,
 )
+from mlp_lib.claim import claim
 from mlp_lib.errors import RunDirectoryError, TrainingError
 from mlp_lib.model import to_sequential
 from mlp_lib.reevaluation import keep_candidates, reevaluate

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from mlp_lib.artifacts import RunFiles, find_holder, read_yaml, write_yaml
+from mlp_lib.artifacts import RunFiles, read_yaml, write_yaml
+from mlp_lib.claim import find_holder
 from mlp_lib.errors import RunDirectoryError, SettingsError
 from mlp_lib.settings import NOTEBOOK_SETTINGS, PHASES, Architecture, ArchitectureChoice
 

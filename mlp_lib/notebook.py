@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mlp_lib import meta
-from mlp_lib.artifacts import RunFiles, claim, end_with_holder
+from mlp_lib.artifacts import RunFiles
+from mlp_lib.claim import claim, end_with_holder
 from mlp_lib.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.settings import CLASSES, NOTEBOOK_SETTINGS, Architecture, Kind, check_names, parse
 

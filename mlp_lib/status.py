@@ -4,7 +4,8 @@ import contextlib
 from pathlib import Path
 
 from mlp_lib import meta, report
-from mlp_lib.artifacts import RunFiles, find_holder
+from mlp_lib.artifacts import RunFiles
+from mlp_lib.claim import find_holder
 from mlp_lib.errors import MlpError, SettingsError
 from mlp_lib.progress import seconds_text
 

@@ -14,7 +14,7 @@ FLOORS = [
     {"__init__"},
     {"errors", "fused"},
     {"settings", "progress", "display"},
-    {"runtime", "artifacts", "statistics", "search_statistics"},
+    {"runtime", "artifacts", "claim", "statistics", "search_statistics"},
     {"search", "data", "state", "meta", "figures", "transfer_statistics", "architecture_statistics"},
     {
         "model",
@@ -32,7 +32,8 @@ FLOORS = [
     {"reevaluation"},
     {"experiments"},
     {"estimate", "notebook"},
-    {"run", "explore", "checkpoints"},
+    {"execution", "explore", "checkpoints"},
+    {"run"},
     {"repeat", "status", "explore_panel", "run_views"},
     {"__main__", "run_explorer"},
 ]

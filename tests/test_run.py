@@ -30,7 +30,8 @@ from study import (
 from torch import nn
 
 from mlp_lib import __main__, meta
-from mlp_lib.artifacts import NOTEBOOKS, claim, read_table, read_yaml, write_yaml
+from mlp_lib.artifacts import NOTEBOOKS, read_table, read_yaml, write_yaml
+from mlp_lib.claim import claim
 from mlp_lib.data import load_dataset
 from mlp_lib.notebook import ROOT
 from mlp_lib.settings import HYPERPARAMETERS, PARAMETERS, PHASES
