@@ -201,6 +201,8 @@ class TrainingSettings(_Frozen):
     val_interval: Count  # epochs between checks
     matmul_precision: Literal["highest", "high", "medium"]
     deterministic: Flag
+    parametrization: Literal["standard", "mup"] = "standard"
+    base_width: Width = 128  # under mup, the width that is trained as standard
 
 
 class StudySettings(DataSettings, TrainingSettings):

@@ -15,7 +15,7 @@ FLOORS = [
     {"errors", "fused"},
     {"settings", "progress"},
     {"runtime", "artifacts", "statistics", "search_statistics"},
-    {"search", "data", "meta", "figures", "transfer_statistics", "architecture_statistics"},
+    {"parametrization", "search", "data", "meta", "figures", "transfer_statistics", "architecture_statistics"},
     {"model", "report", "verdicts", "search_figures", "evidence_figures", "benchmark_figure"},
     {"adamw"},
     {"train", "analysis"},

@@ -46,6 +46,8 @@ DEFAULTS = {
         "patience": 7,
         "val_interval": 4,
         "matmul_precision": "highest",
+        "parametrization": "standard",
+        "base_width": 128,
     },
     "benchmark": {
         "benchmark_cases": [

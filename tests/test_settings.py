@@ -87,6 +87,8 @@ ALLOWED = {
     "patience": ONE_TO_A_BILLION,
     "val_interval": ONE_TO_A_BILLION,
     "matmul_precision": "highest, high or medium",
+    "parametrization": "standard or mup",
+    "base_width": "a whole number from 1 to 65536",
     "search_space": "a mapping of " + ", ".join(HYPERPARAMETERS),
     "architectures": "a mapping of grid, list",
     "num_trials": "a whole number from 1 to 1000000",
@@ -146,7 +148,7 @@ def test_what_no_parameter_allows(name: str, value: Any):
         *(("num_trials", v) for v in (0, 10**6 + 1, True, "30")),
         *(
             (n, v)
-            for n in ("device", "dataset", "matmul_precision", "parts")
+            for n in ("device", "dataset", "matmul_precision", "parametrization", "parts")
             for v in ("", "gpu", None, 0, True, ["cpu"])
         ),
         *((n, v) for n in ("retrain_seeds", "transfer_seeds") for v in ([], 5, "12", None, {1: 2})),
