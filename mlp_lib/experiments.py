@@ -20,7 +20,7 @@ from mlp_lib.artifacts import (
     write_table,
     write_yaml,
 )
-from mlp_lib.errors import RunDirectoryError, TrainingError
+from mlp_lib.errors import TrainingError
 from mlp_lib.model import to_sequential
 from mlp_lib.reevaluation import keep_candidates, reevaluate
 from mlp_lib.search import draw_trials
@@ -33,6 +33,7 @@ from mlp_lib.settings import (
     SearchSettings,
     TransferSettings,
 )
+from mlp_lib.sources import Sources, read_best, read_sources
 from mlp_lib.study import RESULT, Study, extended
 from mlp_lib.train import COMPLETED
 from mlp_lib.workers import Result, Unit, split_into_units
@@ -119,13 +120,6 @@ def read_curves(study: Study) -> pd.DataFrame:
     """learning_curves.csv of all architectures with the column `architecture`."""
     tables = [read_table(study.files.architecture(a).curves).assign(architecture=a.name) for a in study.architectures]
     return pd.concat(tables, ignore_index=True)
-
-
-def read_best(files: ArchitectureFiles) -> Hyperparameters:
-    """The hyperparameters that the search chose; RunDirectoryError if it hasn't finished."""
-    if not files.best.exists():
-        raise RunDirectoryError(f"{files.best} is missing: run the search (01_search) on this directory first")
-    return Hyperparameters(**read_yaml(files.best)["hyperparameters"])
 
 
 # --- retraining -----------------------------------------------------------------------------------------------------
@@ -233,12 +227,12 @@ def write_summaries(files: RunFiles, architectures: Iterable[Architecture], inpu
 
 
 def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
-    """Train every target with every source's hyperparameters; a row a (target, source, seed).
+    """Train every target with every source's hyperparameters (see read_sources); a row a (target, source, seed).
 
     Columns: target, source, seed, status, test_loss, test_accuracy, reused. Sources with equal hyperparameters share
     their trainings; a retraining of this run that is the same training is reused.
     """
-    sources = {a.name: read_best(source_files.architecture(a)) for a in study.architectures}
+    sources = read_sources(study, source_files)
     with claim(study.files.root, "transfer"):
         reusable = _reusable_retrainings(study)
         for unit, result in study.train(missing_pairs(study, sources, reusable), "transfer"):
@@ -249,13 +243,13 @@ def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
     return losses
 
 
-def missing_pairs(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> list[Unit]:
+def missing_pairs(study: Study, sources: Sources, reusable: pd.DataFrame) -> list[Unit]:
     """The trainings (target, hyperparameters, seed) that are neither on disk nor reusable, as units of one seed."""
     settings: TransferSettings = study.settings
     done = set(_keys(_read_trainings(study))) | set(_keys(reusable))
-    vectors = list(dict.fromkeys(sources.values()))
     units = []
     for target in study.architectures:
+        vectors = list(dict.fromkeys(sources[target.name].values()))
         for seed in settings.transfer_seeds:
             wanted = [h for h in vectors if (target.name, seed, *h.model_dump().values()) not in done]
             seeds = [seed] * len(wanted)
@@ -283,12 +277,12 @@ def _record_pairs(study: Study, unit: Unit, result: Result) -> None:
     write_table(study.files.trainings, extended(study.files.trainings, rows, ["target", "seed", *HYPERPARAMETERS]))
 
 
-def _drop_unused(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> None:
+def _drop_unused(study: Study, sources: Sources, reusable: pd.DataFrame) -> None:
     """Leave in trainings.csv what this transfer uses: a run that grew may have chosen or retrained anew."""
     trainings = _read_trainings(study)
-    wanted = {tuple(h.model_dump().values()) for h in sources.values()}
+    wanted = {(target, *h.model_dump().values()) for target, row in sources.items() for h in row.values()}
     retrained = set(_keys(reusable))
-    used = [key[2:] in wanted and key not in retrained for key in _keys(trainings)]
+    used = [(key[0], *key[2:]) in wanted and key not in retrained for key in _keys(trainings)]
     if not all(used):
         write_table(study.files.trainings, trainings[used])
 
@@ -308,14 +302,14 @@ def _reusable_retrainings(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["target", "seed", *HYPERPARAMETERS, *RESULT])
 
 
-def _transfer_losses(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> pd.DataFrame:
+def _transfer_losses(study: Study, sources: Sources, reusable: pd.DataFrame) -> pd.DataFrame:
     trainings = pd.concat(
         [table for table in (reusable.assign(reused=True), _read_trainings(study).assign(reused=False)) if len(table)]
     ).drop_duplicates(["target", "seed", *HYPERPARAMETERS])
     pairs = pd.DataFrame(
         {"target": target.name, "source": source, "seed": seed, **h.model_dump()}
         for target in study.architectures
-        for source, h in sources.items()
+        for source, h in sources[target.name].items()
         for seed in sorted(study.settings.transfer_seeds)
     )
     trainings = trainings.astype({"seed": "int64", "test_loss": float, "test_accuracy": float})

@@ -42,6 +42,11 @@ class Session:
         """The run whose search gives the transfer its hyperparameters."""
         return find_search(self.settings.search_dir) if self.settings.search_dir else self.files
 
+    def compared_files(self) -> RunFiles | None:
+        """The run that the analysis compares this one with, if it names one."""
+        name = self.settings.compare_with
+        return find_search(name, "compare_with") if name else None
+
     def table(self) -> pd.DataFrame:
         """The architectures with their numbers of parameters."""
         inputs = self.study.inputs
@@ -75,9 +80,11 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
     architectures = meta.read_architectures(files)
     phase = meta.SEARCH_REPORT if settings.parts == "search" else "analysis"
+    session = Session(phase, settings, files, architectures)
+    session.compared_files()  # an error here leaves the run as it was
     with claim(files.root, phase):
         meta.begin(files, phase, settings.model_dump(mode="json"), {}, ROOT)
-    return Session(phase, settings, files, architectures)
+    return session
 
 
 def _start_benchmark(settings: Any, files: RunFiles) -> Session:
@@ -108,6 +115,7 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     parameters = settings.model_dump(mode="json")
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
     check_seeds(merged, dict.fromkeys(parameters, f"notebook {phase}"))
+    check_consensus(merged, dict.fromkeys(parameters, f"notebook {phase}"))
     if phase == "search":
         architectures = settings.architectures.architectures
     elif phase == "transfer" and settings.search_dir:
@@ -126,12 +134,12 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     return Session(phase, settings, files, architectures, study, dataset)
 
 
-def find_search(search_dir: str) -> RunFiles:
-    """The run that `search_dir` names: a run directory or the search directory in it."""
+def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
+    """The run that a parameter names: a run directory or the search directory in it."""
     path = ROOT / Path(search_dir).expanduser()
     files = RunFiles(path if (path / "search").is_dir() else path.parent)
     if not files.meta.exists():
-        raise RunDirectoryError(f"search_dir = {search_dir}: no search there (no {files.meta})")
+        raise RunDirectoryError(f"{parameter} = {search_dir}: no search there (no {files.meta})")
     return files
 
 
@@ -143,6 +151,17 @@ def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None
                 f"{where.get(name, 'the run')}: {name} = {list(parameters[name])}: should not hold the "
                 f"training_seed {parameters['training_seed']}, which chose the hyperparameters"
             )
+
+
+def check_consensus(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """A consensus ranks the same trials on all architectures."""
+    same = parameters.get("same_trials_for_all_architectures", True) or parameters.get("search_dir")
+    if "consensus" in parameters.get("transfer_extra_sources", ()) and not same:
+        place = where.get("transfer_extra_sources", "the run")
+        raise SettingsError(
+            f"{place}: transfer_extra_sources = {list(parameters['transfer_extra_sources'])}: consensus needs "
+            "same_trials_for_all_architectures = true"
+        )
 
 
 def _names_given(namespace: Mapping[str, Any]) -> list[str]:

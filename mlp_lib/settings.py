@@ -192,6 +192,9 @@ class DataSettings(_Frozen):
         return self
 
 
+Parametrization = Literal["standard", "mup"]
+
+
 class TrainingSettings(_Frozen):
     """What decides the result of one training besides data, hyperparameters and run seed."""
 
@@ -201,7 +204,7 @@ class TrainingSettings(_Frozen):
     val_interval: Count  # epochs between checks
     matmul_precision: Literal["highest", "high", "medium"]
     deterministic: Flag
-    parametrization: Literal["standard", "mup"] = "standard"
+    parametrization: Parametrization = "standard"
     base_width: Width = 128  # under mup, the width that is trained as standard
 
 
@@ -209,6 +212,8 @@ class StudySettings(DataSettings, TrainingSettings):
     """What every phase that trains needs (params/defaults.yaml)."""
 
     project_name: Name
+    parametrization: Parametrization  # a study says it
+    base_width: Width
     device: Literal["auto", "cpu", "cuda"]
     workers: Annotated[Whole, Field(ge=1, le=1024), _Exponent] | Literal["auto"]
 
@@ -232,10 +237,14 @@ class RetrainSettings(StudySettings):
     save_checkpoints: Flag
 
 
+ExtraSource = Literal["cheapest", "median", "consensus", "default"]
+
+
 class TransferSettings(StudySettings):
     """Phase 03: every architecture with every source's hyperparameters."""
 
     transfer_seeds: Seeds
+    transfer_extra_sources: Annotated[tuple[ExtraSource, ...], Field(max_length=4), AfterValidator(_refuse_repeats)]
     search_dir: Text | None
 
 
@@ -246,6 +255,7 @@ class AnalysisSettings(_Frozen):
     margin: Annotated[Real, Field(gt=0, le=10), _Exponent]
     confidence: Annotated[Real, Field(gt=0, lt=1), _Exponent]
     analysis_seed: Seed
+    compare_with: Text | None
     parts: Literal["all", "search"]
 
 

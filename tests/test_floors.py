@@ -21,7 +21,7 @@ FLOORS = [
     {"train", "analysis"},
     {"workers", "benchmark_methods", "coordinate_check"},
     {"study", "benchmark"},
-    {"reevaluation"},
+    {"reevaluation", "sources"},
     {"experiments"},
     {"estimate", "notebook"},
     {"run"},

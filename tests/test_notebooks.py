@@ -72,8 +72,8 @@ DEFAULTS = {
         "reevaluate_top_k": 0,
     },
     "retrain": {"retrain_seeds": [1, 2, 3, 4, 5], "save_checkpoints": True},
-    "transfer": {"transfer_seeds": [1, 2, 3, 4, 5], "search_dir": None},
-    "analysis": {"margin": 0.05, "confidence": 0.95, "analysis_seed": 0},
+    "transfer": {"transfer_seeds": [1, 2, 3, 4, 5], "transfer_extra_sources": [], "search_dir": None},
+    "analysis": {"margin": 0.05, "confidence": 0.95, "analysis_seed": 0, "compare_with": None},
 }
 
 
