@@ -11,6 +11,8 @@ from mlp_lib import (
     architecture_statistics,
     evidence_figures,
     figures,
+    practice_figures,
+    practice_statistics,
     search_figures,
     search_statistics,
     statistics,
@@ -18,9 +20,10 @@ from mlp_lib import (
     verdicts,
 )
 from mlp_lib.artifacts import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
-from mlp_lib.meta import read_meta
+from mlp_lib.meta import different_parameters, read_meta
 from mlp_lib.settings import CLASSES, INPUTS, AnalysisSettings, Architecture, SearchSpace
 
+_TRANSFER = "target source seed status test_loss test_accuracy reused"
 TITLES = {
     "hyperparameter_transfer": "Do tuned hyperparameters transfer?",
     "architecture_sensitivity": "Once tuned, does the architecture matter?",
@@ -30,11 +33,18 @@ TITLES = {
 class Evidence:
     """A run's tables, read once; each method computes one piece, writes it under analysis/ and returns it.
 
-    A table that the run doesn't have yet is empty, and so is what follows from it.
+    A table that the run doesn't have yet is empty, and so is what follows from it. `compared` is the run that this one
+    is compared with.
     """
 
-    def __init__(self, files: RunFiles, settings: AnalysisSettings, architectures: tuple[Architecture, ...]):
-        self.files, self.settings, self.architectures = files, settings, architectures
+    def __init__(
+        self,
+        files: RunFiles,
+        settings: AnalysisSettings,
+        architectures: tuple[Architecture, ...],
+        compared: RunFiles | None = None,
+    ):
+        self.files, self.settings, self.architectures, self.compared = files, settings, architectures, compared
         self.parameters = read_meta(files)["parameters"]
         self.trials = self._of_architectures(lambda f: f.results)
         if len(self.trials):
@@ -46,10 +56,11 @@ class Evidence:
                 self.trials.loc[own, "chosen"] = self.trials.loc[own, "trial"] == read_yaml(best)["trial"]
         self.curves = self._of_architectures(lambda f: f.curves)
         self.retrainings = _read(files.seed_losses, "architecture seed test_loss test_accuracy")
-        transfer = "target source seed status test_loss test_accuracy reused"
-        self.transfers = _read(files.transfer_losses, transfer)
+        self.with_extra_sources = _read(files.transfer_losses, _TRANSFER)
         if settings.parts == "search":
-            self.transfers = self.transfers.iloc[:0]
+            self.with_extra_sources = self.with_extra_sources.iloc[:0]
+        names = [architecture.name for architecture in architectures]
+        self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(names)]
 
     def _of_architectures(self, which: Callable[[Any], Any]) -> pd.DataFrame:
         tables = []
@@ -126,6 +137,38 @@ class Evidence:
         if self.trials.empty or not self.parameters.get("same_trials_for_all_architectures"):
             return pd.DataFrame()
         return self._keep("trial_rank_correlation", transfer_statistics.trial_rank_correlation(self.trials), index=True)
+
+    # --- better practice
+
+    def extra_sources(self) -> pd.DataFrame:
+        """What the hyperparameters of each source that is no architecture cost over all targets."""
+        if len(self.with_extra_sources) == len(self.transfers):
+            return pd.DataFrame()
+        table = practice_statistics.extra_sources(self.with_extra_sources, self.settings.confidence)
+        title = "Test loss relative to own hyperparameters, over all targets"
+        self._draw("extra_sources", practice_figures.quotient_intervals(table, "source", title))
+        return self._keep("extra_sources", table)
+
+    def comparison(self) -> pd.DataFrame:
+        """The transfer here beside that of the run to compare with."""
+        there = _read(self.compared.transfer_losses, _TRANSFER) if self.compared else pd.DataFrame()
+        if self.transfers.empty or there.empty:
+            return pd.DataFrame()
+        table = practice_statistics.compare_transfer(self.transfers, there, self.settings.confidence)
+        title = f"This run relative to {self.compared.root.name}"
+        self._draw("comparison", practice_figures.quotient_intervals(table, "quantity", title))
+        return self._keep("comparison", table)
+
+    def comparison_answer(self) -> str:
+        """Whether the regret of transfer is smaller here than in the run to compare with, and how the two differ."""
+        table = self.comparison()
+        if table.empty:
+            return "Nothing to compare: `compare_with` names no run that has a transfer, or this one has none."
+        name = self.compared.root.name
+        differences = different_parameters(self.parameters, read_meta(self.compared)["parameters"])
+        listed = "; ".join(differences) or "nothing that decides a result"
+        answer = practice_statistics.comparison_sentence(table, name, self.settings.confidence)
+        return f"{answer}\n\nThe runs differ in: {listed}."
 
     # --- architectures
 

@@ -100,9 +100,7 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
                 new = sum(len(unit.labels) for unit in missing_seeds(alone))
             plans.append(Plan("retrain", architecture, len(seeds), new, new * each))
         if "transfer" in phases:
-            extra = set(parsed["transfer"]["transfer_extra_sources"]) - {
-                "cheapest"
-            }  # whose vector is an architecture's
+            extra = set(parsed["transfer"]["transfer_extra_sources"]) - {"cheapest"}  # an architecture's own choice
             total = (len(study.architectures) + len(extra)) * len(transfer_seeds)
             reused = len(set(seeds) & set(transfer_seeds))
             new = max(0, total - reused - _transfer_done(study, architecture))

@@ -71,6 +71,17 @@ def _may_become(name: str, stored: Any, given: Any) -> bool:
     return given == stored
 
 
+def different_parameters(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """The parameters that decide results and differ between two runs, each with its values if these are short."""
+    described = []
+    for name, value in (ADDED | here).items():
+        other = (ADDED | there).get(name)
+        if name not in (*FREE, "project_name") and value != other:
+            short = not isinstance(value, dict | list)
+            described.append(f"{name} ({value} here, {other} there)" if short else name)
+    return described
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."

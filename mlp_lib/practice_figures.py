@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mlp_lib.figures import COLOURS, MARKERS, _figure, _log_if_wide, _plain
+from mlp_lib.figures import BLUE, COLOURS, MARKERS, _figure, _log_if_wide, _plain
 
 NAMES = {"standard": "standard parametrization", "mup": "maximal update parametrization (mup)"}
 
@@ -32,4 +32,25 @@ def coordinate_sizes(table: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], **look) for look in looks]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(f"Change since initialization after 1 to {steps} steps (stronger: later)", fontsize="medium")
+    return figure
+
+
+def quotient_intervals(table: pd.DataFrame, label: str, title: str) -> Figure:
+    """Quotients with their intervals, a row each, the first at the top; 1 is a line.
+
+    table: the column `label`, quotient, low, high (NaN: no interval).
+    """
+    figure = _figure(7, 1.4 + 0.35 * len(table))
+    ax = figure.subplots()
+    ax.axvline(1, color="black", linewidth=0.8)
+    places = range(len(table))
+    ax.hlines(places, table["low"], table["high"], color=BLUE, linewidth=2)
+    ax.plot(table["quotient"], places, "o", color=BLUE, markeredgecolor="white")
+    ax.set_yticks(places, table[label])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    _plain(ax)
+    ax.grid(False, axis="y")
+    _log_if_wide(ax, "x", table["quotient"])
+    ax.set_xlabel("quotient of test losses (interval: Student's t over the run seeds)")
+    ax.set_title(title, fontsize="medium")
     return figure
