@@ -49,6 +49,11 @@ class ArchitectureFiles:
     def config(self, seed: int) -> Path:
         return self.root / "retrain" / f"seed_{seed}" / "config.yaml"
 
+    def configs(self) -> list[Path]:
+        """Those of all seeds that are there, by seed."""
+        paths = self.seed_losses.parent.glob("seed_*/config.yaml")
+        return sorted(paths, key=lambda path: int(path.parent.name.removeprefix("seed_")))
+
     def model(self, seed: int) -> Path:
         return self.root / "retrain" / f"seed_{seed}" / "model.pt"
 
@@ -65,6 +70,8 @@ class RunFiles:
         self.stats = self.search / "search_test_loss_stats.csv"
         self.distribution = self.search / "search_test_loss_over_seeds.png"
         self.transfer = root / "transfer"
+        self.all_trainings = root / "trainings.csv"
+        self.sources = self.transfer / "sources.csv"
         self.trainings = self.transfer / "trainings.csv"
         self.transfer_losses = self.transfer / "transfer_seed_losses.csv"
         self.transfer_results = self.transfer / "transfer_results.csv"

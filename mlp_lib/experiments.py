@@ -239,6 +239,8 @@ def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
             _record_pairs(study, unit, result)
         _drop_unused(study, sources, reusable)
         losses = _transfer_losses(study, sources, reusable)
+        rows = [{"target": t, "source": s, **h.model_dump()} for t, row in sources.items() for s, h in row.items()]
+        write_table(study.files.sources, pd.DataFrame(rows))
         _write_transfer(study.files, losses)
     return losses
 

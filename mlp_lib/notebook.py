@@ -13,6 +13,7 @@ from mlp_lib import meta
 from mlp_lib.artifacts import RunFiles, claim
 from mlp_lib.errors import RunDirectoryError, SettingsError
 from mlp_lib.settings import CLASSES, NOTEBOOK_SETTINGS, Architecture, check_names, parse
+from mlp_lib.trainings import write_trainings
 
 if TYPE_CHECKING:
     from mlp_lib.data import Dataset
@@ -35,6 +36,8 @@ class Session:
     def finish(self) -> str:
         """Mark the phase as done; the last cell of a notebook."""
         with claim(self.files.root, self.phase):
+            if self.study:
+                write_trainings(self.files, self.architectures)
             meta.end(self.files, self.phase)
         return f"{self.phase} is done"
 

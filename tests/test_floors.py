@@ -25,6 +25,7 @@ FLOORS = [
         "evidence_figures",
         "benchmark_figure",
         "practice_figures",
+        "trainings",
     },
     {"adamw"},
     {"train", "analysis"},
