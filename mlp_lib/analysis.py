@@ -11,6 +11,7 @@ from mlp_lib import (
     architecture_statistics,
     evidence_figures,
     figures,
+    halving,
     practice_figures,
     practice_statistics,
     search_figures,
@@ -20,10 +21,15 @@ from mlp_lib import (
     verdicts,
 )
 from mlp_lib.artifacts import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
-from mlp_lib.meta import different_parameters, read_meta
+from mlp_lib.meta import different_parameters, read_architectures, read_meta
 from mlp_lib.settings import CLASSES, INPUTS, AnalysisSettings, Architecture, SearchSpace
 
 _TRANSFER = "target source seed status test_loss test_accuracy reused"
+_METHODS = {  # what the statistics of random draws can't be held to
+    "sobol": "The trials are points of a Sobol sequence, no independent draws: bands of the best of n are too wide.",
+    "successive_halving": "Most trials were dropped before their best check: their losses, and what follows from all "
+    "trials below, are of shorter trainings.",
+}
 TITLES = {
     "hyperparameter_transfer": "Do tuned hyperparameters transfer?",
     "architecture_sensitivity": "Once tuned, does the architecture matter?",
@@ -159,6 +165,21 @@ class Evidence:
         self._draw("comparison", practice_figures.quotient_intervals(table, "quantity", title))
         return self._keep("comparison", table)
 
+    def search_comparison(self) -> pd.DataFrame:
+        """The search here beside what that of the run to compare with is expected to find at equal cost."""
+        if self.compared is None or self.trials.empty:
+            return pd.DataFrame()
+        there = Evidence(self.compared, self.settings, read_architectures(self.compared))
+        if there.trials.empty:
+            return pd.DataFrame()
+        return self._keep("search_comparison", practice_statistics.compare_search(self.costs(), there.costs()))
+
+    def costs(self) -> pd.DataFrame:
+        """The trials with their `cost` in epochs: under successive halving, of all rungs."""
+        names = ("num_trials", "max_epochs", "val_interval")
+        rungs = halving.rung_epochs(*(self.parameters[name] for name in names)) if "rung" in self.trials else [10**9]
+        return self.trials.assign(cost=halving.trained_epochs(self.trials, rungs))
+
     def comparison_answer(self) -> str:
         """Whether the regret of transfer is smaller here than in the run to compare with, and how the two differ."""
         table = self.comparison()
@@ -209,6 +230,8 @@ class Evidence:
             return []
         space = SearchSpace.model_validate(self.parameters["search_space"])
         warnings = search_statistics.search_warnings(self.trials, space, self.parameters["max_epochs"])
+        if method := _METHODS.get(self.parameters.get("search_method")):
+            warnings.append(method)
         write_yaml(self.files.evidence("search_warnings.yaml"), warnings)
         return warnings
 

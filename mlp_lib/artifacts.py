@@ -22,7 +22,7 @@ REPORTS = {**NOTEBOOKS, "benchmark": "05_benchmark"}  # the phases of a study, a
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
 # pandas 3.1 reads floats to the bit by default and warns of the argument that earlier ones need for it
 _ROUND_TRIP = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
-_WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters")
+_WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters", "rung")
 
 
 class ArchitectureFiles:

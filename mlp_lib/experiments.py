@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mlp_lib.artifacts import (
     write_yaml,
 )
 from mlp_lib.errors import TrainingError
+from mlp_lib.halving import rung_epochs, survivors
 from mlp_lib.model import to_sequential
 from mlp_lib.reevaluation import keep_candidates, reevaluate
 from mlp_lib.search import draw_trials
@@ -46,29 +48,63 @@ def search(study: Study) -> pd.DataFrame:
 
     Raises TrainingError if every trial of an architecture diverged.
     """
-    top = study.settings.reevaluate_top_k
+    top, rungs = study.settings.reevaluate_top_k, _rungs(study.settings)
     with claim(study.files.root, "search"):
-        for unit, result in study.train(missing_trials(study), "search"):
-            _record_trials(study.files.architecture(unit.architecture), unit, result, max(1, top))
+        for rung, epochs in enumerate(rungs):
+            shorter = replace(study, settings=study.settings.model_copy(update={"max_epochs": epochs}))
+            what = f"search, rung {rung + 1} of {len(rungs)}" if len(rungs) > 1 else "search"
+            for unit, result in shorter.train(missing_trials(study, rung), what):
+                _record_trials(study.files.architecture(unit.architecture), unit, result, max(1, top))
+        if len(rungs) > 1:
+            _record_rungs(study, rungs)
         winners = reevaluate(study, top) if top else {}
         tables = [_finish_search(study.files.architecture(a), a, winners.get(a)) for a in study.architectures]
     return pd.concat(tables, ignore_index=True)
 
 
-def missing_trials(study: Study) -> list[Unit]:
-    """The trials of the settings that are not on disk, as units."""
+def missing_trials(study: Study, rung: int = 0) -> list[Unit]:
+    """The trials of the settings that are not on disk, as units; of a later rung those that go on and have yet to."""
     settings: SearchSettings = study.settings
     units = []
     for architecture in study.architectures:
         key = None if settings.same_trials_for_all_architectures else architecture
-        draws = draw_trials(settings.search_space, settings.num_trials, settings.search_seed, key)
-        path = study.files.architecture(architecture).results
-        done = set(read_table(path)["trial"]) if path.exists() else set()
-        trials = [trial for trial in range(settings.num_trials) if trial not in done]
+        sobol = settings.search_method == "sobol"
+        draws = draw_trials(settings.search_space, settings.num_trials, settings.search_seed, key, sobol)
+        trials = _trials_to_train(study, architecture, rung)
         hyperparameters = [draws[trial] for trial in trials]
         seeds = [settings.training_seed] * len(trials)
         units += split_into_units(architecture, hyperparameters, seeds, trials, study.inputs, settings)
     return units
+
+
+def _trials_to_train(study: Study, architecture: Architecture, rung: int) -> list[int]:
+    settings, files = study.settings, study.files.architecture(architecture)
+    if rung == 0:
+        done = set(read_table(files.results)["trial"]) if files.results.exists() else set()
+        return [trial for trial in range(settings.num_trials) if trial not in done]
+    results, epochs = read_table(files.results), _rungs(settings)
+    going_on = results["trial"].isin(survivors(results, read_table(files.curves), epochs)[rung])
+    cut = results["epochs_trained"] == epochs[rung - 1]  # else it stopped by itself, or has gone on already
+    stale = results["epochs_trained"] - results["best_epoch"] >= settings.patience * settings.val_interval
+    unfinished = going_on & cut & ~stale.astype(bool) & (results["status"] == COMPLETED)
+    return results.loc[unfinished, "trial"].tolist() if epochs[rung] > epochs[rung - 1] else []
+
+
+def _rungs(settings: SearchSettings) -> list[int]:
+    """The most epochs of a trial by rung; one rung where nothing is halved."""
+    if settings.search_method != "successive_halving":
+        return [settings.max_epochs]
+    return rung_epochs(settings.num_trials, settings.max_epochs, settings.val_interval)
+
+
+def _record_rungs(study: Study, epochs: list[int]) -> None:
+    """Write into search_results.csv the last rung (from 0) that each trial took part in."""
+    for architecture in study.architectures:
+        files = study.files.architecture(architecture)
+        results = read_table(files.results)
+        rungs = survivors(results, read_table(files.curves), epochs)
+        last = {trial: rung for rung, trials in enumerate(rungs) for trial in trials}
+        write_table(files.results, results.assign(rung=results["trial"].map(last)))
 
 
 def _record_trials(files: ArchitectureFiles, unit: Unit, result: Result, candidates: int) -> None:

@@ -17,7 +17,7 @@ FREE = ("workers", "preload", "loader_workers", "data_root", "device", "margin",
 FREE += ("compare_with",)
 FREE += ("benchmark_cases", "benchmark_methods", "benchmark_rounds")
 # what a run was made with that is older than these parameters
-ADDED = {"parametrization": "standard", "base_width": 128, "transfer_extra_sources": []}
+ADDED = {"search_method": "random", "parametrization": "standard", "base_width": 128, "transfer_extra_sources": []}
 SEARCH_REPORT = "search_report"  # the analysis' part on the search alone, which doesn't stand for the analysis
 DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
 
@@ -50,7 +50,7 @@ def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Pat
     differences = [
         f"{name}: {_short(known[name])} in the run, {_short(value)} given"
         for name, value in given.items()
-        if name in known and name not in FREE and not _may_become(name, known[name], value)
+        if name in known and name not in FREE and not _may_become(name, known, value)
     ]
     if differences:
         raise RunDirectoryError(
@@ -59,9 +59,13 @@ def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Pat
     return {**stored, **given}
 
 
-def _may_become(name: str, stored: Any, given: Any) -> bool:
-    """Whether a finished run may go on with the given value: it is the same, or holds more of the same."""
-    if name == "num_trials":
+def _may_become(name: str, parameters: dict[str, Any], given: Any) -> bool:
+    """Whether a run of these parameters may go on with the given value: it is the same, or holds more of the same.
+
+    With more trials, successive halving would have dropped others.
+    """
+    stored = parameters[name]
+    if name == "num_trials" and parameters.get("search_method") != "successive_halving":
         return given >= stored
     if name in ("retrain_seeds", "transfer_seeds", "transfer_extra_sources"):
         return set(given) >= set(stored)

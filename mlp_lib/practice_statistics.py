@@ -7,6 +7,7 @@ seed, so effects are quotients; their intervals are Student's t over the seeds, 
 import numpy as np
 import pandas as pd
 
+from mlp_lib.search_statistics import expected_best
 from mlp_lib.statistics import mean_interval
 
 ANY = "an architecture at random"
@@ -83,6 +84,27 @@ def compare_transfer(here: pd.DataFrame, there: pd.DataFrame, confidence: float)
         )
     columns = ["quantity", "pairs", "n", "here", "there", "quotient", "low", "high", "left_out"]
     return pd.DataFrame(rows)[columns]
+
+
+def compare_search(here: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
+    """The best validation loss of a search beside what another is expected to find at the same cost.
+
+    Tables of trials: architecture, trial, val_loss, cost (epochs). A row an architecture that both have: best (here),
+    epochs (that all trials here cost), trials_there (how many those epochs buy there, at most all), expected_there (the
+    best validation loss of that many, by expected_best), quotient (best / expected_there), epochs_there (of all there).
+    """
+    rows = []
+    for name, trials in here.groupby("architecture", sort=False):
+        others = there[there["architecture"] == name]
+        expected = expected_best(others)["expected"]
+        if expected.empty:
+            continue
+        epochs, each = int(trials["cost"].sum()), others["cost"].mean()
+        number = min(max(1, int(epochs / each)), len(expected))
+        best, other = trials["val_loss"].astype(float).min(), expected[number - 1]
+        rows.append((name, best, epochs, number, other, best / other, int(others["cost"].sum())))
+    names = "architecture best epochs trials_there expected_there quotient epochs_there"
+    return pd.DataFrame(rows, columns=names.split())
 
 
 def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) -> str:

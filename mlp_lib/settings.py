@@ -223,6 +223,7 @@ class SearchSettings(StudySettings):
 
     search_space: SearchSpace
     architectures: ArchitectureChoice
+    search_method: Literal["random", "sobol", "successive_halving"]
     num_trials: Annotated[Whole, Field(ge=1, le=10**6), _Exponent]
     search_seed: Seed
     training_seed: Seed

@@ -15,7 +15,16 @@ FLOORS = [
     {"errors", "fused"},
     {"settings", "progress"},
     {"runtime", "artifacts", "statistics", "search_statistics"},
-    {"parametrization", "search", "data", "meta", "figures", "transfer_statistics", "architecture_statistics"},
+    {
+        "parametrization",
+        "search",
+        "halving",
+        "data",
+        "meta",
+        "figures",
+        "transfer_statistics",
+        "architecture_statistics",
+    },
     {
         "model",
         "report",

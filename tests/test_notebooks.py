@@ -65,6 +65,7 @@ DEFAULTS = {
         "architectures": {"grid": [], "list": [[int(n) for n in shape.split("-")] for shape in SHAPES.split(", ")]}
     },
     "search": {
+        "search_method": "random",
         "num_trials": 30,
         "search_seed": 0,
         "training_seed": 0,

@@ -91,6 +91,7 @@ ALLOWED = {
     "base_width": "a whole number from 1 to 65536",
     "search_space": "a mapping of " + ", ".join(HYPERPARAMETERS),
     "architectures": "a mapping of grid, list",
+    "search_method": "random, sobol or successive_halving",
     "num_trials": "a whole number from 1 to 1000000",
     "search_seed": SEED,
     "training_seed": SEED,
@@ -150,7 +151,7 @@ def test_what_no_parameter_allows(name: str, value: Any):
         *(("num_trials", v) for v in (0, 10**6 + 1, True, "30")),
         *(
             (n, v)
-            for n in ("device", "dataset", "matmul_precision", "parametrization", "parts")
+            for n in ("device", "dataset", "matmul_precision", "parametrization", "search_method", "parts")
             for v in ("", "gpu", None, 0, True, ["cpu"])
         ),
         *((n, v) for n in ("retrain_seeds", "transfer_seeds") for v in ([], 5, "12", None, {1: 2})),
