@@ -155,6 +155,13 @@ class Evidence:
         self._draw("extra_sources", practice_figures.quotient_intervals(table, "source", title))
         return self._keep("extra_sources", table)
 
+    def other_search(self) -> pd.DataFrame:
+        """What it costs to take the hyperparameters from the search that `search_dir` names, such as on other data."""
+        if not self.parameters.get("search_dir") or self.transfers.empty or self.retrainings.empty:
+            return pd.DataFrame()
+        table = practice_statistics.other_search(self.transfers, self.retrainings, self.settings.confidence)
+        return self._keep("other_search", table)
+
     def comparison(self) -> pd.DataFrame:
         """The transfer here beside that of the run to compare with."""
         there = _read(self.compared.transfer_losses, _TRANSFER) if self.compared else pd.DataFrame()

@@ -37,13 +37,22 @@ class Session:
         """Mark the phase as done; the last cell of a notebook."""
         with claim(self.files.root, self.phase):
             if self.study:
-                write_trainings(self.files, self.architectures)
+                write_trainings(self.files)
             meta.end(self.files, self.phase)
         return f"{self.phase} is done"
 
     def source_files(self) -> RunFiles:
         """The run whose search gives the transfer its hyperparameters."""
         return find_search(self.settings.search_dir) if self.settings.search_dir else self.files
+
+    def source_note(self) -> str:
+        """Where the transfer's hyperparameters come from, and on which data they were chosen, in a sentence."""
+        files, here = self.source_files(), self.settings.dataset
+        there = meta.read_meta(files)["parameters"].get("dataset", "unknown data")
+        if files.root == self.files.root:
+            return f"The hyperparameters were chosen by this run's own search, on {there}."
+        data = f"the same data, {there}" if there == here else f"**{there}**, and are trained here on **{here}**"
+        return f"The hyperparameters were chosen by the search of another run, {files.root.name}, on {data}."
 
     def compared_files(self) -> RunFiles | None:
         """The run that the analysis compares this one with, if it names one."""

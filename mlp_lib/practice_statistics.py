@@ -53,6 +53,20 @@ def extra_sources(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return pd.DataFrame(rows)[["source", "targets", "n", "quotient", "low", "high", "diverged"]]
 
 
+def other_search(transfers: pd.DataFrame, retrainings: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """What it costs to take each architecture's hyperparameters from another run's search: a row a target, then all.
+
+    transfers: of the run whose `search_dir` names the other; retrainings (architecture, seed, test_loss): with what
+    this run's own search chose. Columns: target, n (seeds), quotient (other / own), low, high, diverged.
+    """
+    own = retrainings.rename(columns={"architecture": "target"}).assign(source=lambda table: table["target"])
+    other = transfers[transfers["target"] == transfers["source"]].assign(source="other")
+    losses = pd.concat([own, other[other["target"].isin(own["target"])]])
+    groups = [*losses.groupby("target", sort=False), ("all", losses)]
+    rows = [extra_sources(group, confidence).iloc[:-1].assign(target=name) for name, group in groups]
+    return pd.concat(rows, ignore_index=True)[["target", "n", "quotient", "low", "high", "diverged"]]
+
+
 def compare_transfer(here: pd.DataFrame, there: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """The transfer of two runs, paired by (target, source, seed): a row a quantity.
 

@@ -5,14 +5,14 @@ from typing import Any
 import pandas as pd
 
 from mlp_lib.artifacts import RunFiles, read_table, read_yaml, write_table
-from mlp_lib.meta import read_meta
+from mlp_lib.meta import read_architectures, read_meta
 from mlp_lib.settings import CLASSES, HYPERPARAMETERS, INPUTS, Architecture
 
 _COORDINATES = ["phase", "architecture", "parameters", "source", "trial", "seed"]
 _RESULT = ["status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 
 
-def write_trainings(files: RunFiles, architectures: tuple[Architecture, ...]) -> None:
+def write_trainings(files: RunFiles) -> None:
     """Write trainings.csv at the run's top: a row a training that is on disk.
 
     Columns: phase (search, reevaluation, retrain, transfer), architecture (the one trained), parameters (their number),
@@ -20,13 +20,15 @@ def write_trainings(files: RunFiles, architectures: tuple[Architecture, ...]) ->
     seed (the run seed), the seven hyperparameters, and the result. A transfer that reuses a retraining has no row.
     """
     parameters = read_meta(files)["parameters"]
+    # a run that transfers another's search has none of its own
+    architectures = read_architectures(files) if "architectures" in parameters else ()
     tables = [part for a in architectures for part in _of_architecture(files, a, parameters.get("training_seed"))]
     tables = [table for table in [*tables, *_of_transfer(files)] if len(table)]
     if tables:
         table = pd.concat(tables, ignore_index=True)
         inputs = INPUTS[parameters["dataset"]]
-        counts = {a.name: a.count_parameters(inputs, CLASSES) for a in architectures}
-        table = table.assign(parameters=table["architecture"].map(counts))
+        counts = [Architecture.from_name(name).count_parameters(inputs, CLASSES) for name in table["architecture"]]
+        table = table.assign(parameters=counts)
         table = table.reindex(columns=[*_COORDINATES, *HYPERPARAMETERS, *_RESULT])
         write_table(files.all_trainings, table.astype({"trial": "Int64", "seed": "Int64"}))
 

@@ -14,12 +14,13 @@ from test_experiments import VALUES, experiments, run_all, study_of
 
 from mlp_lib import run, statistics, workers
 from mlp_lib.analysis import Evidence
-from mlp_lib.artifacts import RunFiles, read_table
+from mlp_lib.artifacts import RunFiles, read_table, write_yaml
 from mlp_lib.errors import RunDirectoryError, SettingsError
 from mlp_lib.meta import different_parameters, merge_parameters, read_architectures
+from mlp_lib.notebook import Session
 from mlp_lib.practice_figures import quotient_intervals
-from mlp_lib.practice_statistics import ANY, compare_transfer, comparison_sentence, extra_sources
-from mlp_lib.settings import HYPERPARAMETERS, Hyperparameters
+from mlp_lib.practice_statistics import ANY, compare_transfer, comparison_sentence, extra_sources, other_search
+from mlp_lib.settings import HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.sources import DEFAULT, consensus, median, read_best, read_sources
 
 ALL_EXTRA = ["cheapest", "median", "consensus", "default"]
@@ -268,3 +269,51 @@ def test_best_hyperparameters_are_read_from_the_search(extended: Path) -> None:
     best = statistics.best_trial(trials)
     chosen = read_best(RunFiles(extended).architecture(read_architectures(RunFiles(extended))[0]))
     assert chosen.lr == best["lr"]
+
+
+# --- between data sets ----------------------------------------------------------------------------------------------
+
+
+def test_another_search_by_hand() -> None:
+    transfers = losses_of({("a", "a"): [2.0, 3.0], ("a", "b"): [9.0, 9.0], ("b", "b"): [1.0, 1.0]})
+    retrainings = pd.DataFrame({"architecture": ["a", "a", "b", "b"], "seed": [0, 1] * 2, "test_loss": [1.0, 1, 2, 2]})
+    table = other_search(transfers, retrainings, 0.95).set_index("target")
+    assert table["quotient"].to_dict() == pytest.approx(
+        {"a": math.sqrt(6), "b": 0.5, "all": math.sqrt(math.sqrt(6) / 2)}
+    )
+    assert table["n"].tolist() == [2, 2, 2]
+
+
+def test_hyperparameters_can_come_from_a_search_on_other_data(extended: Path, tmp_path: Path, monkeypatch) -> None:
+    """Other data: the digits split otherwise, which has its own context, so that nothing of the other run is reused."""
+    other = {**STUDY, "split_seed": 5, "search_seed": 1}
+    experiments.search(study_of(tmp_path, "search", **other))
+    experiments.retrain(study_of(tmp_path, "retrain", **other))
+    study = study_of(tmp_path, "transfer", **other, search_dir=str(extended))
+    losses = experiments.transfer(study, RunFiles(extended))
+    assert not losses["reused"].any()
+    sources = read_table(RunFiles(tmp_path).sources).set_index(["target", "source"])
+    for name in ARCHITECTURES:
+        chosen = read_best(RunFiles(extended).architecture(Architecture.from_name(name)))
+        assert sources.loc[(name, name), "lr"] == chosen.lr
+    table = evidence_of(tmp_path, **other, search_dir=str(extended)).other_search()
+    assert table["target"].tolist() == [*ARCHITECTURES, "all"]
+    assert (table["quotient"] != 1).all()
+    assert evidence_of(extended, **STUDY, transfer_extra_sources=ALL_EXTRA).other_search().empty
+
+
+@pytest.mark.parametrize(
+    ("search_dir", "dataset", "said"),
+    [
+        (None, "digits", "this run's own search, on digits"),
+        ("there", "digits", "another run, there, on the same data, digits"),
+        ("there", "mnist", "on **digits**, and are trained here on **mnist**"),
+    ],
+)
+def test_the_report_says_on_which_data_hyperparameters_were_chosen(tmp_path, search_dir, dataset, said) -> None:
+    here, there = RunFiles(tmp_path / "here"), RunFiles(tmp_path / "there")
+    for files in (here, there):
+        write_yaml(files.meta, {"parameters": {"dataset": "digits"}, "phases": {}})
+    path = str(tmp_path / search_dir) if search_dir else None
+    settings = settings_of("transfer", search_dir=path, dataset=dataset)
+    assert said in Session("transfer", settings, here, ()).source_note()

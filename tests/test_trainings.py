@@ -11,7 +11,7 @@ from test_experiments import experiments, run_all, study_of
 
 from mlp_lib import workers
 from mlp_lib.artifacts import RunFiles, read_table, write_yaml
-from mlp_lib.meta import read_architectures, read_meta
+from mlp_lib.meta import read_meta
 from mlp_lib.settings import HYPERPARAMETERS
 from mlp_lib.trainings import write_trainings
 
@@ -32,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
         monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
         run_all(files.root, **STUDY)
     evidence_of(files.root, **STUDY)  # stores the parameters
-    write_trainings(files, read_architectures(files))
+    write_trainings(files)
     return files
 
 
@@ -85,12 +85,12 @@ def test_a_run_that_has_the_search_alone(tmp_path: Path, monkeypatch: pytest.Mon
     experiments.search(study_of(tmp_path, "search"))
     evidence_of(tmp_path)
     files = RunFiles(tmp_path)
-    write_trainings(files, read_architectures(files))
+    write_trainings(files)
     assert len(pd.read_csv(files.all_trainings)) == 2 * 3
 
 
 def test_without_any_training_there_is_no_table(tmp_path: Path, whole: RunFiles) -> None:
     files = RunFiles(tmp_path)
     write_yaml(files.meta, read_meta(whole))
-    write_trainings(files, read_architectures(files))
+    write_trainings(files)
     assert not files.all_trainings.exists()
