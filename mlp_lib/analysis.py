@@ -11,6 +11,9 @@ from mlp_lib import (
     architecture_statistics,
     evidence_figures,
     figures,
+    halving,
+    practice_figures,
+    practice_statistics,
     search_figures,
     search_statistics,
     statistics,
@@ -18,9 +21,15 @@ from mlp_lib import (
     verdicts,
 )
 from mlp_lib.artifacts import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
-from mlp_lib.meta import read_meta
+from mlp_lib.meta import different_parameters, read_architectures, read_meta
 from mlp_lib.settings import CLASSES, INPUTS, AnalysisSettings, Architecture, SearchSpace
 
+_TRANSFER = "target source seed status test_loss test_accuracy reused"
+_METHODS = {  # what the statistics of random draws can't be held to
+    "sobol": "The trials are points of a Sobol sequence, no independent draws: bands of the best of n are too wide.",
+    "successive_halving": "Most trials were dropped before their best check: their losses, and what follows from all "
+    "trials below, are of shorter trainings.",
+}
 TITLES = {
     "hyperparameter_transfer": "Do tuned hyperparameters transfer?",
     "architecture_sensitivity": "Once tuned, does the architecture matter?",
@@ -30,11 +39,18 @@ TITLES = {
 class Evidence:
     """A run's tables, read once; each method computes one piece, writes it under analysis/ and returns it.
 
-    A table that the run doesn't have yet is empty, and so is what follows from it.
+    A table that the run doesn't have yet is empty, and so is what follows from it. `compared` is the run that this one
+    is compared with.
     """
 
-    def __init__(self, files: RunFiles, settings: AnalysisSettings, architectures: tuple[Architecture, ...]):
-        self.files, self.settings, self.architectures = files, settings, architectures
+    def __init__(
+        self,
+        files: RunFiles,
+        settings: AnalysisSettings,
+        architectures: tuple[Architecture, ...],
+        compared: RunFiles | None = None,
+    ):
+        self.files, self.settings, self.architectures, self.compared = files, settings, architectures, compared
         self.parameters = read_meta(files)["parameters"]
         self.trials = self._of_architectures(lambda f: f.results)
         if len(self.trials):
@@ -46,10 +62,11 @@ class Evidence:
                 self.trials.loc[own, "chosen"] = self.trials.loc[own, "trial"] == read_yaml(best)["trial"]
         self.curves = self._of_architectures(lambda f: f.curves)
         self.retrainings = _read(files.seed_losses, "architecture seed test_loss test_accuracy")
-        transfer = "target source seed status test_loss test_accuracy reused"
-        self.transfers = _read(files.transfer_losses, transfer)
+        self.with_extra_sources = _read(files.transfer_losses, _TRANSFER)
         if settings.parts == "search":
-            self.transfers = self.transfers.iloc[:0]
+            self.with_extra_sources = self.with_extra_sources.iloc[:0]
+        names = [architecture.name for architecture in architectures]
+        self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(names)]
 
     def _of_architectures(self, which: Callable[[Any], Any]) -> pd.DataFrame:
         tables = []
@@ -127,6 +144,60 @@ class Evidence:
             return pd.DataFrame()
         return self._keep("trial_rank_correlation", transfer_statistics.trial_rank_correlation(self.trials), index=True)
 
+    # --- better practice
+
+    def extra_sources(self) -> pd.DataFrame:
+        """What the hyperparameters of each source that is no architecture cost over all targets."""
+        if len(self.with_extra_sources) == len(self.transfers):
+            return pd.DataFrame()
+        table = practice_statistics.extra_sources(self.with_extra_sources, self.settings.confidence)
+        title = "Test loss relative to own hyperparameters, over all targets"
+        self._draw("extra_sources", practice_figures.quotient_intervals(table, "source", title))
+        return self._keep("extra_sources", table)
+
+    def other_search(self) -> pd.DataFrame:
+        """What it costs to take the hyperparameters from the search that `search_dir` names, such as on other data."""
+        if not self.parameters.get("search_dir") or self.transfers.empty or self.retrainings.empty:
+            return pd.DataFrame()
+        table = practice_statistics.other_search(self.transfers, self.retrainings, self.settings.confidence)
+        return self._keep("other_search", table)
+
+    def comparison(self) -> pd.DataFrame:
+        """The transfer here beside that of the run to compare with."""
+        there = _read(self.compared.transfer_losses, _TRANSFER) if self.compared else pd.DataFrame()
+        if self.transfers.empty or there.empty:
+            return pd.DataFrame()
+        table = practice_statistics.compare_transfer(self.transfers, there, self.settings.confidence)
+        title = f"This run relative to {self.compared.root.name}"
+        self._draw("comparison", practice_figures.quotient_intervals(table, "quantity", title))
+        return self._keep("comparison", table)
+
+    def search_comparison(self) -> pd.DataFrame:
+        """The search here beside what that of the run to compare with is expected to find at equal cost."""
+        if self.compared is None or self.trials.empty:
+            return pd.DataFrame()
+        there = Evidence(self.compared, self.settings, read_architectures(self.compared))
+        if there.trials.empty:
+            return pd.DataFrame()
+        return self._keep("search_comparison", practice_statistics.compare_search(self.costs(), there.costs()))
+
+    def costs(self) -> pd.DataFrame:
+        """The trials with their `cost` in epochs: under successive halving, of all rungs."""
+        names = ("num_trials", "max_epochs", "val_interval")
+        rungs = halving.rung_epochs(*(self.parameters[name] for name in names)) if "rung" in self.trials else [10**9]
+        return self.trials.assign(cost=halving.trained_epochs(self.trials, rungs))
+
+    def comparison_answer(self) -> str:
+        """Whether the regret of transfer is smaller here than in the run to compare with, and how the two differ."""
+        table = self.comparison()
+        if table.empty:
+            return "Nothing to compare: `compare_with` names no run that has a transfer, or this one has none."
+        name = self.compared.root.name
+        differences = different_parameters(self.parameters, read_meta(self.compared)["parameters"])
+        listed = "; ".join(differences) or "nothing that decides a result"
+        answer = practice_statistics.comparison_sentence(table, name, self.settings.confidence)
+        return f"{answer}\n\nThe runs differ in: {listed}."
+
     # --- architectures
 
     def architecture_pairs(self) -> pd.DataFrame:
@@ -166,6 +237,8 @@ class Evidence:
             return []
         space = SearchSpace.model_validate(self.parameters["search_space"])
         warnings = search_statistics.search_warnings(self.trials, space, self.parameters["max_epochs"])
+        if method := _METHODS.get(self.parameters.get("search_method")):
+            warnings.append(method)
         write_yaml(self.files.evidence("search_warnings.yaml"), warnings)
         return warnings
 

@@ -16,7 +16,7 @@ NOTEBOOKS = {"search": "01_search", "retrain": "02_retrain", "transfer": "03_tra
 REPORTS = {**NOTEBOOKS, "benchmark": "05_benchmark"}  # the phases of a study, and what stands beside it
 # pandas 3.1 reads floats to the bit by default and warns of the argument that earlier ones need for it
 _ROUND_TRIP = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
-_WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters")
+_WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters", "rung")
 
 
 class ArchitectureFiles:
@@ -42,6 +42,11 @@ class ArchitectureFiles:
 
     def config(self, seed: int) -> Path:
         return self.root / "retrain" / f"seed_{seed}" / "config.yaml"
+
+    def configs(self) -> list[Path]:
+        """Those of all seeds that are there, by seed."""
+        paths = self.seed_losses.parent.glob("seed_*/config.yaml")
+        return sorted(paths, key=lambda path: int(path.parent.name.removeprefix("seed_")))
 
     def model(self, seed: int) -> Path:
         return self.root / "retrain" / f"seed_{seed}" / "model.pt"
@@ -79,6 +84,8 @@ class RunFiles:
         self.stats = self.search / "search_test_loss_stats.csv"
         self.distribution = self.search / "search_test_loss_over_seeds.png"
         self.transfer = root / "transfer"
+        self.all_trainings = root / "trainings.csv"
+        self.sources = self.transfer / "sources.csv"
         self.trainings = self.transfer / "trainings.csv"
         self.transfer_losses = self.transfer / "transfer_seed_losses.csv"
         self.transfer_results = self.transfer / "transfer_results.csv"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mlp_lib.artifacts import RunFiles, read_table
 from mlp_lib.data import Dataset, load_dataset
-from mlp_lib.experiments import Study, missing_seeds, missing_trials, read_best
+from mlp_lib.experiments import Study, missing_seeds, missing_trials
 from mlp_lib.progress import seconds_text
 from mlp_lib.runtime import resolve_device
 from mlp_lib.settings import (
@@ -23,6 +23,7 @@ from mlp_lib.settings import (
     StudySettings,
     parse,
 )
+from mlp_lib.sources import read_best
 from mlp_lib.train import train_population
 from mlp_lib.workers import count_workers
 
@@ -99,7 +100,8 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
                 new = sum(len(unit.labels) for unit in missing_seeds(alone))
             plans.append(Plan("retrain", architecture, len(seeds), new, new * each))
         if "transfer" in phases:
-            total = len(study.architectures) * len(transfer_seeds)
+            extra = set(parsed["transfer"]["transfer_extra_sources"]) - {"cheapest"}  # an architecture's own choice
+            total = (len(study.architectures) + len(extra)) * len(transfer_seeds)
             reused = len(set(seeds) & set(transfer_seeds))
             new = max(0, total - reused - _transfer_done(study, architecture))
             plans.append(Plan("transfer", architecture, total, new, new * each))

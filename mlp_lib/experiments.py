@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from mlp_lib.artifacts import (
     write_yaml,
 )
 from mlp_lib.claim import claim
-from mlp_lib.errors import RunDirectoryError, TrainingError
+from mlp_lib.errors import TrainingError
+from mlp_lib.halving import rung_epochs, survivors
 from mlp_lib.model import to_sequential
 from mlp_lib.reevaluation import keep_candidates, reevaluate
 from mlp_lib.search import draw_trials
@@ -33,6 +35,7 @@ from mlp_lib.settings import (
     SearchSettings,
     TransferSettings,
 )
+from mlp_lib.sources import Sources, read_best, read_sources
 from mlp_lib.study import RESULT, Study, extended
 from mlp_lib.train import COMPLETED
 from mlp_lib.workers import Result, Unit
@@ -45,29 +48,63 @@ def search(study: Study) -> pd.DataFrame:
 
     Raises TrainingError if every trial of an architecture diverged.
     """
-    top = study.settings.reevaluate_top_k
+    top, rungs = study.settings.reevaluate_top_k, _rungs(study.settings)
     with claim(study.files.root, "search"):
-        for unit, result in study.train(missing_trials(study), "search"):
-            _record_trials(study.files.architecture(unit.architecture), unit, result, max(1, top))
+        for rung, epochs in enumerate(rungs):
+            shorter = replace(study, settings=study.settings.model_copy(update={"max_epochs": epochs}))
+            what = f"search, rung {rung + 1} of {len(rungs)}" if len(rungs) > 1 else "search"
+            for unit, result in shorter.train(missing_trials(study, rung), what):
+                _record_trials(study.files.architecture(unit.architecture), unit, result, max(1, top))
+        if len(rungs) > 1:
+            _record_rungs(study, rungs)
         winners = reevaluate(study, top) if top else {}
         tables = [_finish_search(study.files.architecture(a), a, winners.get(a)) for a in study.architectures]
     return pd.concat(tables, ignore_index=True)
 
 
-def missing_trials(study: Study) -> list[Unit]:
-    """The trials of the settings that are not on disk, as units."""
+def missing_trials(study: Study, rung: int = 0) -> list[Unit]:
+    """The trials of the settings that are not on disk, as units; of a later rung those that go on and have yet to."""
     settings: SearchSettings = study.settings
     units = []
     for architecture in study.architectures:
         key = None if settings.same_trials_for_all_architectures else architecture
-        draws = draw_trials(settings.search_space, settings.num_trials, settings.search_seed, key)
-        path = study.files.architecture(architecture).results
-        done = set(read_table(path)["trial"]) if path.exists() else set()
-        trials = [trial for trial in range(settings.num_trials) if trial not in done]
+        sobol = settings.search_method == "sobol"
+        draws = draw_trials(settings.search_space, settings.num_trials, settings.search_seed, key, sobol)
+        trials = _trials_to_train(study, architecture, rung)
         hyperparameters = [draws[trial] for trial in trials]
         seeds = [settings.training_seed] * len(trials)
         units += study.split(architecture, hyperparameters, seeds, trials)
     return units
+
+
+def _trials_to_train(study: Study, architecture: Architecture, rung: int) -> list[int]:
+    settings, files = study.settings, study.files.architecture(architecture)
+    if rung == 0:
+        done = set(read_table(files.results)["trial"]) if files.results.exists() else set()
+        return [trial for trial in range(settings.num_trials) if trial not in done]
+    results, epochs = read_table(files.results), _rungs(settings)
+    going_on = results["trial"].isin(survivors(results, read_table(files.curves), epochs)[rung])
+    cut = results["epochs_trained"] == epochs[rung - 1]  # else it stopped by itself, or has gone on already
+    stale = results["epochs_trained"] - results["best_epoch"] >= settings.patience * settings.val_interval
+    unfinished = going_on & cut & ~stale.astype(bool) & (results["status"] == COMPLETED)
+    return results.loc[unfinished, "trial"].tolist() if epochs[rung] > epochs[rung - 1] else []
+
+
+def _rungs(settings: SearchSettings) -> list[int]:
+    """The most epochs of a trial by rung; one rung where nothing is halved."""
+    if settings.search_method != "successive_halving":
+        return [settings.max_epochs]
+    return rung_epochs(settings.num_trials, settings.max_epochs, settings.val_interval)
+
+
+def _record_rungs(study: Study, epochs: list[int]) -> None:
+    """Write into search_results.csv the last rung (from 0) that each trial took part in."""
+    for architecture in study.architectures:
+        files = study.files.architecture(architecture)
+        results = read_table(files.results)
+        rungs = survivors(results, read_table(files.curves), epochs)
+        last = {trial: rung for rung, trials in enumerate(rungs) for trial in trials}
+        write_table(files.results, results.assign(rung=results["trial"].map(last)))
 
 
 def _record_trials(files: ArchitectureFiles, unit: Unit, result: Result, candidates: int) -> None:
@@ -119,13 +156,6 @@ def read_curves(study: Study) -> pd.DataFrame:
     """learning_curves.csv of all architectures with the column `architecture`."""
     tables = [read_table(study.files.architecture(a).curves).assign(architecture=a.name) for a in study.architectures]
     return pd.concat(tables, ignore_index=True)
-
-
-def read_best(files: ArchitectureFiles) -> Hyperparameters:
-    """The hyperparameters that the search chose; RunDirectoryError if it hasn't finished."""
-    if not files.best.exists():
-        raise RunDirectoryError(f"{files.best} is missing: run the search (01_search) on this directory first")
-    return Hyperparameters(**read_yaml(files.best)["hyperparameters"])
 
 
 # --- retraining -----------------------------------------------------------------------------------------------------
@@ -233,29 +263,31 @@ def write_summaries(files: RunFiles, architectures: Iterable[Architecture], inpu
 
 
 def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
-    """Train every target with every source's hyperparameters; a row a (target, source, seed).
+    """Train every target with every source's hyperparameters (see read_sources); a row a (target, source, seed).
 
     Columns: target, source, seed, status, test_loss, test_accuracy, reused. Sources with equal hyperparameters share
     their trainings; a retraining of this run that is the same training is reused.
     """
-    sources = {a.name: read_best(source_files.architecture(a)) for a in study.architectures}
+    sources = read_sources(study, source_files)
     with claim(study.files.root, "transfer"):
         reusable = _reusable_retrainings(study)
         for unit, result in study.train(missing_pairs(study, sources, reusable), "transfer"):
             _record_pairs(study, unit, result)
         _drop_unused(study, sources, reusable)
         losses = _transfer_losses(study, sources, reusable)
+        rows = [{"target": t, "source": s, **h.model_dump()} for t, row in sources.items() for s, h in row.items()]
+        write_table(study.files.sources, pd.DataFrame(rows))
         _write_transfer(study.files, losses)
     return losses
 
 
-def missing_pairs(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> list[Unit]:
+def missing_pairs(study: Study, sources: Sources, reusable: pd.DataFrame) -> list[Unit]:
     """The trainings (target, hyperparameters, seed) that are neither on disk nor reusable, as units of one seed."""
     settings: TransferSettings = study.settings
     done = set(_keys(_read_trainings(study))) | set(_keys(reusable))
-    vectors = list(dict.fromkeys(sources.values()))
     units = []
     for target in study.architectures:
+        vectors = list(dict.fromkeys(sources[target.name].values()))
         for seed in settings.transfer_seeds:
             wanted = [h for h in vectors if (target.name, seed, *h.model_dump().values()) not in done]
             seeds = [seed] * len(wanted)
@@ -283,12 +315,12 @@ def _record_pairs(study: Study, unit: Unit, result: Result) -> None:
     write_table(study.files.trainings, extended(study.files.trainings, rows, ["target", "seed", *HYPERPARAMETERS]))
 
 
-def _drop_unused(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> None:
+def _drop_unused(study: Study, sources: Sources, reusable: pd.DataFrame) -> None:
     """Leave in trainings.csv what this transfer uses: a run that grew may have chosen or retrained anew."""
     trainings = _read_trainings(study)
-    wanted = {tuple(h.model_dump().values()) for h in sources.values()}
+    wanted = {(target, *h.model_dump().values()) for target, row in sources.items() for h in row.values()}
     retrained = set(_keys(reusable))
-    used = [key[2:] in wanted and key not in retrained for key in _keys(trainings)]
+    used = [(key[0], *key[2:]) in wanted and key not in retrained for key in _keys(trainings)]
     if not all(used):
         write_table(study.files.trainings, trainings[used])
 
@@ -308,14 +340,14 @@ def _reusable_retrainings(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["target", "seed", *HYPERPARAMETERS, *RESULT])
 
 
-def _transfer_losses(study: Study, sources: dict[str, Hyperparameters], reusable: pd.DataFrame) -> pd.DataFrame:
+def _transfer_losses(study: Study, sources: Sources, reusable: pd.DataFrame) -> pd.DataFrame:
     trainings = pd.concat(
         [table for table in (reusable.assign(reused=True), _read_trainings(study).assign(reused=False)) if len(table)]
     ).drop_duplicates(["target", "seed", *HYPERPARAMETERS])
     pairs = pd.DataFrame(
         {"target": target.name, "source": source, "seed": seed, **h.model_dump()}
         for target in study.architectures
-        for source, h in sources.items()
+        for source, h in sources[target.name].items()
         for seed in sorted(study.settings.transfer_seeds)
     )
     trainings = trainings.astype({"seed": "int64", "test_loss": float, "test_accuracy": float})

@@ -155,10 +155,11 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
 
 
 def transfer_losses(losses: pd.DataFrame) -> Figure:
-    """Test loss of every target with its own and with transferred hyperparameters, a point a training.
+    """Test loss of every target with its own and with the other architectures' hyperparameters, a point a training.
 
-    losses: target, source, seed, test_loss.
+    losses: target, source, seed, test_loss; sources that are no architecture are left out.
     """
+    losses = losses[losses["source"].isin(losses["target"])]
     targets = losses["target"].unique()
     figure = _figure(7.5, 2.2 + 0.5 * len(targets))
     ax = figure.subplots()

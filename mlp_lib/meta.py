@@ -15,7 +15,10 @@ from mlp_lib.settings import NOTEBOOK_SETTINGS, PHASES, Architecture, Architectu
 PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
 # No result depends on these (device: on its type, which is compared as found), or only the analysis does.
 FREE = ("workers", "preload", "loader_workers", "data_root", "device", "margin", "confidence", "analysis_seed", "parts")
+FREE += ("compare_with",)
 FREE += ("benchmark_cases", "benchmark_methods", "benchmark_rounds")
+# what a run was made with that is older than these parameters
+ADDED = {"search_method": "random", "parametrization": "standard", "base_width": 128, "transfer_extra_sources": []}
 SEARCH_REPORT = "search_report"  # the analysis' part on the search alone, which doesn't stand for the analysis
 DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
 NOT_BEGUN = "not begun"
@@ -45,10 +48,11 @@ def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Pat
 
     Raises RunDirectoryError with the list of differences.
     """
+    known = ADDED | stored if "architectures" in stored else stored
     differences = [
-        f"{name}: {_short(stored[name])} in the run, {_short(value)} given"
+        f"{name}: {_short(known[name])} in the run, {_short(value)} given"
         for name, value in given.items()
-        if name in stored and name not in FREE and not _may_become(name, stored[name], value)
+        if name in known and name not in FREE and not _may_become(name, known, value)
     ]
     if differences:
         raise RunDirectoryError(
@@ -57,16 +61,31 @@ def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Pat
     return {**stored, **given}
 
 
-def _may_become(name: str, stored: Any, given: Any) -> bool:
-    """Whether a finished run may go on with the given value: it is the same, or holds more of the same."""
-    if name == "num_trials":
+def _may_become(name: str, parameters: dict[str, Any], given: Any) -> bool:
+    """Whether a run of these parameters may go on with the given value: it is the same, or holds more of the same.
+
+    With more trials, successive halving would have dropped others.
+    """
+    stored = parameters[name]
+    if name == "num_trials" and parameters.get("search_method") != "successive_halving":
         return given >= stored
-    if name in ("retrain_seeds", "transfer_seeds"):
+    if name in ("retrain_seeds", "transfer_seeds", "transfer_extra_sources"):
         return set(given) >= set(stored)
     if name == "architectures":
         old, new = (set(ArchitectureChoice.model_validate(choice).architectures) for choice in (stored, given))
         return new >= old
     return given == stored
+
+
+def different_parameters(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """The parameters that decide results and differ between two runs, each with its values if these are short."""
+    described = []
+    for name, value in (ADDED | here).items():
+        other = (ADDED | there).get(name)
+        if name not in (*FREE, "project_name") and value != other:
+            short = not isinstance(value, dict | list)
+            described.append(f"{name} ({value} here, {other} there)" if short else name)
+    return described
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,7 @@ A layer's weight is [P, out, in + 1]: the bias is its last column, and activatio
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from mlp_lib import fused
+from mlp_lib.parametrization import LayerScale
 from mlp_lib.runtime import Stream, generator
 from mlp_lib.settings import Architecture, Hyperparameters
 
@@ -27,13 +28,18 @@ _TILE_ROWS = 512
 _TILE_VALUES = 2**19  # activations of a tile of several members: they should stay in a core's cache
 
 
-def draw_weights(architecture: Architecture, inputs: int, classes: int, seed: int) -> list[np.ndarray]:
-    """Initial weights [out, in + 1] of each layer, PyTorch's default: weight and bias uniform in +-1/sqrt(in)."""
+def draw_weights(
+    architecture: Architecture, inputs: int, classes: int, seed: int, scales: Sequence[LayerScale] | None = None
+) -> list[np.ndarray]:
+    """Initial weights [out, in + 1] of each layer: uniform in +-1/sqrt(in), PyTorch's default, times the scales."""
+    scales = scales or [LayerScale()] * (len(architecture.widths) + 1)
     weights = []
     for layer, (n_in, n_out) in enumerate(architecture.layer_sizes(inputs, classes)):
         bound = 1 / math.sqrt(n_in)
         draws = generator(seed, Stream.WEIGHTS, layer, *architecture.widths)
-        weights.append(draws.uniform(-bound, bound, (n_out, n_in + 1)))
+        weight = draws.uniform(-bound, bound, (n_out, n_in + 1))
+        weight *= [scales[layer].weight] * n_in + [scales[layer].bias]
+        weights.append(weight)
     return weights
 
 

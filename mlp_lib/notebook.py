@@ -15,6 +15,7 @@ from mlp_lib.artifacts import RunFiles
 from mlp_lib.claim import claim, end_with_holder
 from mlp_lib.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.settings import CLASSES, NOTEBOOK_SETTINGS, Architecture, Kind, check_names, parse
+from mlp_lib.trainings import write_trainings
 
 if TYPE_CHECKING:
     from mlp_lib.data import Dataset
@@ -37,12 +38,28 @@ class Session:
     def finish(self) -> str:
         """Mark the phase as done; the last cell of a notebook."""
         with claim(self.files.root, self.phase):
+            if self.study:
+                write_trainings(self.files)
             meta.end(self.files, self.phase)
         return f"{self.phase} is done"
 
     def source_files(self) -> RunFiles:
         """The run whose search gives the transfer its hyperparameters."""
         return find_search(self.settings.search_dir) if self.settings.search_dir else self.files
+
+    def source_note(self) -> str:
+        """Where the transfer's hyperparameters come from, and on which data they were chosen, in a sentence."""
+        files, here = self.source_files(), self.settings.dataset
+        there = meta.read_meta(files)["parameters"].get("dataset", "unknown data")
+        if files.root == self.files.root:
+            return f"The hyperparameters were chosen by this run's own search, on {there}."
+        data = f"the same data, {there}" if there == here else f"**{there}**, and are trained here on **{here}**"
+        return f"The hyperparameters were chosen by the search of another run, {files.root.name}, on {data}."
+
+    def compared_files(self) -> RunFiles | None:
+        """The run that the analysis compares this one with, if it names one."""
+        name = self.settings.compare_with
+        return find_search(name, "compare_with") if name else None
 
     def table(self) -> pd.DataFrame:
         """The architectures with their numbers of parameters."""
@@ -112,9 +129,11 @@ def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
     architectures = meta.read_architectures(files)
     phase = meta.SEARCH_REPORT if settings.parts == "search" else "analysis"
+    session = Session(phase, settings, files, architectures)
+    session.compared_files()  # an error here leaves the run as it was
     with claim(files.root, phase):
         meta.begin(files, phase, settings.model_dump(mode="json"), {}, ROOT)
-    return Session(phase, settings, files, architectures)
+    return session
 
 
 def _start_benchmark(settings: Any, files: RunFiles) -> Session:
@@ -145,6 +164,7 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     parameters = settings.model_dump(mode="json")
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
     check_seeds(merged, dict.fromkeys(parameters, f"notebook {phase}"))
+    check_consensus(merged, dict.fromkeys(parameters, f"notebook {phase}"))
     if phase == "search":
         architectures = settings.architectures.architectures
     elif phase == "transfer" and settings.search_dir:
@@ -163,12 +183,12 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     return Session(phase, settings, files, architectures, study, dataset)
 
 
-def find_search(search_dir: str) -> RunFiles:
-    """The run that `search_dir` names: a run directory or the search directory in it."""
+def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
+    """The run that a parameter names: a run directory or the search directory in it."""
     path = ROOT / Path(search_dir).expanduser()
     files = RunFiles(path if (path / "search").is_dir() else path.parent)
     if not files.meta.exists():
-        raise RunDirectoryError(f"search_dir = {search_dir}: no search there (no {files.meta})")
+        raise RunDirectoryError(f"{parameter} = {search_dir}: no search there (no {files.meta})")
     return files
 
 
@@ -180,6 +200,17 @@ def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None
                 f"{where.get(name, 'the run')}: {name} = {list(parameters[name])}: should not hold the "
                 f"training_seed {parameters['training_seed']}, which chose the hyperparameters"
             )
+
+
+def check_consensus(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """A consensus ranks the same trials on all architectures."""
+    same = parameters.get("same_trials_for_all_architectures", True) or parameters.get("search_dir")
+    if "consensus" in parameters.get("transfer_extra_sources", ()) and not same:
+        place = where.get("transfer_extra_sources", "the run")
+        raise SettingsError(
+            f"{place}: transfer_extra_sources = {list(parameters['transfer_extra_sources'])}: consensus needs "
+            "same_trials_for_all_architectures = true"
+        )
 
 
 def _names_given(namespace: Mapping[str, Any]) -> list[str]:

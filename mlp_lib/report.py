@@ -225,7 +225,7 @@ def _count_architectures(parameters: dict, files: RunFiles) -> int:
 def _list_files(run_dir: Path) -> dict[str, list[tuple[str, str]]]:
     """(link, name) of each table and YAML file, by folder; the single trainings' are left to their folders."""
     folders: dict[str, list[tuple[str, str]]] = {}
-    for pattern in ("search/*", "search/*/*", "transfer/*", "analysis/*", "benchmark/*"):
+    for pattern in ("*", "search/*", "search/*/*", "transfer/*", "analysis/*", "benchmark/*"):
         for path in sorted(run_dir.glob(pattern)):
             if path.suffix in (".csv", ".yaml") and not path.name.startswith("."):
                 folder = str(path.parent.relative_to(run_dir))

@@ -13,7 +13,7 @@ from mlp_lib import execution, meta, report
 from mlp_lib.artifacts import NOTEBOOKS, REPORTS, RunFiles, make_run_directory, parse_yaml, read_yaml
 from mlp_lib.claim import claim
 from mlp_lib.errors import MlpError, RunDirectoryError, SettingsError
-from mlp_lib.notebook import ROOT, check_seeds, find_search
+from mlp_lib.notebook import ROOT, check_consensus, check_seeds, find_search
 from mlp_lib.settings import NOTEBOOK_SETTINGS, PARAMETERS, PHASES, check_names, parse
 
 PARAMS = ROOT / "params"
@@ -79,7 +79,9 @@ def check(merged: Merged) -> dict[str, dict[str, Any]]:
         values = {name: merged.values[name] for name in kind.model_fields if name in merged.values}
         parsed[phase] = parse(kind, values, merged.where).model_dump(mode="json")
     parsed[meta.SEARCH_REPORT] = {**parsed["analysis"], "parts": "search"}
-    check_seeds({name: value for values in parsed.values() for name, value in values.items()}, merged.where)
+    everything = {name: value for values in parsed.values() for name, value in values.items()}
+    check_seeds(everything, merged.where)
+    check_consensus(everything, merged.where)
     if parsed["search"]["device"] == "cuda":
         from mlp_lib.runtime import resolve_device  # loads torch, which takes seconds
 
@@ -197,7 +199,9 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
 def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:
     stored = meta.read_meta(files)["parameters"]
     return any(
-        stored.get(name) != value for name, value in parameters.items() if name in PARAMETERS and name not in meta.FREE
+        stored.get(name, meta.ADDED.get(name)) != value
+        for name, value in parameters.items()
+        if name in PARAMETERS and name not in meta.FREE
     )
 
 

@@ -192,6 +192,9 @@ class DataSettings(_Frozen):
         return self
 
 
+Parametrization = Literal["standard", "mup"]
+
+
 class TrainingSettings(_Frozen):
     """What decides the result of one training besides data, hyperparameters and run seed."""
 
@@ -201,12 +204,16 @@ class TrainingSettings(_Frozen):
     val_interval: Count  # epochs between checks
     matmul_precision: Literal["highest", "high", "medium"]
     deterministic: Flag
+    parametrization: Parametrization = "standard"
+    base_width: Width = 128  # under mup, the width that is trained as standard
 
 
 class StudySettings(DataSettings, TrainingSettings):
     """What every phase that trains needs (params/defaults.yaml)."""
 
     project_name: Name
+    parametrization: Parametrization  # a study says it
+    base_width: Width
     device: Literal["auto", "cpu", "cuda"]
     workers: Annotated[Whole, Field(ge=1, le=1024), _Exponent] | Literal["auto"]
 
@@ -216,6 +223,7 @@ class SearchSettings(StudySettings):
 
     search_space: SearchSpace
     architectures: ArchitectureChoice
+    search_method: Literal["random", "sobol", "successive_halving"]
     num_trials: Annotated[Whole, Field(ge=1, le=10**6), _Exponent]
     search_seed: Seed
     training_seed: Seed
@@ -230,10 +238,14 @@ class RetrainSettings(StudySettings):
     save_checkpoints: Flag
 
 
+ExtraSource = Literal["cheapest", "median", "consensus", "default"]
+
+
 class TransferSettings(StudySettings):
     """Phase 03: every architecture with every source's hyperparameters."""
 
     transfer_seeds: Seeds
+    transfer_extra_sources: Annotated[tuple[ExtraSource, ...], Field(max_length=4), AfterValidator(_refuse_repeats)]
     search_dir: Text | None
 
 
@@ -243,6 +255,7 @@ class AnalysisSettings(_Frozen):
     margin: Annotated[Real, Field(gt=0, le=10), _Exponent]
     confidence: Annotated[Real, Field(gt=0, lt=1), _Exponent]
     analysis_seed: Seed
+    compare_with: Text | None
     parts: Literal["all", "search"]
 
 

@@ -13,6 +13,8 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from mlp_lib.settings import HYPERPARAMETERS
+
 
 def _summary(group: pd.DataFrame) -> dict[str, float]:
     losses, accuracies = group["test_loss"].to_numpy(float), group["test_accuracy"].to_numpy(float)
@@ -155,6 +157,20 @@ def best_trial(results: pd.DataFrame) -> pd.Series | None:
     """
     finite = results[np.isfinite(results["val_loss"].astype(float))].sort_values("trial")
     return None if finite.empty else finite.loc[finite["val_loss"].idxmin()]
+
+
+def consensus_trial(trials: pd.DataFrame) -> int | None:
+    """The trial of best mean rank of validation loss over the architectures (ties: the lowest number).
+
+    trials: architecture, and the columns of search_results.csv; a diverged trial shares the last rank; only the trials
+    that all architectures have count. None without any, or where a trial's hyperparameters are not the same on all.
+    """
+    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique() > 1).any(axis=None):
+        return None
+    losses = trials["val_loss"].astype(float)
+    table = trials.assign(loss=losses.where(np.isfinite(losses), np.inf))
+    ranks = table.pivot(index="trial", columns="architecture", values="loss").dropna().rank()
+    return None if ranks.empty else int(ranks.mean(axis=1).idxmin())
 
 
 def chosen(trials: pd.DataFrame) -> pd.DataFrame:

@@ -30,8 +30,10 @@ class Study:
     def context(self) -> dict[str, Any]:
         """Everything besides architecture, hyperparameters and run seed that decides a result."""
         settings = self.settings
+        # standard is not said, as in the runs of before there was another
+        unsaid = ("parametrization", "base_width") if settings.parametrization == "standard" else ()
         return {
-            "training": {name: getattr(settings, name) for name in TrainingSettings.model_fields},
+            "training": {name: getattr(settings, name) for name in TrainingSettings.model_fields if name not in unsaid},
             "data": {
                 **{name: getattr(settings, name) for name in ("dataset", "validation_size", "split_seed")},
                 "digest": self.digest,

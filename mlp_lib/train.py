@@ -25,6 +25,7 @@ from mlp_lib.model import (
     tile_rows,
     with_ones,
 )
+from mlp_lib.parametrization import LayerScale, layer_scales
 from mlp_lib.runtime import Stream, generator, training_mode
 from mlp_lib.settings import CLASSES, Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.state import State
@@ -70,13 +71,14 @@ class _Population:
         seeds: list[int],
         inputs: int,
         like: Tensor,
+        scales: Sequence[LayerScale],
     ) -> "_Population":
         """Fresh members: initial weights of (run seed, architecture), zero moments."""
-        drawn = {seed: draw_weights(architecture, inputs, CLASSES, seed) for seed in dict.fromkeys(seeds)}
+        drawn = {seed: draw_weights(architecture, inputs, CLASSES, seed, scales) for seed in dict.fromkeys(seeds)}
         stacked = (np.stack([drawn[seed][layer] for seed in seeds]) for layer in range(len(architecture.widths) + 1))
         weights = [torch.from_numpy(layer).to(like) for layer in stacked]
         network = Network(architecture, weights, hyperparameters, len(set(seeds)))
-        return cls(network, AdamW(network), seeds)
+        return cls(network, AdamW(network, [scale.lr for scale in scales]), seeds)
 
     @classmethod
     def resume(cls, fresh: "_Population", state: State, active: np.ndarray) -> "_Population":
@@ -90,9 +92,8 @@ class _Population:
         seeds = [fresh.seeds[i] for i in active]
         hyperparameters = [fresh.network.hyperparameters[i] for i in active]
         network = Network(fresh.network.architecture, stacks("weight"), hyperparameters, len(set(seeds)))
-        return cls(
-            network, AdamW(network, [stacks("first"), stacks("second")], float(state["steps"][active[0]])), seeds
-        )
+        moments, steps = [stacks("first"), stacks("second")], float(state["steps"][active[0]])
+        return cls(network, AdamW(network, fresh.optimizer.lr_scales, moments, steps), seeds)
 
     def select(self, kept: list[int]) -> "_Population":
         """The population without the members that stopped."""
@@ -106,7 +107,7 @@ class _Population:
             len(set(seeds)),
         )
         moments = [[m.index_select(0, index) for m in stack] for stack in optimizer.moments]
-        return _Population(smaller, AdamW(smaller, moments, float(optimizer.steps)), seeds)
+        return _Population(smaller, AdamW(smaller, optimizer.lr_scales, moments, float(optimizer.steps)), seeds)
 
     @property
     def stream_seeds(self) -> list[int]:
@@ -248,7 +249,8 @@ def train_population(
         train, validation = _prepared(train), _prepared(validation)
         like = torch.empty((), dtype=train.images.dtype, device=device)
         inputs = train.images.shape[1] - 1
-        population = _Population.start(architecture, list(hyperparameters), list(seeds), inputs, like)
+        scales = layer_scales(architecture, settings)
+        population = _Population.start(architecture, list(hyperparameters), list(seeds), inputs, like, scales)
         return _train(population, train, validation, settings, watch, keep, start)
 
 

@@ -206,6 +206,32 @@ def test_well_formed_files_are_read(raw: Path, tmp_path: Path):
     assert [len(s.labels) for s in (data.train, data.validation, data.test)] == [50, 10, 20]
 
 
+@pytest.mark.parametrize(("dataset", "folder"), [("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST")])
+def test_sister_data_sets_lie_in_files_of_the_same_names(raw: Path, tmp_path: Path, dataset: str, folder: str):
+    expected = mnist(tmp_path, validation_size=None)
+    shutil.move(raw.parent, tmp_path / folder)
+    data = mnist(tmp_path, dataset=dataset, validation_size=None)
+    for name in ("train", "validation", "test"):
+        assert equal(getattr(data, name), getattr(expected, name))
+
+
+def test_qmnist_has_a_table_of_labels_whose_first_column_is_the_digit(tmp_path: Path):
+    folder, draws = tmp_path / "QMNIST" / "raw", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    digits = {}
+    for part, number in (("train", 60), ("test", 20)):
+        write_idx(folder / f"qmnist-{part}-images-idx3-ubyte", draws.integers(0, 256, (number, 28, 28), np.uint8))
+        labels = draws.integers(0, 10, (number, 8)).astype(">i4")
+        labels[:, 1:] += 100  # writer, place in the original, ...
+        header = bytes([0, 0, 12, 2]) + np.array(labels.shape, ">i4").tobytes()
+        (folder / f"qmnist-{part}-labels-idx2-int").write_bytes(header + labels.tobytes())
+        digits[part] = labels[:, 0].tolist()
+    data = mnist(tmp_path, dataset="qmnist", validation_size=None)
+    assert [len(s.labels) for s in (data.train, data.validation, data.test)] == [50, 10, 20]
+    assert data.test.labels.tolist() == digits["test"]
+    assert sorted([*data.train.labels.tolist(), *data.validation.labels.tolist()]) == sorted(digits["train"])
+
+
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "kmnist", "qmnist"])
 def test_missing_data_without_network(dataset: str, tmp_path: Path):
     message = refusal(tmp_path, dataset=dataset)

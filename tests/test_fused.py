@@ -77,7 +77,8 @@ def test_units_are_the_same_bits_as_member_by_member(how, on_fused, members, str
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
-def test_adamw_is_torchs(how, on_fused):
+@pytest.mark.parametrize("lr_scales", [[1, 1, 1, 1], [1, 0.5, 2, 0.5]], ids=["one rate", "a rate a layer"])
+def test_adamw_is_torchs(how, on_fused, lr_scales):
     stack = network(3, 1)
     torch.manual_seed(0)
     gradients = [[torch.randn_like(w) for w in stack.weights] for _ in range(20)]
@@ -86,7 +87,7 @@ def test_adamw_is_torchs(how, on_fused):
         if make_fused:
             on_fused()
         fresh = Network(ARCHITECTURE, [w.clone() for w in stack.weights], stack.hyperparameters, 1)
-        optimizer = AdamW(fresh)
+        optimizer = AdamW(fresh, lr_scales)
         for step in gradients:
             for place, gradient in zip(fresh.gradients, step, strict=True):
                 place.copy_(gradient)

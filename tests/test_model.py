@@ -11,6 +11,7 @@ from torch import nn
 from mlp_lib import model
 from mlp_lib.data import CLASSES, Split
 from mlp_lib.model import draw_uniforms, draw_weights, keep_threshold, to_sequential
+from mlp_lib.parametrization import LayerScale, layer_scales
 from mlp_lib.runtime import Stream, generator, training_mode
 from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.train import _Population, _prepared
@@ -92,7 +93,8 @@ def distances(
     hyperparameters = draw_hyperparameters(len(seeds))
     inputs, dtype = train.images.shape[1], train.images.dtype
     with training_mode(settings):
-        population = _Population.start(architecture, hyperparameters, seeds, inputs, torch.empty((), dtype=dtype))
+        like, scales = torch.empty((), dtype=dtype), layer_scales(architecture, settings)
+        population = _Population.start(architecture, hyperparameters, seeds, inputs, like, scales)
     twins = [Twin(architecture, h, s, inputs, dtype) for h, s in zip(hyperparameters, seeds, strict=True)]
     found = []
     for epoch in range(1, epochs + 1):
@@ -144,7 +146,8 @@ def test_adamw_state_follows_the_members_that_stay(make_split, training_settings
     train, batch_size, like = make_split(50, 6, dtype=torch.float64), 16, torch.empty((), dtype=torch.float64)
     twin = Twin(architecture, hyperparameters[2], 5, 6, torch.float64)
     with training_mode(training_settings):
-        population = _Population.start(architecture, hyperparameters, [3, 4, 5, 6], 6, like)
+        scales = layer_scales(architecture, training_settings)
+        population = _Population.start(architecture, hyperparameters, [3, 4, 5, 6], 6, like, scales)
     for epoch in range(1, 13):
         with training_mode(training_settings):
             population.train_epoch(_prepared(train), epoch, batch_size)
@@ -233,7 +236,7 @@ def test_batch_order_depends_on_the_run_seed_alone(make_split, training_settings
         key = (seed, width)
         with training_mode(training_settings):
             population = _Population.start(
-                Architecture((width,)), draw_hyperparameters(1, seed=width), [seed], 6, train.images
+                Architecture((width,)), draw_hyperparameters(1, seed=width), [seed], 6, train.images, [LayerScale()] * 2
             )
             for epoch in (1, 2):
                 population.train_epoch(train, epoch, 16)
@@ -247,7 +250,9 @@ def test_global_generators_are_left_alone(make_split, training_settings):
     random.seed(0)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     with training_mode(training_settings):
-        population = _Population.start(Architecture((4,)), draw_hyperparameters(2), [1, 2], 6, torch.empty(()))
+        population = _Population.start(
+            Architecture((4,)), draw_hyperparameters(2), [1, 2], 6, torch.empty(()), [LayerScale()] * 2
+        )
         population.train_epoch(_prepared(make_split(40, 6)), 1, 16)
     assert random.getstate() == states[0]
     assert np.random.get_state()[1].tolist() == states[1]

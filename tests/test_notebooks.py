@@ -46,6 +46,8 @@ DEFAULTS = {
         "patience": 7,
         "val_interval": 4,
         "matmul_precision": "highest",
+        "parametrization": "standard",
+        "base_width": 128,
     },
     "benchmark": {
         "benchmark_cases": [
@@ -63,6 +65,7 @@ DEFAULTS = {
         "architectures": {"grid": [], "list": [[int(n) for n in shape.split("-")] for shape in SHAPES.split(", ")]}
     },
     "search": {
+        "search_method": "random",
         "num_trials": 30,
         "search_seed": 0,
         "training_seed": 0,
@@ -70,8 +73,8 @@ DEFAULTS = {
         "reevaluate_top_k": 0,
     },
     "retrain": {"retrain_seeds": [1, 2, 3, 4, 5], "save_checkpoints": True},
-    "transfer": {"transfer_seeds": [1, 2, 3, 4, 5], "search_dir": None},
-    "analysis": {"margin": 0.05, "confidence": 0.95, "analysis_seed": 0},
+    "transfer": {"transfer_seeds": [1, 2, 3, 4, 5], "transfer_extra_sources": [], "search_dir": None},
+    "analysis": {"margin": 0.05, "confidence": 0.95, "analysis_seed": 0, "compare_with": None},
 }
 
 

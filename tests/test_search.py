@@ -78,3 +78,23 @@ def test_without_architecture_all_share_the_draws() -> None:
     assert shared == draw_trials(space(), 5, 0, None)
     assert shared != draw_trials(space(), 5, 0, NARROW)
     assert shared != draw_trials(space(), 5, 1)
+
+
+def test_a_sobol_trial_does_not_depend_on_the_number_of_trials() -> None:
+    many = draw_trials(space(), 40, 7, WIDE, sobol=True)
+    for number in (1, 2, 3, 17):
+        assert draw_trials(space(), number, 7, WIDE, sobol=True) == many[:number]
+    assert many != draw_trials(space(), 40, 8, WIDE, sobol=True)
+    assert many != draw_trials(space(), 40, 7, NARROW, sobol=True)
+    assert many != draw_trials(space(), 40, 7, WIDE)
+
+
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_sobol_trials_are_spread_evenly(name: str) -> None:
+    """Of 32 points of a scrambled sequence each of 32 equal parts of a range holds one; of random draws some none."""
+    _, low, high = RANGES[name]
+    kind = "log_uniform" if RANGES[name][0] == "log_uniform" else "uniform"
+    cdf = (stats.loguniform(low, high) if kind == "log_uniform" else stats.uniform(low, high - low)).cdf
+    for sobol in (True, False):
+        parts = {int(32 * cdf(getattr(t, name))) for t in draw_trials(space(), 32, 0, NARROW, sobol=sobol)}
+        assert (len(parts) == 32) == sobol

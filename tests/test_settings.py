@@ -87,8 +87,11 @@ ALLOWED = {
     "patience": ONE_TO_A_BILLION,
     "val_interval": ONE_TO_A_BILLION,
     "matmul_precision": "highest, high or medium",
+    "parametrization": "standard or mup",
+    "base_width": "a whole number from 1 to 65536",
     "search_space": "a mapping of " + ", ".join(HYPERPARAMETERS),
     "architectures": "a mapping of grid, list",
+    "search_method": "random, sobol or successive_halving",
     "num_trials": "a whole number from 1 to 1000000",
     "search_seed": SEED,
     "training_seed": SEED,
@@ -97,10 +100,12 @@ ALLOWED = {
     "retrain_seeds": "a list of 1 to 100000 values",
     "save_checkpoints": "true or false",
     "transfer_seeds": "a list of 1 to 100000 values",
+    "transfer_extra_sources": "a list of 0 to 4 values",
     "search_dir": "a line of text or null",
     "margin": "a number above 0 and at most 10",
     "confidence": "a number above 0 and below 1",
     "analysis_seed": SEED,
+    "compare_with": "a line of text or null",
     "parts": "all or search",
     "benchmark_cases": "a list of 1 to 1000 values",
     "benchmark_methods": "a list of 1 to 7 values",
@@ -140,13 +145,13 @@ def test_what_no_parameter_allows(name: str, value: Any):
         *(("validation_size", v) for v in (0, "null", 0.1, False)),
         *(("project_name", v) for v in ("", ".hidden", "a/b", "a b", "x" * 101, 3, None, "name\n")),
         *(("data_root", v) for v in ("", 3, None, "a\0b", "x" * 4097)),
-        *(("search_dir", v) for v in ("", 3, False)),
+        *((n, v) for n in ("search_dir", "compare_with") for v in ("", 3, False)),
         *(("margin", v) for v in (0, 10.1, True, "5%", None)),
         *(("confidence", v) for v in (0, 1, 95, True, None)),
         *(("num_trials", v) for v in (0, 10**6 + 1, True, "30")),
         *(
             (n, v)
-            for n in ("device", "dataset", "matmul_precision", "parts")
+            for n in ("device", "dataset", "matmul_precision", "parametrization", "search_method", "parts")
             for v in ("", "gpu", None, 0, True, ["cpu"])
         ),
         *((n, v) for n in ("retrain_seeds", "transfer_seeds") for v in ([], 5, "12", None, {1: 2})),

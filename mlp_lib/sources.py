@@ -1,0 +1,71 @@
+"""Whose hyperparameters each target of the transfer is trained with."""
+
+import numpy as np
+import pandas as pd
+
+from mlp_lib import statistics
+from mlp_lib.artifacts import ArchitectureFiles, RunFiles, read_table, read_yaml
+from mlp_lib.errors import RunDirectoryError
+from mlp_lib.settings import CLASSES, HYPERPARAMETERS, LOG_HYPERPARAMETERS, Hyperparameters, TransferSettings
+from mlp_lib.study import Study
+
+Sources = dict[str, dict[str, Hyperparameters]]  # by target, then by source
+
+DEFAULT = Hyperparameters(  # of torch's AdamW and LeakyReLU; no dropout
+    lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, dropout=0.0, leaky_relu_alpha=0.01
+)
+
+
+def read_best(files: ArchitectureFiles) -> Hyperparameters:
+    """The hyperparameters that the search chose; RunDirectoryError if it hasn't finished."""
+    if not files.best.exists():
+        raise RunDirectoryError(f"{files.best} is missing: run the search (01_search) on this directory first")
+    return Hyperparameters(**read_yaml(files.best)["hyperparameters"])
+
+
+def read_sources(study: Study, source_files: RunFiles) -> Sources:
+    """Every architecture's chosen hyperparameters, and those of the extra sources that the settings name.
+
+    `cheapest`: of the architecture with the fewest parameters (the first of several); `median`: of all architectures'
+    chosen vectors; `consensus`: the trial that ranks best on the other architectures; `default`: DEFAULT.
+    """
+    settings: TransferSettings = study.settings
+    chosen = {a.name: read_best(source_files.architecture(a)) for a in study.architectures}
+    cheapest = min(study.architectures, key=lambda a: a.count_parameters(study.inputs, CLASSES))
+    common = {"cheapest": chosen[cheapest.name], "median": median(list(chosen.values())), "default": DEFAULT}
+    names = settings.transfer_extra_sources
+    trials = _read_trials(study, source_files) if "consensus" in names else None
+    return {
+        target: chosen | {name: consensus(trials, target) if name == "consensus" else common[name] for name in names}
+        for target in chosen
+    }
+
+
+def median(vectors: list[Hyperparameters]) -> Hyperparameters:
+    """Each hyperparameter's median; between two values the middle on the scale that it is searched on."""
+    middle = {}
+    for name in HYPERPARAMETERS:
+        values = np.array([getattr(vector, name) for vector in vectors])
+        positive = name in LOG_HYPERPARAMETERS and (values > 0).all()
+        middle[name] = float(np.exp(np.median(np.log(values))) if positive else np.median(values))
+    return Hyperparameters(**middle)
+
+
+def consensus(trials: pd.DataFrame, target: str) -> Hyperparameters:
+    """The hyperparameters of the trial with the best mean rank over the architectures other than the target.
+
+    trials: architecture, and the columns of search_results.csv. RunDirectoryError if trials are not the same on all.
+    """
+    trial = statistics.consensus_trial(trials[trials["architecture"] != target])
+    if trial is None:
+        raise RunDirectoryError(
+            "transfer_extra_sources: consensus needs a search with same_trials_for_all_architectures = true "
+            "on at least two architectures"
+        )
+    row = trials[trials["trial"] == trial].iloc[0]
+    return Hyperparameters(**{name: float(row[name]) for name in HYPERPARAMETERS})
+
+
+def _read_trials(study: Study, source_files: RunFiles) -> pd.DataFrame:
+    tables = [read_table(source_files.architecture(a).results).assign(architecture=a.name) for a in study.architectures]
+    return pd.concat(tables, ignore_index=True)

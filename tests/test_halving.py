@@ -1,0 +1,170 @@
+"""Successive halving: the rungs by hand, and a search whose result depends on nothing but its parameters."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from study import ARCHITECTURES, tables
+from test_analysis import evidence_of
+from test_experiments import experiments, study_of
+
+from mlp_lib import workers
+from mlp_lib.analysis import Evidence
+from mlp_lib.artifacts import RunFiles, read_table, read_yaml
+from mlp_lib.errors import RunDirectoryError
+from mlp_lib.halving import rung_epochs, survivors, trained_epochs
+from mlp_lib.meta import merge_parameters, read_architectures
+from mlp_lib.practice_statistics import compare_search
+
+HALVING = {"search_method": "successive_halving", "num_trials": 5, "max_epochs": 16, "val_interval": 2, "patience": 4}
+
+
+@pytest.fixture(autouse=True)
+def _train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+
+
+def test_epochs_double_at_each_rung() -> None:
+    assert rung_epochs(8, 80, 2) == [10, 20, 40, 80]
+    assert rung_epochs(30, 1000, 4) == [64, 128, 252, 500, 1000]
+    assert rung_epochs(1, 50, 4) == [50]
+    assert rung_epochs(4, 6, 4) == [4, 4, 6]  # up to a check, and no further than max_epochs
+
+
+def curves_of(losses: dict[int, list[float]]) -> pd.DataFrame:
+    rows = [(t, 2 * (i + 1), loss) for t, values in losses.items() for i, loss in enumerate(values)]
+    return pd.DataFrame(rows, columns=["trial", "epoch", "val_loss"])
+
+
+def results_of(epochs: list[int], diverged: tuple[int, ...] = ()) -> pd.DataFrame:
+    status = ["diverged" if i in diverged else "completed" for i in range(len(epochs))]
+    return pd.DataFrame({"trial": range(len(epochs)), "status": status, "epochs_trained": epochs})
+
+
+def test_the_better_half_goes_on_by_the_best_loss_so_far() -> None:
+    """Trial 0 is best at 2 epochs but beaten at 4; trial 3 would have been best after 8, and is dropped at 2."""
+    curves = curves_of({0: [0.1, 0.4, 0.4, 0.4], 1: [0.2, 0.05], 2: [0.4], 3: [0.3]})
+    found = survivors(results_of([8, 4, 2, 2]), curves, [2, 4, 8])
+    assert found == [[0, 1, 2, 3], [0, 1], [1]]
+    later = pd.concat([curves, curves_of({3: [0.3, 0.2, 0.1, 0.0]})])  # what is known of later rungs changes no earlier
+    assert survivors(results_of([8, 4, 2, 8]), later, [2, 4, 8])[1] == [0, 1]
+
+
+def test_odd_numbers_ties_and_divergence() -> None:
+    curves = curves_of({0: [0.2], 1: [0.1], 2: [0.1], 3: [0.1], 4: [0.05]})
+    assert survivors(results_of([2] * 5), curves, [2, 4])[1] == [1, 2, 4]
+    assert survivors(results_of([2] * 5, diverged=(4,)), curves, [2, 4])[1] == [1, 2, 3]
+    later = results_of([2, 2, 2, 2, 3], diverged=(4,))  # it diverged after the rung's end
+    assert survivors(later, curves, [2, 4])[1] == [1, 2, 4]
+
+
+def test_the_cost_counts_every_rung() -> None:
+    results = results_of([2, 3, 8, 4])
+    assert trained_epochs(results, [2, 4, 8]).tolist() == [2, 2 + 3, 2 + 4 + 8, 2 + 4]
+    assert trained_epochs(results, [10**9]).tolist() == [2, 3, 8, 4]
+
+
+def run_search(run_dir: Path, **changes: Any) -> pd.DataFrame:
+    run_dir.mkdir(exist_ok=True)
+    return experiments.search(study_of(run_dir, "search", **HALVING | changes))
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("halved")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        run_search(run_dir)
+    return run_dir
+
+
+def test_half_of_the_trials_is_dropped_at_each_rung(halved: Path) -> None:
+    for name in ARCHITECTURES:
+        results = read_table(halved / "search" / name / "search_results.csv")
+        rungs = results["rung"].to_numpy()
+        assert [(rungs >= rung).sum() for rung in (0, 1, 2)] == [5, 3, 2]
+        assert (results["epochs_trained"] <= np.take([4, 8, 16], rungs)).all()
+        assert results.loc[results["rung"] < 2, "epochs_trained"].max() <= 8
+        best = results.loc[results["val_loss"].idxmin()]
+        assert best["rung"] == 2
+        assert read_yaml(halved / "search" / name / "best_hyperparameters.yaml")["trial"] == best["trial"]
+        metrics = read_table(halved / "search" / name / "best_trial" / "metrics.csv")
+        assert len(metrics) == best["epochs_trained"]
+
+
+def test_a_trial_that_went_on_is_as_if_it_had_never_been_cut(halved: Path, tmp_path: Path) -> None:
+    run_search(tmp_path, search_method="random")
+    for name in ARCHITECTURES:
+        plain, ours = (read_table(d / "search" / name / "search_results.csv") for d in (tmp_path, halved))
+        last = ours["rung"] == 2
+        pd.testing.assert_frame_equal(ours[last].drop(columns="rung"), plain[last], check_exact=True, check_dtype=False)
+
+
+def test_workers_do_not_matter(halved: Path, tmp_path: Path) -> None:
+    """Units of one trial each."""
+    run_search(tmp_path, workers=16)
+    assert tables(tmp_path) == tables(halved)
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_an_interrupted_search_goes_on_to_the_same_files(halved: Path, tmp_path: Path, monkeypatch, after: int) -> None:
+    train_unit, done = workers.train_unit, []
+
+    def stop(*args: Any, **kwargs: Any) -> Any:
+        if len(done) == after:
+            raise KeyboardInterrupt
+        done.append(1)
+        return train_unit(*args, **kwargs)
+
+    monkeypatch.setattr(workers, "train_unit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(tmp_path)
+    monkeypatch.setattr(workers, "train_unit", train_unit)
+    run_search(tmp_path)
+    assert tables(tmp_path) == tables(halved)
+
+
+def test_what_is_finished_is_not_trained_again(halved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("it is on disk")
+
+    before = tables(halved)
+    monkeypatch.setattr(workers, "train_unit", refuse)
+    run_search(halved)
+    assert tables(halved) == before
+
+
+def test_trials_cannot_be_added() -> None:
+    stored = {"architectures": {}, **HALVING}
+    with pytest.raises(RunDirectoryError, match="num_trials"):
+        merge_parameters(stored, {"num_trials": 6}, Path("x"))
+    assert merge_parameters(stored | {"search_method": "sobol"}, {"num_trials": 6}, Path("x"))
+
+
+# --- at equal cost --------------------------------------------------------------------------------------------------
+
+
+def test_searches_are_compared_at_equal_cost_by_hand() -> None:
+    """30 epochs buy 3 of the other's 4 trials of 10; the best of 3 of 1, 2, 3, 4 is 1 in 3 of 4 subsets, else 2."""
+    here = pd.DataFrame({"architecture": "a", "trial": [0, 1], "val_loss": [0.5, math.nan], "cost": [25, 5]})
+    there = pd.DataFrame({"architecture": "a", "trial": range(4), "val_loss": [2.0, 1.0, 4.0, 3.0], "cost": [10] * 4})
+    row = compare_search(here, pd.concat([there, there.assign(architecture="b")])).iloc[0]
+    assert (row["best"], row["epochs"], row["trials_there"], row["epochs_there"]) == (0.5, 30, 3, 40)
+    assert row["expected_there"] == pytest.approx(1.25)
+    assert row["quotient"] == pytest.approx(0.4)
+
+
+def test_the_analysis_compares_with_another_run(halved: Path, tmp_path: Path) -> None:
+    run_search(tmp_path, search_method="random")
+    evidence_of(tmp_path, **HALVING | {"search_method": "random"})
+    ours = evidence_of(halved, **HALVING)
+    files = RunFiles(halved)
+    table = Evidence(files, ours.settings, read_architectures(files), RunFiles(tmp_path)).search_comparison()
+    assert table["architecture"].tolist() == list(ARCHITECTURES)
+    assert (table["epochs"] == [ours.costs().groupby("architecture")["cost"].sum()[a] for a in ARCHITECTURES]).all()
+    assert ours.search_comparison().empty
+    assert any("shorter trainings" in warning for warning in ours.search_warnings())

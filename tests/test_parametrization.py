@@ -1,0 +1,130 @@
+"""Maximal update parametrization: its table, its twin in torch, the base width's bits, and the coordinate check."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from test_model import Twin, draw_hyperparameters
+
+from mlp_lib.coordinate_check import coordinate_check
+from mlp_lib.model import draw_weights
+from mlp_lib.parametrization import LayerScale, layer_scales
+from mlp_lib.practice_figures import coordinate_sizes
+from mlp_lib.runtime import training_mode
+from mlp_lib.settings import CLASSES, Architecture, TrainingSettings
+from mlp_lib.train import _Population, _prepared, train_population
+
+
+@pytest.fixture
+def mup(training_settings) -> TrainingSettings:
+    return training_settings.model_copy(update={"parametrization": "mup", "base_width": 16})
+
+
+def test_the_table(mup, training_settings):
+    """Four times the base width: a quarter of the learning rate, half the output's initial size, twice a bias's."""
+    wide, half = Architecture((64, 64)), Architecture((64, 4))
+    assert layer_scales(wide, mup) == [LayerScale(), LayerScale(1, 2, 0.25), LayerScale(0.5, 2, 0.25)]
+    assert layer_scales(half, mup) == [LayerScale(), LayerScale(1, 2, 0.25), LayerScale(2, 0.5, 4)]
+    assert layer_scales(wide, training_settings) == [LayerScale()] * 3
+    assert layer_scales(Architecture((16, 16)), mup) == [LayerScale()] * 3
+
+
+def test_initial_sizes(mup):
+    """Output weights shrink as 1 / width, hidden ones as 1 / sqrt(width), biases not at all."""
+    for width in (16, 400):
+        architecture = Architecture((width, width))
+        first, hidden, output = draw_weights(architecture, 100, CLASSES, 0, layer_scales(architecture, mup))
+        assert np.abs(first).max() == pytest.approx(1 / 10, rel=0.02)
+        assert np.abs(hidden[:, :-1]).max() == pytest.approx(1 / math.sqrt(width), rel=0.03)
+        assert np.abs(output[:, :-1]).max() == pytest.approx(math.sqrt(16) / width, rel=0.03)
+        assert 0.15 < np.abs(hidden[:, -1]).max() <= 1 / math.sqrt(16)
+        assert np.abs(output[:, -1]).max() <= 1 / math.sqrt(16)
+
+
+@pytest.mark.parametrize("widths", [(16,), (16, 16)], ids=str)
+def test_the_base_width_is_trained_as_standard_to_the_bit(make_split, training_settings, mup, widths):
+    hyperparameters = draw_hyperparameters(3)
+    found = []
+    for settings in (training_settings, mup):
+        arguments = make_split(100, 9), make_split(40, 9, seed=1), Architecture(widths), hyperparameters, [1, 2, 2]
+        found.append(train_population(*arguments, settings))
+    assert all(torch.equal(*pair) for pair in zip(*(trained.weights for trained in found), strict=True))
+    assert found[0].history.equals(found[1].history)
+    other = train_population(*arguments, mup.model_copy(update={"base_width": 8}))
+    assert not found[0].history.equals(other.history)
+
+
+class GroupedTwin(Twin):
+    """nn.Sequential under torch.optim.AdamW with a group of parameters a rate: lr x weight decay is the same in all."""
+
+    def __init__(self, architecture, h, seed, inputs, dtype, scales):
+        super().__init__(architecture, h, seed, inputs, dtype)
+        linears = [layer for layer in self.layers if isinstance(layer, torch.nn.Linear)]
+        groups = []
+        for linear, scale in zip(linears, scales, strict=True):
+            with torch.no_grad():
+                linear.weight *= scale.weight
+                linear.bias *= scale.bias
+            rate = {"lr": h.lr * scale.lr, "weight_decay": h.weight_decay / scale.lr}
+            groups += [{"params": [linear.weight], **rate}, {"params": [linear.bias]}]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=h.lr, betas=(h.beta1, h.beta2), eps=h.eps, weight_decay=h.weight_decay, foreach=False
+        )
+
+
+def test_training_is_torchs_with_a_group_a_layer(make_split, mup):
+    """In float64, also after two of the members left."""
+    architecture, hyperparameters = Architecture((8, 24, 5)), draw_hyperparameters(3)
+    train, scales = make_split(50, 6, dtype=torch.float64), layer_scales(architecture, mup)
+    twin = GroupedTwin(architecture, hyperparameters[1], 4, 6, torch.float64, scales)
+    like = torch.empty((), dtype=torch.float64)
+    with training_mode(mup):
+        population = _Population.start(architecture, hyperparameters, [3, 4, 5], 6, like, scales)
+    for epoch in range(1, 21):
+        with training_mode(mup):
+            population.train_epoch(_prepared(train), epoch, 16)
+            if epoch == 10:
+                population = population.select([1])
+        twin.train_epoch(train, epoch, 16)
+    for stack, weight in zip(population.network.weights, twin.weights(), strict=True):
+        assert torch.allclose(stack[0], weight, rtol=0, atol=1e-10)
+
+
+def test_a_member_alone_has_the_same_bits(make_split, mup):
+    arguments = make_split(70, 9), make_split(40, 9, seed=1), Architecture((12, 1, 7))
+    hyperparameters = draw_hyperparameters(4)
+    together = train_population(*arguments, hyperparameters, [1] * 4, mup)
+    alone = train_population(*arguments, hyperparameters[2:3], [1], mup)
+    assert all(torch.equal(a[0], b[2]) for a, b in zip(alone.weights, together.weights, strict=True))
+
+
+def test_coordinate_check(make_split, mup):
+    """In a step, activations move as far at any width under muP, and farther the wider under standard.
+
+    Slopes of log change against log width: 0 under muP; under standard 1 for the logits in the limit of great width.
+    """
+    table = coordinate_check(make_split(300, 64), mup.model_copy(update={"base_width": 32}), [32, 128, 512], steps=3)
+    assert len(table) == 2 * 3 * 3 * 3
+    last = table[table["step"] == 3]
+    slopes = {}
+    for (name, layer), rows in last.groupby(["parametrization", "layer"]):
+        slopes[name, layer] = np.polyfit(np.log(rows["width"]), np.log(rows["change"]), 1)[0]
+    assert all(abs(slopes["mup", layer]) < 0.1 for layer in (1, 2, 3)), slopes
+    assert slopes["standard", 2] > 0.3
+    assert slopes["standard", 3] > 0.6
+    base = last[last["width"] == 32].pivot(index="layer", columns="parametrization", values="change")
+    assert (base["mup"] == base["standard"]).all()
+
+
+def test_the_figure_of_the_coordinate_check_draws_every_curve(make_split, mup):
+    table = coordinate_check(make_split(50, 9), mup, [4, 8], steps=2)
+    figure = coordinate_sizes(table)
+    assert isinstance(figure, Figure)
+    for ax, name in zip(figure.axes, ("standard", "mup"), strict=True):
+        assert name in ax.get_title()
+        rows = table[(table["parametrization"] == name) & (table["step"] == 2)].groupby("layer")["change"].apply(list)
+        drawn = [list(line.get_ydata()) for line in ax.lines]
+        assert all(values in drawn for values in rows)
+        assert len(drawn) == 3 * 2

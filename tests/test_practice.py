@@ -1,0 +1,319 @@
+"""Sources that are no architecture, and the comparison of two runs' transfers: chosen by hand, computed by hand."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from study import ARCHITECTURES, settings_of
+from test_analysis import evidence_of
+from test_experiments import VALUES, experiments, run_all, study_of
+
+from mlp_lib import run, statistics, workers
+from mlp_lib.analysis import Evidence
+from mlp_lib.artifacts import RunFiles, read_table, write_yaml
+from mlp_lib.errors import RunDirectoryError, SettingsError
+from mlp_lib.meta import different_parameters, merge_parameters, read_architectures
+from mlp_lib.notebook import Session
+from mlp_lib.practice_figures import quotient_intervals
+from mlp_lib.practice_statistics import ANY, compare_transfer, comparison_sentence, extra_sources, other_search
+from mlp_lib.settings import HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.sources import DEFAULT, consensus, median, read_best, read_sources
+
+ALL_EXTRA = ["cheapest", "median", "consensus", "default"]
+SAME = {"same_trials_for_all_architectures": True}
+STUDY = {**SAME, "search_seed": 3}  # whose two architectures choose different trials
+
+
+@pytest.fixture(autouse=True)
+def _train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+
+
+# --- the sources ----------------------------------------------------------------------------------------------------
+
+
+def test_the_median_is_geometric_for_what_is_searched_on_a_log_scale() -> None:
+    two = [Hyperparameters(**VALUES | {"lr": lr, "dropout": d}) for lr, d in [(1e-4, 0.1), (1e-2, 0.3)]]
+    middle = median(two)
+    assert middle.lr == pytest.approx(1e-3)
+    assert middle.dropout == pytest.approx(0.2)
+    third = Hyperparameters(**VALUES | {"lr": 5e-4, "dropout": 0.4})
+    assert median([*two, third]).lr == pytest.approx(5e-4)
+    without_decay = [h.model_copy(update={"weight_decay": d}) for h, d in zip(two, (0.0, 0.02), strict=True)]
+    assert median(without_decay).weight_decay == pytest.approx(0.01)  # 0 has no logarithm
+
+
+def trials_of(losses: dict[str, list[float]]) -> pd.DataFrame:
+    """Trials with the same hyperparameters on all: trial i has lr (i + 1) / 1000."""
+    return pd.DataFrame(
+        {"architecture": name, "trial": i, **VALUES, "lr": (i + 1) / 1000, "val_loss": loss}
+        for name, values in losses.items()
+        for i, loss in enumerate(values)
+    )
+
+
+def test_consensus_leaves_the_target_out() -> None:
+    """Mean ranks: of a and b 2, 1.5, 2.5; of b and c 2.5, 2, 1.5."""
+    trials = trials_of({"a": [0.1, 0.2, 0.3], "b": [0.3, 0.1, 0.2], "c": [0.2, 0.3, 0.1]})
+    assert consensus(trials, "c").lr == 0.002
+    assert consensus(trials, "a").lr == 0.003
+    assert consensus(trials, "none of them").lr == 0.001  # all ranks are 2: the lowest number
+
+
+def test_in_a_consensus_a_diverged_trial_ranks_last() -> None:
+    trials = trials_of({"a": [math.nan, 0.2, 0.3], "b": [0.1, 0.2, 0.3]})
+    assert statistics.consensus_trial(trials) == 1  # mean ranks 2, 1.5, 2.5
+    assert statistics.consensus_trial(trials_of({"a": [0.1, math.nan], "b": [0.1, math.nan]})) == 0
+
+
+def test_there_is_no_consensus_without_common_trials() -> None:
+    trials = trials_of({"a": [0.1, 0.2], "b": [0.1, 0.2]})
+    trials.loc[0, "lr"] = 0.5
+    with pytest.raises(RunDirectoryError, match="same_trials_for_all_architectures"):
+        consensus(trials, "c")
+    with pytest.raises(RunDirectoryError, match="at least two architectures"):
+        consensus(trials_of({"a": [0.1, 0.2]}), "a")
+
+
+def test_a_consensus_that_cannot_be_is_refused_before_anything_is_made() -> None:
+    merged = run.merge(None, [], [("transfer_extra_sources", "[consensus]")])
+    with pytest.raises(SettingsError, match=r"-p transfer_extra_sources: .*needs same_trials"):
+        run.check(merged)
+    run.check(run.merge(None, [], [("transfer_extra_sources", "[consensus]"), *[(name, "true") for name in SAME]]))
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("extended")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        run_all(run_dir, **STUDY, transfer_extra_sources=ALL_EXTRA)
+    return run_dir
+
+
+def test_every_extra_source_is_a_column(extended: Path) -> None:
+    files = RunFiles(extended)
+    relative = read_table(files.relative_regret, index="target")
+    assert list(relative.columns) == [*ARCHITECTURES, *ALL_EXTRA]
+    assert list(relative.index) == list(ARCHITECTURES)
+    study = study_of(extended, "transfer", **STUDY, transfer_extra_sources=ALL_EXTRA)
+    sources = read_sources(study, files)
+    counts = {a.name: a.count_parameters(study.inputs, 10) for a in study.architectures}
+    cheapest = min(counts, key=counts.get)
+    for target in ARCHITECTURES:
+        other = next(name for name in ARCHITECTURES if name != target)
+        assert sources[target]["cheapest"] == sources[target][cheapest]
+        assert sources[target]["consensus"] == sources[target][other]  # of two: the other's best trial
+        assert sources[target]["default"] == DEFAULT
+        assert sources[target]["median"] == median([sources[target][name] for name in ARCHITECTURES])
+    assert (relative["cheapest"] == relative[cheapest]).all()
+
+
+def test_an_extra_source_with_known_hyperparameters_trains_nothing(extended: Path) -> None:
+    trainings = read_table(RunFiles(extended).trainings)
+    vectors = trainings.groupby(["target", "seed"]).size()
+    assert (vectors == 1 + 2).all()  # the other architecture's, the median, the default
+    assert not trainings.duplicated(["target", "seed", *HYPERPARAMETERS]).any()
+
+
+def test_extra_sources_can_be_added_and_change_nothing_else(tmp_path: Path, extended: Path) -> None:
+    run_all(tmp_path, **STUDY)
+    plain = read_table(RunFiles(tmp_path).transfer_losses)
+    run_all(tmp_path, **STUDY, transfer_extra_sources=ALL_EXTRA)
+    for name in ("transfer_losses", "trainings", "regret"):
+        assert getattr(RunFiles(tmp_path), name).read_bytes() == getattr(RunFiles(extended), name).read_bytes()
+    whole = read_table(RunFiles(extended).transfer_losses)
+    ours = whole[whole["source"].isin(ARCHITECTURES)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ours, plain, check_exact=True, check_dtype=False)
+
+
+def test_what_may_be_added_to_a_run() -> None:
+    stored = {"architectures": {}, "transfer_extra_sources": ["median"]}
+    assert merge_parameters(stored, {"transfer_extra_sources": ["default", "median"]}, Path("x"))
+    with pytest.raises(RunDirectoryError, match="transfer_extra_sources"):
+        merge_parameters(stored, {"transfer_extra_sources": ["default"]}, Path("x"))
+
+
+def test_a_run_of_before_is_standard() -> None:
+    old = {"architectures": {}, "batch_size": 32}
+    assert merge_parameters(old, {"parametrization": "standard", "compare_with": "y"}, Path("x"))
+    with pytest.raises(RunDirectoryError, match="parametrization: standard in the run, mup given"):
+        merge_parameters(old, {"parametrization": "mup"}, Path("x"))
+    assert different_parameters(old, old | {"parametrization": "mup", "workers": 3}) == [
+        "parametrization (standard here, mup there)"
+    ]
+
+
+def test_the_parametrization_is_part_of_what_decides_a_result(extended: Path) -> None:
+    standard, mup = (study_of(extended, "transfer", **STUDY, parametrization=p).context() for p in ("standard", "mup"))
+    assert "parametrization" not in standard["training"]  # as in the runs of before
+    assert mup["training"] == standard["training"] | {"parametrization": "mup", "base_width": 128}
+    other = study_of(extended, "transfer", **STUDY, parametrization="mup")
+    assert experiments._reusable_retrainings(other).empty
+
+
+# --- their statistics -----------------------------------------------------------------------------------------------
+
+
+def losses_of(cells: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"target": target, "source": source, "seed": seed, "test_loss": loss}
+        for (target, source), values in cells.items()
+        for seed, loss in enumerate(values)
+    )
+
+
+def test_extra_sources_by_hand() -> None:
+    """`median` costs 2 and 1/2 at seed 0, 4 and 1 at seed 1: means 1 and 2, in all sqrt(2)."""
+    own = {("a", "a"): [1.0, 2.0], ("b", "b"): [4.0, 4.0], ("a", "b"): [2.0, 4.0], ("b", "a"): [2.0, 2.0]}
+    table = extra_sources(losses_of(own | {("a", "median"): [2.0, 8.0], ("b", "median"): [2.0, 4.0]}), 0.95)
+    assert list(table["source"]) == ["median", ANY]
+    first, last = table.itertuples()
+    assert first.quotient == pytest.approx(math.sqrt(2))
+    assert (first.n, first.targets, first.diverged) == (2, 2, 0)
+    half = 12.7062 * np.std([0, math.log(2)], ddof=1) / math.sqrt(2)
+    assert first.high == pytest.approx(math.sqrt(2) * math.exp(half), rel=1e-4)
+    assert first.low == pytest.approx(math.sqrt(2) * math.exp(-half), rel=1e-4)
+    assert last.quotient == pytest.approx(1.0)  # 1, 1, 2 and 1/2, at either seed
+
+
+def test_a_diverged_training_of_an_extra_source_is_counted_apart() -> None:
+    cells = {("a", "a"): [1.0, 1.0], ("a", "default"): [2.0, math.nan]}
+    first = extra_sources(losses_of(cells), 0.95).iloc[0]
+    assert (first["n"], first["quotient"], first["diverged"]) == (1, 2.0, 1)
+    assert math.isnan(first["low"])
+
+
+def test_a_comparison_by_hand() -> None:
+    """The transferred loss is 1.5 times the own here and 3 times there, whose own is twice as high."""
+    here = losses_of({("a", "a"): [1.0, 2.0, 1.0], ("a", "b"): [1.5, 3.0, 1.5], ("b", "b"): [1.0] * 3})
+    there = losses_of({("a", "a"): [2.0, 4.0, 2.0], ("a", "b"): [6.0, 12.0, 6.0], ("b", "b"): [2.0] * 3})
+    more = losses_of({("a", "median"): [9.0] * 3})
+    here, there = pd.concat([here, more]), pd.concat([there, more, losses_of({("b", "a"): [9.0] * 3})])
+    table = compare_transfer(here, there, 0.95).set_index("quantity")
+    assert table.loc["regret", ["here", "there", "quotient"]].tolist() == pytest.approx([1.5, 3.0, 0.5])
+    assert table.loc["own", "quotient"] == pytest.approx(0.5)
+    assert table.loc["transferred", "quotient"] == pytest.approx(0.25)
+    assert table["pairs"].tolist() == [1, 2, 1]
+    assert set(table["n"]) == {3}
+    sentence = comparison_sentence(table.reset_index(), "x", 0.95)
+    assert "is smaller here" in sentence
+    assert "0.500 times that of x" in sentence
+    swapped = compare_transfer(there, here, 0.95)
+    assert "is larger here" in comparison_sentence(swapped, "x", 0.95)
+    assert swapped["quotient"].tolist() == pytest.approx([2.0, 2.0, 4.0])
+
+
+def test_a_comparison_has_an_interval_over_the_seeds() -> None:
+    rng = np.random.default_rng(0)
+    noise = np.exp(rng.normal(0, 0.1, (2, 5)))
+    own = {("a", "a"): [1.0] * 5, ("b", "b"): [1.0] * 5}
+    one, other = ({**own, ("a", "b"): list(2 * factors)} for factors in noise)
+    regret = compare_transfer(losses_of(one), losses_of(other), 0.95).iloc[0]
+    mean, low, high = statistics.mean_interval(np.log(noise[0] / noise[1]), 0.95)
+    assert regret[["quotient", "low", "high"]].tolist() == pytest.approx(np.exp([mean, low, high]).tolist())
+    assert regret["low"] < 1 < regret["high"]
+    assert "may be the same" in comparison_sentence(compare_transfer(losses_of(one), losses_of(other), 0.95), "x", 0.95)
+
+
+def test_what_diverged_in_one_run_is_left_out_of_the_comparison() -> None:
+    own = {("a", "a"): [1.0, 1.0], ("b", "b"): [1.0, 1.0]}
+    here, there = (losses_of({**own, ("a", "b"): values}) for values in ([2.0, math.inf], [1.0, 1.0]))
+    table = compare_transfer(here, there, 0.95)
+    assert table.iloc[0]["left_out"] == 1
+    assert table.iloc[0]["n"] == 1
+    assert "gives no interval" in comparison_sentence(table, "x", 0.95)
+    nothing = compare_transfer(here, losses_of({("c", "c"): [1.0]}), 0.95)
+    assert "share no pair" in comparison_sentence(nothing, "x", 0.95)
+
+
+# --- in the analysis ------------------------------------------------------------------------------------------------
+
+
+def test_the_answers_are_about_the_architectures_alone(extended: Path, tmp_path: Path) -> None:
+    run_all(tmp_path, **STUDY)
+    plain, more = evidence_of(tmp_path, **STUDY), evidence_of(extended, **STUDY, transfer_extra_sources=ALL_EXTRA)
+    assert more.answers() == plain.answers()
+    assert more.transfer_effects().equals(plain.transfer_effects())
+    assert plain.extra_sources().empty
+    assert list(more.extra_sources()["source"]) == [*ALL_EXTRA, ANY]
+    assert (extended / "analysis" / "extra_sources.png").exists()
+
+
+def test_a_run_compared_with_itself_is_the_same(extended: Path) -> None:
+    evidence_of(extended, **STUDY, transfer_extra_sources=ALL_EXTRA)
+    files = RunFiles(extended)
+    evidence = Evidence(files, settings_of("analysis"), read_architectures(files), files)
+    assert evidence.comparison()["quotient"].tolist() == [1.0] * 3
+    assert "nothing that decides a result" in evidence.comparison_answer()
+    assert (extended / "analysis" / "comparison.csv").exists()
+    alone = Evidence(files, settings_of("analysis"), read_architectures(files))
+    assert alone.comparison().empty
+    assert "Nothing to compare" in alone.comparison_answer()
+
+
+def test_the_figure_draws_every_quotient() -> None:
+    table = pd.DataFrame({"source": ["x", "y"], "quotient": [1.2, 0.9], "low": [1.1, np.nan], "high": [1.3, np.nan]})
+    figure = quotient_intervals(table, "source", "a title")
+    assert isinstance(figure, Figure)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["x", "y"]
+    assert figure.axes[0].lines[-1].get_xdata().tolist() == [1.2, 0.9]
+
+
+def test_best_hyperparameters_are_read_from_the_search(extended: Path) -> None:
+    trials = read_table(RunFiles(extended).search / "mlp_4" / "search_results.csv")
+    best = statistics.best_trial(trials)
+    chosen = read_best(RunFiles(extended).architecture(read_architectures(RunFiles(extended))[0]))
+    assert chosen.lr == best["lr"]
+
+
+# --- between data sets ----------------------------------------------------------------------------------------------
+
+
+def test_another_search_by_hand() -> None:
+    transfers = losses_of({("a", "a"): [2.0, 3.0], ("a", "b"): [9.0, 9.0], ("b", "b"): [1.0, 1.0]})
+    retrainings = pd.DataFrame({"architecture": ["a", "a", "b", "b"], "seed": [0, 1] * 2, "test_loss": [1.0, 1, 2, 2]})
+    table = other_search(transfers, retrainings, 0.95).set_index("target")
+    assert table["quotient"].to_dict() == pytest.approx(
+        {"a": math.sqrt(6), "b": 0.5, "all": math.sqrt(math.sqrt(6) / 2)}
+    )
+    assert table["n"].tolist() == [2, 2, 2]
+
+
+def test_hyperparameters_can_come_from_a_search_on_other_data(extended: Path, tmp_path: Path, monkeypatch) -> None:
+    """Other data: the digits split otherwise, which has its own context, so that nothing of the other run is reused."""
+    other = {**STUDY, "split_seed": 5, "search_seed": 1}
+    experiments.search(study_of(tmp_path, "search", **other))
+    experiments.retrain(study_of(tmp_path, "retrain", **other))
+    study = study_of(tmp_path, "transfer", **other, search_dir=str(extended))
+    losses = experiments.transfer(study, RunFiles(extended))
+    assert not losses["reused"].any()
+    sources = read_table(RunFiles(tmp_path).sources).set_index(["target", "source"])
+    for name in ARCHITECTURES:
+        chosen = read_best(RunFiles(extended).architecture(Architecture.from_name(name)))
+        assert sources.loc[(name, name), "lr"] == chosen.lr
+    table = evidence_of(tmp_path, **other, search_dir=str(extended)).other_search()
+    assert table["target"].tolist() == [*ARCHITECTURES, "all"]
+    assert (table["quotient"] != 1).all()
+    assert evidence_of(extended, **STUDY, transfer_extra_sources=ALL_EXTRA).other_search().empty
+
+
+@pytest.mark.parametrize(
+    ("search_dir", "dataset", "said"),
+    [
+        (None, "digits", "this run's own search, on digits"),
+        ("there", "digits", "another run, there, on the same data, digits"),
+        ("there", "mnist", "on **digits**, and are trained here on **mnist**"),
+    ],
+)
+def test_the_report_says_on_which_data_hyperparameters_were_chosen(tmp_path, search_dir, dataset, said) -> None:
+    here, there = RunFiles(tmp_path / "here"), RunFiles(tmp_path / "there")
+    for files in (here, there):
+        write_yaml(files.meta, {"parameters": {"dataset": "digits"}, "phases": {}})
+    path = str(tmp_path / search_dir) if search_dir else None
+    settings = settings_of("transfer", search_dir=path, dataset=dataset)
+    assert said in Session("transfer", settings, here, ()).source_note()
