@@ -36,6 +36,8 @@ SETTINGS = StudySettings(
     patience=300,
     val_interval=2,
     matmul_precision="highest",
+    parametrization="standard",
+    base_width=128,
 )
 ARCHITECTURE = Architecture((16, 8))
 TRIALS = [
