@@ -2,6 +2,7 @@
 
 import html
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -79,7 +80,8 @@ def _register_engine(files: RunFiles) -> None:
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
             arguments = ["--log-level=CRITICAL"]
-            Client(nb_man, kernel_name=kernel_name, startup_timeout=300, extra_arguments=arguments).execute()
+            client = Client(nb_man, kernel_name=kernel_name, startup_timeout=300, extra_arguments=arguments)
+            client.execute(stderr=subprocess.DEVNULL)  # what asyncio says when a kernel is stopped; errors are in cells
 
     terminal = _Terminal(files)
     papermill_engines.register("mlp_lib", Engine)
