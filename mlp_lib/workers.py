@@ -105,7 +105,7 @@ def train_units(
     """
     waiting, deaths, done = list(units), 0, 0
     _open_work(work)
-    progress = Progress(what, sum(len(unit.labels) for unit in units), functools.partial(_tell, work))
+    progress = Progress(what, sum(len(unit.labels) for unit in units), tell=functools.partial(_tell, work))
     task = functools.partial(
         train_unit, settings=settings, base=base, digest=digest, keep_weights=keep_weights, work=work
     )
