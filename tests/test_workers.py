@@ -148,3 +148,11 @@ def test_workers_that_go_on_dying_are_an_error(digest: str) -> None:
 def test_other_data_in_a_worker_is_refused() -> None:
     with pytest.raises(DataError, match="digits changed"):
         train(units_of(4), SETTINGS.model_copy(update={"max_epochs": 1}), "another digest")
+
+
+def test_progress_is_told_beside_the_states(digest: str, tmp_path: Path) -> None:
+    work = WorkFiles(tmp_path / "work")
+    results = train_units(units_of(4), SETTINGS.model_copy(update={"max_epochs": 2}), Path(), digest, "search", work)
+    next(results)
+    assert work.progress.read_text().startswith("search: 0 of 4 trainings, ")
+    results.close()
