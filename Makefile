@@ -2,23 +2,44 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-slow lint clean
+.PHONY: run lab test test-slow test-faults browser-test lint hooks clean
 .DEFAULT_GOAL := run
 
 # a small study on embedded data, start to report
 run: $(VENV)/installed
 	$(BIN)/python -m mlp_lib run --profile quick
 
+# JupyterLab on this machine alone, with this environment's kernel even where the user has another of its name
+lab: $(VENV)/installed
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
+		--LabApp.default_url=/lab/tree/notebooks/00_explore.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
 
 # simulated studies with known truth, 500 each: some minutes
 test-slow: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow tests/test_simulation.py
+
+# sixty kills at random instants, ten starts in one second: half an hour and more
+test-faults: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow tests/test_faults.py tests/test_truth.py -s
+
+# JupyterLab in a headless browser; a part of the tests too where there is a chromium
+browser-test: $(VENV)/installed-test
+	command -v chromium || { apt-get update && apt-get install -y chromium; } || \
+		{ echo 'the browser tests need chromium: install it, or run this as root on Debian' >&2; exit 1; }
+	$(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
+
+# once a clone: git strips the outputs of notebooks, and a commit is checked as `make lint` does
+hooks: $(VENV)/installed-test
+	git config include.path ../.ci/gitconfig
+	$(BIN)/pre-commit install
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,12 +1,13 @@
 """python -m mlp_lib: the command line."""
 
 import argparse
+import logging
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from mlp_lib import run
+from mlp_lib import run, status
 from mlp_lib.errors import MlpError, SettingsError
 from mlp_lib.notebook import ROOT
 
@@ -21,6 +22,10 @@ phases:
   transfer        every architecture with every other's hyperparameters (03)
   analysis        the two answers (04), from what is on disk; trains nothing
   benchmark       how fast populations train, against what else there is (05), in a directory of its own
+
+and on what there is:
+  status RUN      what each phase of a run has come to
+  repeat FILE     the training of one seed again, from its config.yaml; says whether the bits agree (exit code 1: no)
 """
 EPILOG = """\
 Parameters come from params/*.yaml < --profile < -f < -p. Every parameter is explained there, and by
@@ -35,6 +40,7 @@ examples:
 
 exit codes: 0 done, 1 something failed (one line says what; finished work is kept), 2 wrong parameters, 130 interrupted
 """
+ON_A_PATH = ("status", "repeat")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("phase", choices=list(run.COMMANDS), metavar="PHASE", help=", ".join(run.COMMANDS))
+    phases = [*run.COMMANDS, *ON_A_PATH]
+    parser.add_argument("phase", choices=phases, metavar="PHASE", help=", ".join(phases))
+    parser.add_argument("path", nargs="?", metavar="PATH", type=Path, help="of status or repeat")
     parser.add_argument("--profile", metavar="NAME", help="overrides kept in params/NAME.yaml, such as quick")
     parser.add_argument(
         "-f", dest="files", metavar="FILE", action="append", default=[], help="a YAML file of parameters"
@@ -73,11 +81,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if (options.path is None) == (options.phase in ON_A_PATH):
+        parser.error(f"{options.phase} takes {'a' if options.phase in ON_A_PATH else 'no'} PATH")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if options.phase == "status":
+            print(status.describe(options.path))
+            return 0
         run.check_run_name(options.run_name)
         merged = run.merge(options.profile, options.files, options.options)
+        if options.phase == "repeat":
+            return _repeat(options.path, merged)
         if options.dry_run:
             print(run.dry_run(options.phase, merged, options.run_dir))
             return 0
@@ -89,10 +105,20 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"mlp_lib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        logging.disable()  # asyncio would tell of the notebook that was given up
         print("\nmlp_lib: interrupted; go on with --run-dir", file=sys.stderr)
         return 130
     print(f"report: {run_dir / 'index.html'}")
     return 0
+
+
+def _repeat(config: Path, merged: run.Merged) -> int:
+    from mlp_lib.repeat import repeat  # loads torch, which takes seconds
+
+    run.check(merged)
+    agree, told = repeat(config, merged.values["data_root"], ROOT)
+    print(told)
+    return 0 if agree else 1
 
 
 def _interrupt(*_: object) -> None:

@@ -1,15 +1,10 @@
-"""Every file of a run: names, whole-or-nothing writing, the claim on a run directory."""
+"""Every file of a run: names, whole-or-nothing writing, strict reading."""
 
 import contextlib
-import datetime
-import fcntl
 import io
-import json
 import os
-import socket
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -19,7 +14,6 @@ from mlp_lib.settings import Architecture
 
 NOTEBOOKS = {"search": "01_search", "retrain": "02_retrain", "transfer": "03_transfer", "analysis": "04_analysis"}
 REPORTS = {**NOTEBOOKS, "benchmark": "05_benchmark"}  # the phases of a study, and what stands beside it
-_HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
 # pandas 3.1 reads floats to the bit by default and warns of the argument that earlier ones need for it
 _ROUND_TRIP = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 _WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters", "rung")
@@ -58,6 +52,25 @@ class ArchitectureFiles:
         return self.root / "retrain" / f"seed_{seed}" / "model.pt"
 
 
+class WorkFiles:
+    """What is kept of trainings in progress; gone once they are recorded."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.progress = root / "progress.txt"
+
+    def counter(self, unit: int) -> Path:
+        """The epochs that a unit has trained since its start."""
+        return self.root / f"epochs_{unit}"
+
+    def counters(self) -> list[Path]:
+        return list(self.root.glob("epochs_*"))
+
+    def state(self, key: str) -> Path:
+        """Where a training stands."""
+        return self.root / f"state_{key}.npz"
+
+
 class RunFiles:
     """The files of a run."""
 
@@ -66,6 +79,7 @@ class RunFiles:
         self.search = root / "search"
         self.meta = self.search / "search_meta.yaml"
         self.summary = self.search / "summary.yaml"
+        self.population_sizes = self.search / "population_sizes.yaml"  # on a CUDA device that could not hold all
         self.seed_losses = self.search / "search_seed_losses.csv"
         self.stats = self.search / "search_test_loss_stats.csv"
         self.distribution = self.search / "search_test_loss_over_seeds.png"
@@ -86,6 +100,7 @@ class RunFiles:
         self.measurements = self.benchmark.with_name("measurements.csv")
         self.benchmark_figure = self.benchmark.with_name("benchmark.png")
         self.index = root / "index.html"
+        self.work = WorkFiles(root / ".work")
 
     def evidence(self, name: str) -> Path:
         """A table or figure of the analysis."""
@@ -106,18 +121,22 @@ class RunFiles:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all; RunDirectoryError if it can't be written."""
     temporary = path.with_name(f".tmp_{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunDirectoryError(
+            f"can't write {path}: {error.strerror or error}; what was finished before is kept, "
+            "and the same run directory goes on when that is mended"
+        ) from error
 
 
 def write_table(path: Path, table: pd.DataFrame, index: bool = False) -> None:
@@ -166,7 +185,7 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f" (line {mark.line + 1})" if mark else ""
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise SettingsError(f"{where}{line}: not valid YAML: {' '.join(reason.split())}") from None
-    except (RecursionError, ValueError, TypeError) as error:
+    except (RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:  # PyYAML's, of a tag's value
         raise SettingsError(f"{where}: not valid YAML: {type(error).__name__}") from None
 
 
@@ -192,65 +211,3 @@ def make_run_directory(runs_root: Path, name: str) -> Path:
     except OSError as error:
         raise RunDirectoryError(f"can't make a run directory in {runs_root}: {error.strerror or error}") from None
     raise RunDirectoryError(f"no free name like {name} in {runs_root}")
-
-
-@contextlib.contextmanager
-def claim(run_dir: Path, what: str) -> Iterator[None]:
-    """Hold the run directory; RunDirectoryError that says who does, if another process holds it.
-
-    The lock goes with its process, so one left by a dead process is no obstacle. A kernel that the command started
-    works under the command's claim.
-    """
-    path = run_dir / ".lock"
-    with _lock(path) as file:
-        if file is None:
-            holder = _read_holder(path)
-            if holder.get("pid") not in (os.getpid(), int(os.environ.get(_HOLDER, 0))):
-                raise RunDirectoryError(
-                    f"{run_dir} is in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on "
-                    f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it or stop it"
-                )
-            yield
-            return
-        file.truncate(0)
-        since = datetime.datetime.now().isoformat(timespec="seconds")
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}))
-        file.flush()
-        for leftover in run_dir.rglob(".tmp_*"):  # of a process that died while it wrote
-            leftover.unlink(missing_ok=True)
-        os.environ[_HOLDER] = str(os.getpid())
-        try:
-            yield
-        finally:
-            os.environ.pop(_HOLDER, None)
-            path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[TextIO | None]:
-    """The lock file, locked; None if another holds it."""
-    while True:
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
-            # a holder that ends removes the file: what was locked may be gone from the directory by now
-            if _inode(path) == os.fstat(file.fileno()).st_ino:
-                yield file
-                return
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
-
-
-def _read_holder(path: Path) -> dict:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, OSError):
-        return {}

@@ -142,7 +142,7 @@ def population(data: Split, case: BenchmarkCase) -> float:
         [HYPERPARAMETERS] * case.members,
         [0] * case.members,
         settings,
-        report=lambda _: ends.append(time.perf_counter()),
+        watch=lambda _: ends.append(time.perf_counter()),
     )
     return ends[1] - ends[0]
 

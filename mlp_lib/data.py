@@ -145,16 +145,31 @@ def _read_torchvision(name: str, root: Path) -> tuple[Arrays, Arrays]:
             raise DataError(f"{name} is not in {folder} and could not be downloaded ({error}); {missing}") from error
         except Exception as error:  # torchvision raises asserts, KeyError, ... for bytes that it can't make sense of
             found = f"{type(error).__name__} {error}".strip().splitlines()[0]
-            raise DataError(f"{name} in {folder} is damaged ({found}); {damaged}") from error
+            raise DataError(f"{_name_damaged(name, folder, train)} is damaged ({found}); {damaged}") from error
         images, labels = part.data.numpy(), part.targets.numpy()
         labels = labels[:, 0] if labels.ndim == 2 else labels  # qmnist: the first column is the digit
         if images.shape != (len(labels), 28, 28) or not len(labels) or labels.max() >= CLASSES:
             found = f"images {list(images.shape)}, labels {list(labels.shape)} up to {labels.max(initial=0)}"
-            raise DataError(f"{name} in {folder} is damaged ({found}); {damaged}")
+            raise DataError(f"{_name_damaged(name, folder, train)} is damaged ({found}); {damaged}")
         parts.append((images.reshape(len(images), -1), labels.astype(np.uint8)))
     if len(parts[0][1]) < len(parts[1][1]):
         raise DataError(f"{name} in {folder}: fewer training than test images, the files are swapped; {damaged}")
     return parts[0], parts[1]
+
+
+def _name_damaged(name: str, folder: Path, train: bool) -> str:
+    """The files that torchvision can't read, or all of this half where they only don't fit each other."""
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+
+    prefixes = ("train", "qmnist-train") if train else ("t10k", "qmnist-test")
+    files = [path for path in sorted(folder.glob("*[!z]")) if path.name.startswith(prefixes)]
+    damaged = []
+    for path in files:
+        try:
+            read_sn3_pascalvincent_tensor(str(path))
+        except Exception:  # asserts, KeyError, ValueError, ...
+            damaged.append(path)
+    return f"{name}: {', '.join(path.name for path in damaged or files)} in {folder}"
 
 
 class _DownloadError(Exception):

@@ -25,13 +25,13 @@ from mlp_lib.settings import (
 )
 from mlp_lib.sources import read_best
 from mlp_lib.train import train_population
-from mlp_lib.workers import count_workers, split_into_units
+from mlp_lib.workers import count_workers
 
 _TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 _TYPICAL = Hyperparameters(
     lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05
 )  # what a search tends to choose
-_STEPS, _STEPS_POWER = 750, 0.55  # optimizer steps to the best check at lr 1e-3, and how they fall with it
+_STEPS, _STEPS_POWER = 900, 0.75  # optimizer steps to the best check at lr 1e-3, and how they fall with it
 _SECONDS_A_PHASE = 8.0  # kernel, imports, data, figures, page
 
 
@@ -137,7 +137,7 @@ def _seconds_an_epoch(study: Study, architecture: Architecture, dataset: Dataset
     settings: SearchSettings = study.settings
     trials = list(range(settings.num_trials))
     hyperparameters = [_TYPICAL] * len(trials)
-    unit = split_into_units(architecture, hyperparameters, trials, trials, study.inputs, settings)[0]
+    unit = study.split(architecture, hyperparameters, trials, trials)[0]
     work = len(dataset.train.labels) * len(unit.labels) * architecture.count_parameters(study.inputs, CLASSES)
     epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
     ends: list[float] = []
@@ -148,6 +148,6 @@ def _seconds_an_epoch(study: Study, architecture: Architecture, dataset: Dataset
         unit.hyperparameters,
         [0] * len(unit.labels),
         settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
-        report=lambda _: ends.append(time.perf_counter()),
+        watch=lambda _: ends.append(time.perf_counter()),
     )
     return (ends[-1] - ends[0]) / (epochs - 1) / len(unit.labels)  # the first epoch warms up

@@ -13,7 +13,6 @@ from mlp_lib import figures, statistics
 from mlp_lib.artifacts import (
     ArchitectureFiles,
     RunFiles,
-    claim,
     read_table,
     read_yaml,
     write_bytes,
@@ -21,6 +20,7 @@ from mlp_lib.artifacts import (
     write_table,
     write_yaml,
 )
+from mlp_lib.claim import claim
 from mlp_lib.errors import TrainingError
 from mlp_lib.halving import rung_epochs, survivors
 from mlp_lib.model import to_sequential
@@ -38,7 +38,7 @@ from mlp_lib.settings import (
 from mlp_lib.sources import Sources, read_best, read_sources
 from mlp_lib.study import RESULT, Study, extended
 from mlp_lib.train import COMPLETED
-from mlp_lib.workers import Result, Unit, split_into_units
+from mlp_lib.workers import Result, Unit
 
 # --- search ---------------------------------------------------------------------------------------------------------
 
@@ -73,7 +73,7 @@ def missing_trials(study: Study, rung: int = 0) -> list[Unit]:
         trials = _trials_to_train(study, architecture, rung)
         hyperparameters = [draws[trial] for trial in trials]
         seeds = [settings.training_seed] * len(trials)
-        units += split_into_units(architecture, hyperparameters, seeds, trials, study.inputs, settings)
+        units += study.split(architecture, hyperparameters, seeds, trials)
     return units
 
 
@@ -184,7 +184,7 @@ def missing_seeds(study: Study) -> list[Unit]:
         files = study.files.architecture(architecture)
         best = read_best(files)
         seeds = [seed for seed in settings.retrain_seeds if _read_training(files.config(seed), best) is None]
-        units += split_into_units(architecture, [best] * len(seeds), seeds, seeds, study.inputs, settings)
+        units += study.split(architecture, [best] * len(seeds), seeds, seeds)
     return units
 
 
@@ -291,7 +291,7 @@ def missing_pairs(study: Study, sources: Sources, reusable: pd.DataFrame) -> lis
         for seed in settings.transfer_seeds:
             wanted = [h for h in vectors if (target.name, seed, *h.model_dump().values()) not in done]
             seeds = [seed] * len(wanted)
-            units += split_into_units(target, wanted, seeds, list(range(len(wanted))), study.inputs, settings)
+            units += study.split(target, wanted, seeds, list(range(len(wanted))))
     return units
 
 

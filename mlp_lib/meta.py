@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_lib.artifacts import RunFiles, read_yaml, write_yaml
+from mlp_lib.claim import find_holder
 from mlp_lib.errors import RunDirectoryError, SettingsError
 from mlp_lib.settings import NOTEBOOK_SETTINGS, PHASES, Architecture, ArchitectureChoice
 
@@ -20,6 +21,7 @@ FREE += ("benchmark_cases", "benchmark_methods", "benchmark_rounds")
 ADDED = {"search_method": "random", "parametrization": "standard", "base_width": 128, "transfer_extra_sources": []}
 SEARCH_REPORT = "search_report"  # the analysis' part on the search alone, which doesn't stand for the analysis
 DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
+NOT_BEGUN = "not begun"
 
 
 def read_meta(files: RunFiles) -> dict[str, Any]:
@@ -129,17 +131,48 @@ def begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[s
 
 
 def end(files: RunFiles, phase: str, status: str = DONE, error: str | None = None) -> None:
-    """Record how a phase that had begun came to its end."""
+    """Record how a phase that had begun came to its end.
+
+    Its first end counts, save that one may be done after all: in JupyterLab a cell that failed can be run again.
+    """
     meta = read_meta(files)
     entry = meta["phases"].get(phase)
-    if entry is None or entry["status"] != RUNNING:
+    if entry is None or (entry["status"] != RUNNING and (status != DONE or entry["status"] == DONE)):
         return
-    elapsed = datetime.datetime.now() - datetime.datetime.fromisoformat(entry.pop("resumed"))
-    entry["duration_s"] = round(entry["duration_s"] + elapsed.total_seconds(), 1)
+    if "resumed" in entry:
+        elapsed = datetime.datetime.now() - datetime.datetime.fromisoformat(entry.pop("resumed"))
+        entry["duration_s"] = round(entry["duration_s"] + elapsed.total_seconds(), 1)
     entry["status"] = status
+    entry.pop("error", None)
     if error:
         entry["error"] = error
     write_yaml(files.meta, meta)
+
+
+def read_states(files: RunFiles, phases: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The truth of each phase as recorded in search_meta.yaml's `phases`; NOT_BEGUN for those that are not there.
+
+    A phase recorded as running that nobody works on is interrupted; one at work has its `progress`, if it told any.
+    """
+    held = find_holder(files.root) is not None
+    states = {}
+    alone = set(phases) == {"benchmark"}
+    for phase in ("benchmark",) if alone else (*PHASES, *({"benchmark"} & set(phases))):
+        entry = phases.get(phase)
+        state = dict(entry) if isinstance(entry, dict) and "status" in entry else {"status": NOT_BEGUN}
+        if state["status"] == RUNNING and not held:
+            state["status"] = INTERRUPTED
+        elif state["status"] == RUNNING:
+            state["progress"] = _read_progress(files)
+        states[phase] = state
+    return states
+
+
+def _read_progress(files: RunFiles) -> str:
+    try:
+        return files.work.progress.read_text()
+    except OSError:
+        return ""
 
 
 def store_parameters(files: RunFiles, parameters: dict[str, Any]) -> None:

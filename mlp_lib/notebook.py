@@ -1,6 +1,7 @@
 """What a notebook begins and ends with: strict parameters, the run directory, the state of its phase."""
 
 import ast
+import contextlib
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mlp_lib import meta
-from mlp_lib.artifacts import RunFiles, claim
-from mlp_lib.errors import RunDirectoryError, SettingsError
-from mlp_lib.settings import CLASSES, NOTEBOOK_SETTINGS, Architecture, check_names, parse
+from mlp_lib.artifacts import RunFiles
+from mlp_lib.claim import claim, end_with_holder
+from mlp_lib.errors import MlpError, RunDirectoryError, SettingsError
+from mlp_lib.settings import CLASSES, NOTEBOOK_SETTINGS, Architecture, Kind, check_names, parse
 from mlp_lib.trainings import write_trainings
 
 if TYPE_CHECKING:
@@ -74,19 +76,54 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     trained or made.
     """
     where = f"notebook {phase}"
-    given = _names_given(namespace)
-    check_names(dict.fromkeys(given), where, also=("run_dir",))
-    kind = NOTEBOOK_SETTINGS[phase]
-    settings = parse(kind, {name: namespace[name] for name in kind.model_fields if name in namespace}, where)
+    settings = read_parameters(NOTEBOOK_SETTINGS[phase], namespace, where, also=("run_dir",))
     run_dir = namespace.get("run_dir")
     if not isinstance(run_dir, str) or not run_dir:
         raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be the path of a directory")
     files = RunFiles(ROOT / Path(run_dir).expanduser())
     if phase == "analysis":
-        return _start_analysis(settings, files)
-    if phase == "benchmark":
-        return _start_benchmark(settings, files)
-    return _start_training(phase, settings, files)
+        session = _start_analysis(settings, files)
+    elif phase == "benchmark":
+        session = _start_benchmark(settings, files)
+    else:
+        session = _start_training(phase, settings, files)
+    end_with_holder(files.root)
+    _record_errors(session)
+    return session
+
+
+class _Recorder:
+    """Records that a phase failed or was interrupted when a cell ends with an error, whoever runs the notebook."""
+
+    def __init__(self, session: Session):
+        self.session = session
+
+    def __call__(self, result: Any) -> None:
+        error = result.error_in_exec
+        if error is None:
+            return
+        status = meta.INTERRUPTED if isinstance(error, KeyboardInterrupt) else meta.FAILED
+        text = str(error) if isinstance(error, MlpError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+        files = self.session.files
+        with contextlib.suppress(MlpError, OSError), claim(files.root, self.session.phase):
+            meta.end(files, self.session.phase, status, text.strip().splitlines()[0])
+
+
+def _record_errors(session: Session) -> None:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+    for earlier in [f for f in shell.events.callbacks["post_run_cell"] if isinstance(f, _Recorder)]:
+        shell.events.unregister("post_run_cell", earlier)
+    shell.events.register("post_run_cell", _Recorder(session))
+
+
+def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Kind:
+    """The notebook's parameters, parsed strictly; SettingsError for a wrong one or a name that no notebook declares."""
+    check_names(dict.fromkeys(_names_given(namespace)), where, (*kind.model_fields, *also))
+    return parse(kind, {name: namespace[name] for name in kind.model_fields if name in namespace}, where)
 
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:

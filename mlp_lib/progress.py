@@ -2,6 +2,7 @@
 
 import html
 import time
+from collections.abc import Callable
 from typing import Any
 
 METADATA = {"mlp_progress": True}  # how the command recognizes what it repeats in the terminal
@@ -19,10 +20,10 @@ def seconds_text(seconds: float) -> str:
 
 
 class Progress:
-    """Counts trainings and epochs, and displays them with rate and time left where IPython runs."""
+    """Counts trainings and epochs, displays them with rate and time left where IPython runs, and `tell`s them."""
 
-    def __init__(self, what: str, total: int, unit: str = "trainings"):
-        self.what, self.total, self.unit = what, total, unit
+    def __init__(self, what: str, total: int, unit: str = "trainings", tell: Callable[[str], None] = lambda text: None):
+        self.what, self.total, self.unit, self.tell = what, total, unit, tell
         self.started = time.monotonic()
         self.shown = 0.0
         self.handle: Any = None
@@ -33,7 +34,9 @@ class Progress:
         if now - self.shown < _INTERVAL_S and not last:
             return
         self.shown = now
-        self._show(self._text(done, epochs, now - self.started, last), done)
+        text = self._text(done, epochs, now - self.started, last)
+        self.tell(text)
+        self._show(text, done)
 
     def _text(self, done: int, epochs: int | None, elapsed: float, last: bool) -> str:
         text = f"{self.what}: {done} of {self.total} {self.unit}"

@@ -7,7 +7,7 @@ from mlp_lib.runtime import Stream, sequence
 from mlp_lib.settings import HYPERPARAMETERS, Architecture, Hyperparameters, SearchSettings
 from mlp_lib.study import Study, extended
 from mlp_lib.train import COMPLETED
-from mlp_lib.workers import Unit, split_into_units
+from mlp_lib.workers import Unit
 
 _SEEDS = 3  # fresh run seeds a candidate
 _METRICS = ["epoch", "train_loss", "val_loss", "val_accuracy"]
@@ -67,5 +67,5 @@ def _missing(study: Study, architecture: Architecture, number: int, seeds: list[
     for seed in seeds:
         trials = [t for t in best_trials(results.reset_index(), number) if (t, seed) not in done]
         vectors = [Hyperparameters(**{h: float(results.loc[t, h]) for h in HYPERPARAMETERS}) for t in trials]
-        units += split_into_units(architecture, vectors, [seed] * len(trials), trials, study.inputs, study.settings)
+        units += study.split(architecture, vectors, [seed] * len(trials), trials)
     return units

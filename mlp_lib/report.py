@@ -15,11 +15,10 @@ import jinja2
 import pandas as pd
 from bs4 import BeautifulSoup, NavigableString, Tag
 from latex2mathml.converter import convert as to_mathml
-from nbconvert import HTMLExporter
-from traitlets.config import Config
 
 from mlp_lib.artifacts import NOTEBOOKS, RunFiles, read_table, read_yaml, write_bytes
 from mlp_lib.errors import SettingsError
+from mlp_lib.meta import read_states
 from mlp_lib.settings import ArchitectureChoice
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,6 +34,9 @@ _SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpe
 
 def render_notebook(notebook: Path, page: Path) -> None:
     """Write an executed notebook as one HTML page that loads nothing from anywhere."""
+    from nbconvert import HTMLExporter  # takes two seconds to import, and a wrong parameter should be told at once
+    from traitlets.config import Config
+
     exporter = HTMLExporter(
         template_name="report",
         extra_template_basedirs=[str(TEMPLATES)],
@@ -145,6 +147,7 @@ def write_run_index(run_dir: Path) -> None:
         files.benchmark_figure: "Time of a member's epoch, by method",
     }
     content = {
+        "now": datetime.datetime.now().isoformat(timespec="seconds").replace("T", " "),
         "command_path": shlex.quote(str(run_dir)),
         "reports": [
             (_link(page, run_dir), page.stem) for page in sorted(run_dir.glob("[!.]*.html")) if page != files.index
@@ -175,10 +178,7 @@ def _read_run(files: RunFiles) -> dict[str, Any]:
     """What both indexes say of a run; `problems` tells what could not be read."""
     problems: list[str] = []
     meta, answers = (_read(path, read_yaml, dict, problems) for path in (files.meta, files.answers))
-    parameters, states = _mapping(meta.get("parameters")), _mapping(meta.get("phases"))
-    study = any(phase in states for phase in NOTEBOOKS) or not states  # or else a benchmark alone
-    names = NOTEBOOKS if study else states
-    phases = {phase: _mapping(states.get(phase)) for phase in names}
+    parameters, phases = _mapping(meta.get("parameters")), read_states(files, _mapping(meta.get("phases")))
     statuses = [state.get("status") for state in phases.values()]
     status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
     started = [str(state["started"]) for state in phases.values() if state.get("started")]
@@ -188,7 +188,7 @@ def _read_run(files: RunFiles) -> dict[str, Any]:
         "parameters": parameters,
         "architectures": _count_architectures(parameters, files),
         "answers": [{"question": text, "found": _mapping(answers.get(name))} for name, text in QUESTIONS.items()],
-        "study": study,
+        "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
         "phases": phases,
         "status": status or ("complete" if all(s == "done" for s in statuses) else "incomplete"),
         "started": min(started, default=""),

@@ -2,32 +2,22 @@
 
 import datetime
 import re
-import shutil
-import sys
+import resource
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlp_lib import meta, report
-from mlp_lib.artifacts import (
-    NOTEBOOKS,
-    REPORTS,
-    RunFiles,
-    claim,
-    make_run_directory,
-    parse_yaml,
-    read_yaml,
-    write_bytes,
-)
+from mlp_lib import execution, meta, report
+from mlp_lib.artifacts import NOTEBOOKS, REPORTS, RunFiles, make_run_directory, parse_yaml, read_yaml
+from mlp_lib.claim import claim
 from mlp_lib.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.notebook import ROOT, check_consensus, check_seeds, find_search
-from mlp_lib.progress import METADATA
 from mlp_lib.settings import NOTEBOOK_SETTINGS, PARAMETERS, PHASES, check_names, parse
 
 PARAMS = ROOT / "params"
+_OPEN_FILES = 512
 COMMON_FILES = ("defaults", "search_space", "architectures", "search", "retrain", "transfer", "analysis", "benchmark")
 COMMANDS = {
     "run": ("search", "retrain", "transfer", "analysis"),
@@ -133,6 +123,7 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
     if run_dir is not None:
         merged = continue_run(run_dir, merged)
     parsed = check(merged)
+    _allow_open_files()
     if run_dir is None:
         if command not in _MAKE_A_RUN and not (command == "transfer" and parsed["transfer"]["search_dir"]):
             raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
@@ -154,6 +145,18 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
     return run_dir
 
 
+def _allow_open_files() -> None:
+    """As many open files as a kernel and its workers may need; MlpError where the system's limit is lower.
+
+    A kernel that runs into the limit can't even say so.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _OPEN_FILES:
+        if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
+            raise MlpError(f"too many open files are refused here: ulimit -n is {hard}, a run may need {_OPEN_FILES}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
+
+
 def _from_root(path: Path) -> str:
     """The path as a notebook takes it: from the repository's root if it lies there."""
     path = path.resolve()
@@ -172,8 +175,9 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     print(f"{name}: running", flush=True)
     notebook, temporary = files.notebook(phase), files.unfinished_notebook(phase)
     try:
-        error = _execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters)
+        error = execution.execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files)
     except KeyboardInterrupt:
+        temporary.unlink(missing_ok=True)
         if files.meta.exists():
             meta.end(files, phase, meta.INTERRUPTED)
             report.write_run_index(files.root)
@@ -182,7 +186,7 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     if error is None and status != meta.DONE:
         error = f"{name} ended without finishing its last cell"
     if temporary.exists():
-        _keep_notebook(temporary, notebook)
+        execution.keep_notebook(temporary, notebook, error)
         report.render_notebook(notebook, files.page(phase))
     if error is not None:
         if files.meta.exists():
@@ -192,17 +196,6 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _keep_notebook(temporary: Path, notebook: Path) -> None:
-    """Give an executed notebook its name, without this machine's paths in its metadata."""
-    import nbformat
-
-    content = nbformat.read(temporary, as_version=4)
-    for name in ("input_path", "output_path"):
-        content.metadata.get("papermill", {}).pop(name, None)
-    write_bytes(notebook, nbformat.writes(content).encode())
-    temporary.unlink()
-
-
 def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:
     stored = meta.read_meta(files)["parameters"]
     return any(
@@ -210,91 +203,6 @@ def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:
         for name, value in parameters.items()
         if name in PARAMETERS and name not in meta.FREE
     )
-
-
-def _execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> str | None:
-    """Run a notebook by papermill; None, or one line on what went wrong."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    _register_engine()
-    try:
-        with _quiet():
-            papermill.execute_notebook(
-                str(source),
-                str(target),
-                parameters=parameters,
-                engine_name="mlp_lib",
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=str(ROOT),
-            )
-    except papermill.PapermillExecutionError as error:
-        last = str(error.evalue).strip().splitlines() or [error.ename]
-        known = {kind.__name__ for kind in _subclasses(MlpError)}
-        return last[0] if error.ename in known else f"{source.stem}: {error.ename}: {last[0]}"
-    except (DeadKernelError, RuntimeError) as error:
-        return f"{source.stem}: its kernel died ({str(error).splitlines()[0]})"
-    return None
-
-
-def _subclasses(kind: type) -> Iterator[type]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _subclasses(child)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """papermill and nbclient log what the command says by itself."""
-    import logging
-
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _register_engine() -> None:
-    """papermill's own engine, which also repeats the notebook's progress in the terminal."""
-    from papermill.clientwrap import PapermillNotebookClient
-    from papermill.engines import NBClientEngine, papermill_engines
-
-    class Client(PapermillNotebookClient):
-        def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
-            content = msg.get("content", {})
-            if (
-                msg["msg_type"] in ("display_data", "update_display_data")
-                and METADATA.items() <= content.get("metadata", {}).items()
-            ):
-                terminal.show(content["data"]["text/plain"])
-            return super().process_message(msg, cell, cell_index)
-
-    class Engine(NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            arguments = ["--log-level=CRITICAL"]
-            Client(nb_man, kernel_name=kernel_name, startup_timeout=300, extra_arguments=arguments).execute()
-
-    terminal = _Terminal()
-    papermill_engines.register("mlp_lib", Engine)
-
-
-class _Terminal:
-    """Progress in the terminal: one line rewritten, or a line now and then where the output is a file."""
-
-    def __init__(self) -> None:
-        self.shown = -1e9
-
-    def show(self, text: str) -> None:
-        last = not text.endswith(("left", "so far"))
-        if sys.stdout.isatty():
-            columns = shutil.get_terminal_size().columns - 1
-            print("\r" + text[:columns].ljust(columns), end="\n" if last else "", flush=True)
-        elif last or time.monotonic() - self.shown > 10:
-            self.shown = time.monotonic()
-            print(text, flush=True)
 
 
 def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:

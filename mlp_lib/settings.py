@@ -252,12 +252,18 @@ class TransferSettings(StudySettings):
 class AnalysisSettings(_Frozen):
     """Phase 04: the answers."""
 
-    project_name: Name
     margin: Annotated[Real, Field(gt=0, le=10), _Exponent]
     confidence: Annotated[Real, Field(gt=0, lt=1), _Exponent]
     analysis_seed: Seed
     compare_with: Text | None
     parts: Literal["all", "search"]
+
+
+class ExploreSettings(DataSettings, TrainingSettings):
+    """Notebook 00: training by hand. It is no phase: it writes nothing, and the command doesn't run it."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    runs_root: Text
 
 
 class BenchmarkCase(_Frozen):

@@ -6,7 +6,7 @@ Shape letters: P members, N images, B images a batch, D inputs; a `streams` axis
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,11 @@ from mlp_lib.model import (
 from mlp_lib.parametrization import LayerScale, layer_scales
 from mlp_lib.runtime import Stream, generator, training_mode
 from mlp_lib.settings import CLASSES, Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.state import State
 
 COMPLETED, DIVERGED = "completed", "diverged"
+_HISTORY = ["member", "epoch", "train_loss", "val_loss", "val_accuracy"]
+_ARRAYS = ("best_epoch", "epochs_trained", "val_loss", "val_accuracy")  # of Trained
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,21 @@ class _Population:
         weights = [torch.from_numpy(layer).to(like) for layer in stacked]
         network = Network(architecture, weights, hyperparameters, len(set(seeds)))
         return cls(network, AdamW(network, [scale.lr for scale in scales]), seeds)
+
+    @classmethod
+    def resume(cls, fresh: "_Population", state: State, active: np.ndarray) -> "_Population":
+        """The members of a fresh population that were active, as the state has them."""
+        like = fresh.network.weights[0]
+        layers = range(len(fresh.network.weights))
+
+        def stacks(name: str) -> list[Tensor]:
+            return [torch.from_numpy(state[f"{name}_{layer}"][active]).to(like) for layer in layers]
+
+        seeds = [fresh.seeds[i] for i in active]
+        hyperparameters = [fresh.network.hyperparameters[i] for i in active]
+        network = Network(fresh.network.architecture, stacks("weight"), hyperparameters, len(set(seeds)))
+        moments = [stacks("first"), stacks("second")]
+        return cls(network, AdamW(network, fresh.optimizer.lr_scales, moments, float(state["steps"][active[0]])), seeds)
 
     def select(self, kept: list[int]) -> "_Population":
         """The population without the members that stopped."""
@@ -201,7 +219,7 @@ def evaluate(trained: Trained, split: Split, settings: TrainingSettings) -> tupl
 
 
 def _prepared(split: Split) -> Split:
-    return Split(with_ones(split.images), split.labels, split.loader_workers)
+    return replace(split, images=with_ones(split.images))
 
 
 def train_population(
@@ -212,14 +230,17 @@ def train_population(
     seeds: Sequence[int],
     settings: TrainingSettings,
     device: torch.device | None = None,
-    report: Callable[[int], None] = lambda epochs: None,
+    watch: Callable[[pd.DataFrame], None] = lambda rows: None,
+    keep: Callable[[Callable[[], State]], None] = lambda make: None,
+    start: State | None = None,
 ) -> Trained:
     """Train P members of one architecture together, each with its own hyperparameters and run seed.
 
     A member's result depends on (architecture, its hyperparameters, its run seed, settings, the two splits) and not
     on its neighbours: on the CPU bit for bit. A member stops after `patience` checks without a better validation
-    loss, or diverges (a loss that is not finite), and leaves the stack. `report` is told the epochs trained since its
-    last call, summed over members. The test split never comes here.
+    loss, or diverges (a loss that is not finite), and leaves the stack. `watch` is given each epoch's rows of
+    the history, one a member still training; what it raises ends the training. `keep` is offered the state after each
+    epoch, from which, as `start`, the same members go on to the same bits. The test split never comes here.
     """
     if not hyperparameters or len(hyperparameters) != len(seeds):
         raise ValueError(f"{len(hyperparameters)} hyperparameters and {len(seeds)} seeds: one of each a member")
@@ -230,7 +251,7 @@ def train_population(
         inputs = train.images.shape[1] - 1
         scales = layer_scales(architecture, settings)
         population = _Population.start(architecture, list(hyperparameters), list(seeds), inputs, like, scales)
-        return _train(population, train, validation, settings, report)
+        return _train(population, train, validation, settings, watch, keep, start)
 
 
 def _train(
@@ -238,7 +259,9 @@ def _train(
     train: Split,
     validation: Split,
     settings: TrainingSettings,
-    report: Callable[[int], None],
+    watch: Callable[[pd.DataFrame], None],
+    keep: Callable[[Callable[[], State]], None],
+    start: State | None,
 ) -> Trained:
     network = population.network
     size = len(population.seeds)
@@ -257,7 +280,12 @@ def _train(
     active = np.arange(size)  # the member of each place in the stack
     history = []
     rows = tile_rows(settings.batch_size, network.weights[0].device)
-    for epoch in range(1, settings.max_epochs + 1):
+    first = 1
+    if start is not None:
+        history, stale, active = [_restore(best, start)], start["stale"], np.flatnonzero(start["active"])
+        first = int(start["epoch"][0]) + 1
+        population = _Population.resume(population, start, active) if len(active) else population
+    for epoch in range(first, settings.max_epochs + 1 if len(active) else first):
         train_loss = population.train_epoch(train, epoch, settings.batch_size).cpu().numpy()
         best.epochs_trained[active] = epoch
         record = {"member": active, "epoch": epoch, "train_loss": train_loss}
@@ -276,7 +304,7 @@ def _train(
             stale[active] = np.where(better, 0, stale[active] + 1)
             stopped = diverged | (stale[active] >= settings.patience)
         history.append(pd.DataFrame(record))
-        report(len(active))
+        watch(history[-1])
         for member in active[diverged]:
             best.status[member] = DIVERGED
             best.val_loss[member] = best.val_accuracy[member] = np.nan
@@ -286,6 +314,47 @@ def _train(
         if stopped.any():
             population = population.select(np.flatnonzero(~stopped).tolist())
             active = active[~stopped]
-    columns = ["member", "epoch", "train_loss", "val_loss", "val_accuracy"]
-    frame = pd.concat(history).reindex(columns=columns).sort_values(["member", "epoch"], ignore_index=True)
+        keep(lambda: _describe(population, best, stale, active, history))  # noqa: B023 - called at once or never
+    frame = pd.concat(history).reindex(columns=_HISTORY).sort_values(["member", "epoch"], ignore_index=True)
     return Trained(**{**vars(best), "history": frame})
+
+
+def _describe(
+    population: _Population, best: Trained, stale: np.ndarray, active: np.ndarray, history: list[pd.DataFrame]
+) -> State:
+    """The state of all members after an epoch; those that stopped have zeros for what only the active need."""
+    size, optimizer = len(stale), population.optimizer
+    frame = pd.concat(history).reindex(columns=_HISTORY)
+    epoch = int(frame["epoch"].max())
+    told = np.full((size, epoch, 3), np.nan)
+    told[frame["member"], frame["epoch"] - 1] = frame[_HISTORY[2:]]
+    state = {
+        "epoch": np.full(size, epoch),
+        "steps": np.full(size, float(optimizer.steps)),
+        "active": np.isin(np.arange(size), active),
+        "stale": stale.copy(),
+        "diverged": np.array([status == DIVERGED for status in best.status]),
+        "history": told,
+        **{name: getattr(best, name).copy() for name in _ARRAYS},
+    }
+    stacks = {"weight": population.network.weights, "first": optimizer.moments[0], "second": optimizer.moments[1]}
+    for layer, kept in enumerate(best.weights):
+        state[f"best_{layer}"] = kept.cpu().numpy().copy()
+        for name, stack in stacks.items():
+            state[f"{name}_{layer}"] = np.zeros_like(state[f"best_{layer}"])
+            state[f"{name}_{layer}"][active] = stack[layer].cpu().numpy()
+    return state
+
+
+def _restore(best: Trained, state: State) -> pd.DataFrame:
+    """Fill `best` from a state; the history so far."""
+    for name in _ARRAYS:
+        getattr(best, name)[:] = state[name]
+    best.status[:] = [DIVERGED if diverged else COMPLETED for diverged in state["diverged"]]
+    for layer, kept in enumerate(best.weights):
+        kept.copy_(torch.from_numpy(state[f"best_{layer}"]))
+    frames = [
+        pd.DataFrame(told[:epochs], columns=_HISTORY[2:]).assign(member=member, epoch=np.arange(1, epochs + 1))
+        for member, (told, epochs) in enumerate(zip(state["history"], state["epochs_trained"], strict=True))
+    ]
+    return pd.concat(frames)

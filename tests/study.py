@@ -1,10 +1,13 @@
 """A study small enough to be run in a test, and what the tests ask of its directory."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from mlp_lib import run
@@ -62,3 +65,22 @@ def snapshot(run_dir: Path) -> dict[str, tuple[int, bytes]]:
     """Time of change (ns) and content of every file."""
     paths = [path for path in run_dir.rglob("*") if path.is_file()]
     return {str(p.relative_to(run_dir)): (p.stat().st_mtime_ns, p.read_bytes()) for p in paths}
+
+
+def command(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """python -m mlp_lib, as from a shell."""
+    line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=1800, env=environment(), cwd=cwd)
+
+
+def processes_under(holder: int) -> list[psutil.Process]:
+    """The living processes that work under the claim of a process: its kernel, the kernel's workers."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            living = process.status() != psutil.STATUS_ZOMBIE
+            if living and process.environ().get("MLP_RUN_HOLDER") == str(holder):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            pass
+    return found

@@ -1,13 +1,19 @@
 """Data sets: sizes, the split, scaling, streaming, and what is said of missing or damaged files."""
 
+import http.server
 import os
 import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from study import environment
 from torchvision import datasets
 
 from mlp_lib.data import CLASSES, Dataset, Split, data_root, load_dataset
@@ -304,7 +310,11 @@ DAMAGES = {
 def test_damaged_file(raw: Path, tmp_path: Path, part: str, damage: str):
     DAMAGES[damage](raw / f"{part}-ubyte")
     message = refusal(tmp_path)
-    assert message.startswith(f"mnist in {raw} is damaged (")
+    half = part.split("-")[0]
+    assert message.startswith(
+        (f"mnist: {part}-ubyte in {raw} is damaged (", f"mnist: {half}-images-idx3-ubyte, {half}-")
+    )
+    assert f"{part}-ubyte" in message
     assert "delete its files there" in message
 
 
@@ -345,3 +355,62 @@ def test_a_damaged_real_file(mnist_root: Path, tmp_path: Path):
 
 def test_a_data_set_too_small_for_its_validation(raw: Path, tmp_path: Path):
     assert "60 training images leave none beside 10000" in refusal(tmp_path, validation_size=10000)
+
+
+# ---- the real command, and a download that breaks off
+
+
+@pytest.fixture
+def refused_by_the_command(tmp_path: Path) -> Callable[..., str]:
+    """The one line of a search on MNIST below tmp_path, with a network that refuses every connection."""
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+
+    def refused(*arguments: str) -> str:
+        line = [sys.executable, "-m", "mlp_lib", "search", "-p", "data_root", str(tmp_path), *arguments]
+        line += ["-p", "validation_size", "null", "-p", "device", "cpu", "--runs-root", str(tmp_path / "runs")]
+        names = ("MLP_DATA_ROOT", "no_proxy", "NO_PROXY")
+        env = {k: v for k, v in environment().items() if k not in names} | proxies
+        done = subprocess.run(line, capture_output=True, text=True, env=env, timeout=300)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert not list((tmp_path / "runs").rglob("*.csv"))  # nothing was trained
+        return done.stderr
+
+    return refused
+
+
+def test_the_command_without_data_or_network(refused_by_the_command: Callable[..., str], tmp_path: Path):
+    said = refused_by_the_command()
+    assert f"mnist is not in {tmp_path / 'MNIST' / 'raw'} and could not be downloaded" in said
+    assert "MLP_DATA_ROOT" in said
+
+
+def test_the_command_on_a_damaged_file(refused_by_the_command: Callable[..., str], raw: Path):
+    DAMAGES["truncated"](raw / "t10k-images-idx3-ubyte")
+    assert f"mnist: t10k-images-idx3-ubyte in {raw} is damaged" in refused_by_the_command()
+
+
+def test_a_download_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A server that sends half of what it promised: an error, and nothing on disk that is taken for data afterwards."""
+
+    class Half(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(bytes(50000))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.undo()
+    for name in ("MLP_DATA_ROOT", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        first, second = refusal(tmp_path), refusal(tmp_path)
+        server.shutdown()
+    for message in (first, second):
+        assert message.startswith(f"mnist is not in {tmp_path}")
+        assert "could not be downloaded" in message

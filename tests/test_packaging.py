@@ -1,6 +1,9 @@
 """What a fresh clone holds, and the two lists of dependencies, which must be equal."""
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,6 +48,8 @@ def test_environment_equals_pyproject():
         "README.md",
         "pyproject.toml",
         "Makefile",
+        "CONTRIBUTING.md",
+        "CITATION.cff",
         "LICENSE",
         ".ci/run",
     ],
@@ -57,3 +62,45 @@ def test_license_names_its_holders():
     text = (ROOT / "LICENSE").read_text()
     assert "MIT License" in text
     assert "the mlp_lib authors" in text
+
+
+def test_the_citation_is_of_this_version():
+    citation, project = yaml.safe_load((ROOT / "CITATION.cff").read_text()), read_project()
+    assert citation["version"] == project["version"]
+    assert citation["authors"] == project["authors"]
+
+
+def test_git_strips_notebooks_and_leaves_reports(tmp_path: Path):
+    """`make hooks` includes .ci/gitconfig; .gitattributes says what is filtered."""
+
+    def git(*words: str) -> str:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "GIT_CONFIG_GLOBAL": os.devnull}
+        done = subprocess.run(
+            ["git", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    if shutil.which("git") is None:
+        pytest.skip("no git")
+    git("init", "-q")
+    git("config", "include.path", str(ROOT / ".ci" / "gitconfig"))
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    report = next((ROOT / "executed" / "example").glob("04*.ipynb"))
+    for folder in ("notebooks", "executed/example"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(report, tmp_path / folder / "04.ipynb")
+    git("add", ".")
+    assert git("show", ":executed/example/04.ipynb") == report.read_text()
+    stripped = git("show", ":notebooks/04.ipynb")
+    assert '"outputs": []' in stripped
+    assert "image/png" not in stripped
+    assert '"id": "04-03"' in stripped
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_committed_notebook_is_what_the_filter_makes_of_it(notebook: Path):
+    """Else it would show up as changed as soon as it was opened."""
+    line = [sys.executable, "-m", "nbstripout", "--keep-id"]
+    done = subprocess.run(line, input=notebook.read_bytes(), capture_output=True, check=True)
+    assert done.stdout == notebook.read_bytes()

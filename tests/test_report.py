@@ -10,6 +10,7 @@ import yaml
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from mlp_lib.claim import claim
 from mlp_lib.report import render_notebook, write_run_index, write_runs_index
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n tiny").decode()
@@ -152,7 +153,7 @@ def test_index_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
     write_run_index(tmp_path)
     page = read_index(tmp_path)
     assert page.get_text().count("No answer yet") == 2
-    assert page.get_text().count("not started") == 4
+    assert page.get_text().count("not begun") == 4
     assert not page.select("img, .reports, .note")
 
 
@@ -178,6 +179,25 @@ def test_texts_of_a_run_are_escaped(tmp_path: Path) -> None:
         assert HOSTILE in page.get_text()
     assert read_index(run).h1.string == run.name
     assert read_index(tmp_path).select_one("td a")["href"] == "%3Cscript%3Ealert%281%29%3C%3E%26%27%23%3F/index.html"
+
+
+def test_progress_is_shown_and_escaped_while_a_process_holds_the_run(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run")
+    record = yaml.safe_load((run / "search/search_meta.yaml").read_text())
+    record["phases"]["transfer"] = {"status": "running", "started": "2026-01-02T03:04:05", "duration_s": 0.0}
+    (run / "search/search_meta.yaml").write_text(yaml.safe_dump(record))
+    (run / ".work").mkdir()
+    (run / ".work/progress.txt").write_text(f"3 of 4 trainings {HOSTILE}")
+    with claim(run, "the test"):
+        write_run_index(run)
+    page = read_index(run)
+    assert page.select_one("td.running").find_next_siblings()[-1].string == f"3 of 4 trainings {HOSTILE}"
+    assert not page.select("script")
+    write_run_index(run)  # nobody holds it any more: whoever worked there is dead
+    page = read_index(run)
+    assert [td.string for td in page.select("td.interrupted")] == ["interrupted"]
+    assert "3 of 4" not in page.get_text()
+    assert "interrupted" in page.header.get_text()
 
 
 def test_index_of_all_runs(tmp_path: Path) -> None:

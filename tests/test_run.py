@@ -13,15 +13,25 @@ from typing import Any
 
 import nbformat
 import pandas as pd
-import psutil
 import pytest
 import torch
 from bs4 import BeautifulSoup
-from study import ARCHITECTURES, differing, environment, settings_of, snapshot, tables, write_parameters
+from study import (
+    ARCHITECTURES,
+    command,
+    differing,
+    environment,
+    processes_under,
+    settings_of,
+    snapshot,
+    tables,
+    write_parameters,
+)
 from torch import nn
 
 from mlp_lib import __main__, meta
-from mlp_lib.artifacts import NOTEBOOKS, claim, read_table, read_yaml, write_yaml
+from mlp_lib.artifacts import NOTEBOOKS, read_table, read_yaml, write_yaml
+from mlp_lib.claim import claim
 from mlp_lib.data import load_dataset
 from mlp_lib.notebook import ROOT
 from mlp_lib.settings import HYPERPARAMETERS, PARAMETERS, PHASES
@@ -44,12 +54,6 @@ search_space:
   dropout: {distribution: uniform, low: 1e-2, high: 0.5}
   leaky_relu_alpha: {distribution: uniform, low: 0.01, high: 0.1}
 """
-
-
-def command(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    """python -m mlp_lib, as from a shell."""
-    line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=1800, env=environment(), cwd=cwd)
 
 
 def succeed(*arguments: Any, cwd: Path | None = None) -> str:
@@ -173,19 +177,6 @@ def wait_for(condition: Callable[[], bool], seconds: float, process: subprocess.
         assert time.monotonic() < end
         assert process is None or process.poll() is None
         time.sleep(0.005)
-
-
-def processes_under(holder: int) -> list[psutil.Process]:
-    """The living processes that work under the claim of a process: its kernel, the kernel's workers."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            living = process.status() != psutil.STATUS_ZOMBIE
-            if living and process.environ().get("MLP_RUN_HOLDER") == str(holder):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            pass
-    return found
 
 
 # --- the files ------------------------------------------------------------------------------------------------------

@@ -271,9 +271,9 @@ def test_history_has_a_row_an_epoch(scripted):
 def test_epochs_are_reported(make_split, training_settings):
     split, told = make_split(40, 6), []
     trained = train_population(
-        split, split, Architecture((4,)), [BASE, DIVERGING], [1, 1], training_settings, report=told.append
+        split, split, Architecture((4,)), [BASE, DIVERGING], [1, 1], training_settings, watch=told.append
     )
-    assert sum(told) == trained.epochs_trained.sum()
+    assert sum(map(len, told)) == trained.epochs_trained.sum()
 
 
 # ---- the two numbers

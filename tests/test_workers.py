@@ -3,13 +3,17 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from mlp_lib import workers
+from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import load_dataset
 from mlp_lib.errors import DataError, TrainingError
 from mlp_lib.runtime import resolve_device
@@ -45,9 +49,12 @@ def digest() -> str:
     return load_dataset(SETTINGS, resolve_device("cpu")).digest
 
 
-def train(units: list[Unit], settings: StudySettings, digest: str) -> pd.DataFrame:
+def train(units: list[Unit], settings: StudySettings, digest: str, work: Path | None = None) -> pd.DataFrame:
     """The units' rows by label."""
-    results = train_units(units, settings, Path(), digest, "test")
+    with tempfile.TemporaryDirectory() as folder:
+        work = WorkFiles(work or Path(folder) / "work")
+        results = list(train_units(units, settings, Path(), digest, "test", work))
+    assert not work.root.exists()
     rows = [result.rows.assign(label=unit.labels) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
@@ -94,6 +101,30 @@ def test_every_member_is_in_one_unit() -> None:
     assert split_into_units(ARCHITECTURE, [], [], [], 64, SETTINGS) == []
 
 
+def test_cuda_trains_all_together_or_what_memory_was_found_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "resolve_device", lambda name: torch.device("cuda"))
+    members = TRIALS * 20, [0] * 80, list(range(80))
+    assert [len(unit.labels) for unit in split_into_units(ARCHITECTURE, *members, 64, SETTINGS)] == [80]
+    units = split_into_units(ARCHITECTURE, *members, 64, SETTINGS, fitting=30)
+    assert [len(unit.labels) for unit in units] == [30, 30, 20]
+
+
+@pytest.mark.parametrize(("holds", "tried"), [(9, [7]), (4, [7, 4, 3]), (2, [7, 4, 2, 2, 2, 1])])
+def test_a_population_is_halved_until_memory_holds_it(holds: int, tried: list[int]) -> None:
+    sizes = []
+
+    def train(members: list[int]) -> workers.Result:
+        sizes.append(len(members))
+        if len(members) > holds:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return workers.Result(pd.DataFrame({"member": members}), pd.DataFrame(), None)
+
+    results = workers.fit_in_memory(train, list(range(7)))
+    assert sizes == tried
+    assert [member for result in results for member in result.rows["member"]] == list(range(7))
+    assert {result.fitting for result in results} == {min(holds, 4) if holds < 7 else None}
+
+
 def test_a_killed_workers_units_are_done_again(digest: str) -> None:
     long = SETTINGS.model_copy(update={"max_epochs": 1500, "patience": 1500})
     undisturbed = train(units_of(2), long, digest)
@@ -106,8 +137,8 @@ def test_a_killed_workers_units_are_done_again(digest: str) -> None:
 
 def test_workers_that_go_on_dying_are_an_error(digest: str) -> None:
     long = SETTINGS.model_copy(update={"max_epochs": 20_000, "patience": 20_000})
-    kill_workers(2)
-    with pytest.raises(TrainingError, match=r"died twice while training mlp_16x8"):
+    kill_workers(3)  # units of two, then of one from the second death on
+    with pytest.raises(TrainingError, match=r"died 3 times while training mlp_16x8"):
         train(units_of(2), long, digest)
     assert multiprocessing.active_children() == []
 

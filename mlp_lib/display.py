@@ -1,0 +1,37 @@
+"""How a notebook shows pictures and tables, to somebody who sits at it and in what is saved."""
+
+import io
+from typing import Any
+
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import Image
+from matplotlib.figure import Figure
+
+
+def is_interactive() -> bool:
+    """Whether this cell was run by somebody who can press a button: JupyterLab lets a cell ask for input, papermill
+    and `jupyter execute` don't. Widgets are dead in what those leave.
+    """
+    kernel = getattr(get_ipython(), "kernel", None)
+    return bool(kernel and kernel.get_parent().get("content", {}).get("allow_stdin"))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def picture(figure: Figure, text: str) -> Any:
+    """The figure as an output that stays what it is in a saved notebook, with a text beside it for screen readers."""
+    return Image(data=png(figure), alt=text)
+
+
+def html_table(table: pd.DataFrame) -> str:
+    """The table close-set, in the colours of the page, as an HTML widget has no style for one."""
+    text = table.to_html(border=0, float_format="{:.4g}".format, na_rep="", justify="left")
+    for tag in ("th", "td"):
+        text = text.replace(f"<{tag}>", f'<{tag} style="padding: 0 1em 0 0; text-align: left">')
+    return f'<div style="overflow-x: auto; white-space: nowrap; font-size: 0.9em; line-height: 1.6">{text}</div>'

@@ -1,0 +1,214 @@
+"""Single trainings of a run, closely: its networks, its views, the explorer over them."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from IPython.display import HTML, Image, Markdown
+from matplotlib.figure import Figure
+from study import ARCHITECTURES, settings_of
+from test_analysis import evidence_of
+from test_experiments import run_all, study_of
+from torch import nn
+
+from mlp_lib import explore_figures, meta, run_explorer, workers
+from mlp_lib.analysis import Evidence
+from mlp_lib.artifacts import RunFiles, read_yaml, write_yaml
+from mlp_lib.checkpoints import load_model, predict
+from mlp_lib.data import load_dataset
+from mlp_lib.errors import RunDirectoryError, SettingsError
+from mlp_lib.notebook import ROOT
+from mlp_lib.run_views import Choice, RunViews
+
+
+def make_run(run_dir: Path) -> Path:
+    """The tables of 01 to 03 with checkpoints, and the record that the notebooks would have left."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        run_all(run_dir)
+    evidence_of(run_dir)  # stores the parameters
+    digest = study_of(run_dir, "search").digest
+    write_yaml(RunFiles(run_dir).meta, meta.read_meta(RunFiles(run_dir)) | {"data_digest": digest})
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def evidence(run_dir: Path) -> Evidence:
+    return evidence_of(run_dir)
+
+
+@pytest.fixture
+def views(evidence: Evidence) -> RunViews:
+    return RunViews(evidence)
+
+
+@pytest.fixture
+def moved(run_dir: Path) -> Iterator[Path]:
+    """A checkpoint that is put aside, and back."""
+    path = RunFiles(run_dir).architecture(RunViews(evidence_of(run_dir)).evidence.architectures[0]).model(1)
+    content = path.read_bytes()
+    path.unlink()
+    yield path
+    path.write_bytes(content)
+
+
+# --- networks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_loaded_network_is_ordinary_and_has_the_test_loss_it_says(run_dir: Path, name: str) -> None:
+    model = load_model(run_dir, name, 2)
+    assert type(model) is nn.Sequential
+    assert not model.training
+    test = load_dataset(settings_of("search"), torch.device("cpu"), ROOT).test
+    config = read_yaml(run_dir / "search" / name / "retrain" / "seed_2" / "config.yaml")
+    loss = nn.functional.cross_entropy(model(test.images), test.labels).item()
+    assert loss == pytest.approx(config["result"]["test_loss"], abs=1e-6)
+    slopes = {layer.negative_slope for layer in model if isinstance(layer, nn.LeakyReLU)}
+    assert slopes == {config["hyperparameters"]["leaky_relu_alpha"]}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert predict(model, test.images).sum(1) == pytest.approx(np.ones(len(test.labels)), abs=1e-5)
+
+
+def test_a_missing_checkpoint_says_why(run_dir: Path, moved: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="save_checkpoints"):
+        load_model(run_dir, "mlp_4", 1)
+
+
+def test_a_wrong_name_is_said() -> None:
+    with pytest.raises(SettingsError, match="a name like mlp_256x128"):
+        load_model("executed/example", "mlp_wide", 1)
+
+
+def test_a_run_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunDirectoryError, match=f"{ROOT}/executed/example/search/mlp_64/.*save_checkpoints"):
+        load_model("executed/example", "mlp_64", 99)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of torch", b"PK\x03\x04 cut short"])
+def test_a_damaged_checkpoint_says_so(run_dir: Path, moved: Path, content: bytes) -> None:
+    moved.write_bytes(content)
+    with pytest.raises(RunDirectoryError, match="is damaged"):
+        load_model(run_dir, "mlp_4", 1)
+
+
+@pytest.mark.parametrize("other", [{"a": torch.zeros(2)}, nn.Linear(3, 3).state_dict()])
+def test_another_checkpoint_is_refused(run_dir: Path, moved: Path, other: dict) -> None:
+    torch.save(other, moved)
+    with pytest.raises(RunDirectoryError, match=r"is damaged|another architecture"):
+        load_model(run_dir, "mlp_4", 1)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(run_dir: Path, moved: Path) -> None:
+    torch.save(nn.Linear(3, 3), moved)
+    with pytest.raises(RunDirectoryError, match="is damaged"):
+        load_model(run_dir, "mlp_4", 1)
+
+
+# --- views ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_typical_choice_is_the_best_architecture_and_the_costliest_pair(views: RunViews) -> None:
+    choice = views.typical()
+    stats = pd.read_csv(views.files.stats).set_index("architecture")
+    assert choice.architecture == stats["mean"].idxmin()
+    best = read_yaml(views.files.search / choice.architecture / "best_hyperparameters.yaml")
+    assert choice.trial == best["trial"]
+    effects = views.effects.set_index(["target", "source"])["quotient"]
+    assert (choice.target, choice.source) == effects.idxmax()
+
+
+def test_the_views_show_what_is_on_disk(views: RunViews) -> None:
+    choice = views.typical()
+    assert isinstance(views.curve(choice), Figure)
+    assert isinstance(views.mistakes(choice), Figure)
+    best = read_yaml(views.files.search / choice.architecture / "best_hyperparameters.yaml")
+    numbers = views.numbers(choice)
+    assert list(numbers) == [f"trial {choice.trial} (chosen)"]
+    assert float(numbers.loc["lr"].iloc[0]) == pytest.approx(best["hyperparameters"]["lr"], rel=1e-3)
+    other = next(t for t in views.trials(choice.architecture)["trial"] if t != choice.trial)
+    both = views.numbers(Choice(choice.architecture, other, 1, None, None))
+    assert list(both) == [f"trial {choice.trial} (chosen)", f"trial {other}"]
+    row = views.effects.set_index(["target", "source"]).loc[(choice.target, choice.source)]
+    said = views.regret(choice)
+    for number in (f"{row['regret']:+.4f}", f"{row['low']:.3f} to {row['high']:.3f}", f"n = {row['n']:.0f}"):
+        assert number in said
+    own = Choice(choice.architecture, choice.trial, 1, choice.target, choice.target)
+    assert "own hyperparameters" in views.regret(own)
+
+
+def test_a_run_that_has_only_begun_says_what_is_missing(tmp_path: Path) -> None:
+    views = RunViews(evidence_of(tmp_path))
+    choice = views.typical()
+    assert choice == Choice(ARCHITECTURES[0], None, None, None, None)
+    assert "No trial" in views.curve(choice)
+    assert views.numbers(choice).empty
+    assert "02_retrain" in views.mistakes(choice)
+    assert "03_transfer" in views.regret(choice)
+    assert run_explorer.RunExplorer(views).choice == choice
+
+
+def test_without_checkpoints_or_data_the_views_say_so(run_dir: Path, moved: Path, views: RunViews) -> None:
+    said = views.mistakes(Choice("mlp_4", 0, 1, None, None))
+    assert "No confusion matrix" in said
+    assert "save_checkpoints" in said
+    assert str(run_dir) not in said
+
+
+def test_other_data_than_the_runs_is_refused(run_dir: Path, views: RunViews) -> None:
+    record = read_yaml(views.files.meta)
+    write_yaml(views.files.meta, record | {"data_digest": "0"})
+    try:
+        assert "not the data that this run was made with" in views.mistakes(Choice("mlp_4", 0, 1, None, None))
+    finally:
+        write_yaml(views.files.meta, record)
+
+
+def test_the_mistakes_are_counted_and_the_surest_come_first() -> None:
+    images, labels = np.zeros((5, 4)), np.array([0, 1, 2, 1, 0])
+    probabilities = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.8, 0, 0.2], [0, 1, 0], [0, 0.3, 0.7]])
+    figure = explore_figures.mistakes(images, labels, probabilities)
+    left, right = figure.subfigs
+    counts = [text.get_text() for text in left.axes[0].texts]
+    assert counts == ["1", "", "1", "1", "1", "", "1", "", ""]
+    assert right._suptitle.get_text().startswith("3 of 5 test images")
+    assert [ax.get_title() for ax in right.axes if ax.get_title()] == ["2, 0", "0, 2", "1, 0"]
+
+
+# --- the explorer ---------------------------------------------------------------------------------------------------
+
+
+def test_the_explorer_follows_its_drop_downs(views: RunViews) -> None:
+    explorer = run_explorer.RunExplorer(views)
+    assert explorer.choice == views.typical()
+    before = explorer.curve.children[0].value, explorer.mistakes.children[0].value
+    other = next(name for name in ARCHITECTURES if name != explorer.architecture.value)
+    explorer.architecture.value = other
+    assert explorer.choice.trial == views.typical(other).trial
+    assert before[0] != explorer.curve.children[0].value
+    assert before[1] != explorer.mistakes.children[0].value
+    trials = views.trials(other)["trial"].tolist()
+    explorer.trial.value = trials[-1]
+    assert f"trial {trials[-1]}" in explorer.numbers.children[0].value
+    explorer.source.value = explorer.target.value = other
+    assert "own hyperparameters" in explorer.regret.children[0].value
+
+
+def test_a_saved_page_holds_the_views_as_pictures_and_tables(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list = []
+    monkeypatch.setattr(run_explorer, "display", shown.append)
+    assert run_explorer.show(evidence) is None
+    assert [type(output) for output in shown] == [Image, HTML, Image, Markdown]
+    assert "Confusion matrix" in shown[2].alt

@@ -1,0 +1,208 @@
+"""A training goes on from its state to the same bits, alone or with others; what doesn't fit is trained in halves."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mlp_lib import state, workers
+from mlp_lib.artifacts import WorkFiles
+from mlp_lib.data import Split, load_dataset
+from mlp_lib.errors import TrainingError
+from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.state import Keeper, State, join_states, read_state
+from mlp_lib.train import Trained, train_population
+from mlp_lib.workers import Unit, fit_in_memory, train_unit
+
+ARCHITECTURE = Architecture((7, 5))
+BASE = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 1e-3, "dropout": 0.2, "leaky_relu_alpha": 0.05}
+# one that goes on, one that stops early, one that diverges, one more that goes on
+TRIALS = [Hyperparameters(lr=lr, **BASE | {"weight_decay": d}) for lr, d in ((3e-3, 0), (30, 0), (100, 1e3), (1e-2, 0))]
+SEEDS = [3, 3, 4, 4]
+
+
+def equal(a: Trained, b: Trained) -> None:
+    assert a.status == b.status
+    assert all(torch.equal(x, y) for x, y in zip(a.weights, b.weights, strict=True))
+    for name in ("best_epoch", "epochs_trained", "val_loss", "val_accuracy"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    pd.testing.assert_frame_equal(a.history, b.history, check_exact=True)
+
+
+@pytest.fixture
+def splits(make_split: Callable[..., Split]) -> tuple[Split, Split]:
+    return make_split(100, 6), make_split(40, 6, seed=1)
+
+
+@pytest.fixture
+def settings(training_settings: TrainingSettings) -> TrainingSettings:
+    return training_settings.model_copy(update={"max_epochs": 13, "patience": 2})
+
+
+def test_from_every_epoch_a_training_goes_on_to_the_same_bits(splits: Any, settings: TrainingSettings) -> None:
+    states: list[State] = []
+    arguments = (*splits, ARCHITECTURE, TRIALS, SEEDS, settings)
+    whole = train_population(*arguments, keep=lambda make: states.append(make()))
+    assert len(set(whole.epochs_trained)) > 2, "some members should stop before the others"
+    assert "diverged" in whole.status
+    assert [int(s["epoch"][0]) for s in states] == list(range(1, 14))
+    for start in states:
+        equal(train_population(*arguments, start=start), whole)
+
+
+def test_members_go_on_alone_or_in_other_company(splits: Any, settings: TrainingSettings) -> None:
+    states: list[State] = []
+    arguments = (*splits, ARCHITECTURE)
+    whole = train_population(*arguments, TRIALS, SEEDS, settings, keep=lambda make: states.append(make()))
+    one_by_one = [{name: values[i] for name, values in states[6].items()} for i in range(4)]
+    for members in ([0], [1], [3, 0], [2, 1]):
+        part = train_population(
+            *arguments,
+            [TRIALS[i] for i in members],
+            [SEEDS[i] for i in members],
+            settings,
+            start=join_states([one_by_one[i] for i in members]),
+        )
+        assert part.val_loss.tobytes() == whole.val_loss[members].tobytes()
+        assert all(torch.equal(w, v[members]) for w, v in zip(part.weights, whole.weights, strict=True))
+
+
+def test_a_state_reads_back_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "_FIRST_S", 0)
+    made = {"epoch": np.array([3, 3]), "weight_0": np.random.default_rng(0).random((2, 4, 5)).astype(np.float32)}
+    paths = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    Keeper(paths)(lambda: made)
+    joined = join_states([read_state(path) for path in paths])
+    assert joined.keys() == made.keys()
+    assert all(joined[name].tobytes() == made[name].tobytes() for name in made)
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_a_state_is_written_seldom(tmp_path: Path) -> None:
+    made = []
+    keeper = Keeper([tmp_path / "a.npz"])
+    for _ in range(100):
+        keeper(lambda: made.append(1) or {"epoch": np.zeros(1)})
+    assert not made
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"half a file", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_state_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    assert read_state(tmp_path / "a.npz") is None
+    assert read_state(tmp_path / "missing.npz") is None
+
+
+def test_a_state_never_runs_code(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple:
+            return (Path(tmp_path / "ran").touch, ())
+
+    np.savez(tmp_path / "a.npz", epoch=np.array([Bomb()], dtype=object))
+    assert read_state(tmp_path / "a.npz") is None
+    assert not (tmp_path / "ran").exists()
+
+
+# --- units ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[[Unit], workers.Result]:
+    """train_unit on digits in this process, its states kept below tmp_path."""
+    from study import settings_of
+
+    settings = settings_of("search", max_epochs=8)
+    digest = load_dataset(settings, torch.device("cpu")).digest
+    work = WorkFiles(tmp_path)
+
+    def train(unit: Unit) -> workers.Result:
+        return train_unit(unit, settings, Path(), digest, True, work, work.counter(0))
+
+    return train
+
+
+UNIT = Unit(ARCHITECTURE, tuple(TRIALS), tuple(SEEDS), (0, 1, 2, 3))
+
+
+def same(a: workers.Result, b: workers.Result) -> None:
+    pd.testing.assert_frame_equal(a.rows, b.rows, check_exact=True)
+    pd.testing.assert_frame_equal(a.history, b.history, check_exact=True)
+    assert all((x == y).all() for x, y in zip(a.weights, b.weights, strict=True))
+
+
+def test_a_unit_cut_otherwise_goes_on_from_states_of_different_epochs(
+    train: Callable[[Unit], workers.Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two units are stopped, one early and one late; the unit of all four then ends as if nothing had happened."""
+    whole = train(UNIT)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at(epoch: int) -> type:
+        class Stopping(Keeper):
+            def __call__(self, make: Callable[[], State]) -> None:
+                self.due = 0
+                super().__call__(make)
+                if make()["epoch"][0] == epoch:
+                    raise Stop
+
+        return Stopping
+
+    for half, epoch in (((0, 1), 2), ((2, 3), 5)):
+        monkeypatch.setattr(workers, "Keeper", stop_at(epoch))
+        members = [tuple(part[i] for i in half) for part in (UNIT.hyperparameters, UNIT.seeds, UNIT.labels)]
+        with pytest.raises(Stop):
+            train(Unit(ARCHITECTURE, *members))
+    monkeypatch.undo()
+    assert len(list(tmp_path.glob("state_*.npz"))) == 4
+    before = int((tmp_path / "epochs_0").read_text())
+    same(train(UNIT), whole)
+    assert int((tmp_path / "epochs_0").read_text()) < whole.rows["epochs_trained"].sum()
+    assert before > 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=repr,
+)
+def test_what_does_not_fit_in_memory_is_trained_in_halves(
+    train: Callable[[Unit], workers.Result], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    whole = train(UNIT)
+    sizes = []
+
+    def small(*arguments: Any) -> Trained:
+        sizes.append(len(arguments[3]))
+        if sizes[-1] > 1:
+            raise error
+        return train_population(*arguments)
+
+    monkeypatch.setattr(workers, "train_population", small)
+    same(train(UNIT), whole)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+
+
+def test_one_training_that_does_not_fit_is_a_clear_error() -> None:
+    def fail(members: list[int]) -> Any:
+        raise MemoryError
+
+    with pytest.raises(TrainingError, match=r"out of memory, even for a single training .*fewer workers"):
+        fit_in_memory(fail, [0, 1, 2])
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
+    def fail(members: list[int]) -> Any:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fit_in_memory(fail, [0, 1])

@@ -1,0 +1,330 @@
+"""What is told of a run is so: its state while it runs, fails, stops; a training repeated; a place that gives out."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+import yaml
+from bs4 import BeautifulSoup
+from study import command, environment, processes_under, snapshot, tables, write_parameters
+
+from mlp_lib import __main__, meta, status
+from mlp_lib.artifacts import RunFiles, read_yaml
+from mlp_lib.errors import TrainingError
+from mlp_lib.notebook import Session, _Recorder
+
+ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("truth")
+    write_parameters(folder / "tiny.yaml", workers=1)
+    write_parameters(folder / "endless.yaml", **ENDLESS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searched(folder: Path) -> Path:
+    """A run that has searched and retrained, and has yet to do the rest. Not to be changed."""
+    done = command("search", "-f", folder / "tiny.yaml", "--runs-root", folder / "runs", "--run-name", "searched")
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "searched"
+
+
+def told(run_dir: Path) -> dict[str, str]:
+    """The status command's line of each phase."""
+    lines = status.describe(run_dir).splitlines()
+    return {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in lines[:4]}
+
+
+def told_by_the_page(run_dir: Path) -> dict[str, str]:
+    page = BeautifulSoup((run_dir / "index.html").read_text(), "html.parser")
+    rows = page.find("h2", string="State").find_next("tbody").find_all("tr")
+    return {row.td.text: " ".join(cell.text for cell in row.find_all("td")[1:]) for row in rows}
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+def start(*arguments: Any) -> subprocess.Popen:
+    line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+
+
+def end(process: subprocess.Popen, code: int) -> str:
+    """The line that a command says at its end."""
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert not processes_under(process.pid)
+    return err.strip()
+
+
+def test_the_state_is_told_as_it_is(folder: Path) -> None:
+    """One run: at work, its kernel killed, in use, interrupted, killed; by `status` and by index.html."""
+    run_dir = folder / "runs" / "endless"
+
+    def at_work() -> bool:
+        return run_dir.exists() and (run_dir / ".work/progress.txt").exists() and bool(list(run_dir.glob(".work/ep*")))
+
+    process = start("run", "-f", folder / "endless.yaml", "--runs-root", run_dir.parent, "--run-name", run_dir.name)
+    wait_for(lambda: at_work() and (run_dir / "index.html").exists(), process)
+    assert told(run_dir)["search"].startswith("running")
+    assert "search: 0 of 4 trainings" in told(run_dir)["search"]
+    assert told_by_the_page(run_dir)["search"].startswith("running")
+    assert "of 4 trainings" in told_by_the_page(run_dir)["search"]
+    assert {told(run_dir)[phase] for phase in ("retrain", "transfer", "analysis")} == {"not begun"}
+    assert f"in use: run by process {process.pid}" in status.describe(run_dir)
+    second = command("run", "--run-dir", run_dir)
+    assert second.returncode == 1
+    assert f"in use: run by process {process.pid}" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+
+    kernel = next(p for p in processes_under(process.pid) if "ipykernel_launcher" in " ".join(p.cmdline()))
+    kernel.kill()
+    assert "its kernel died" in end(process, 1)
+    for state in (told(run_dir), told_by_the_page(run_dir)):
+        assert state["search"].startswith("failed")
+        assert "kernel died" in state["search"]
+    assert "This run failed" in nbformat.read(run_dir / "01_search.ipynb", 4).cells[0].source
+    assert "kernel died" in (run_dir / "01_search.html").read_text()
+
+    for signal_number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
+        shutil.rmtree(run_dir / ".work", ignore_errors=True)
+        process = start("run", "--run-dir", run_dir)
+        wait_for(at_work, process)
+        process.send_signal(signal_number)
+        assert ("interrupted; go on with --run-dir" in end(process, code)) == (code == 130)
+        assert told(run_dir)["search"].startswith("interrupted")
+        assert told_by_the_page(run_dir)["search"].startswith("interrupted")
+
+
+def test_a_cell_that_fails_is_recorded_and_marked(searched: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(searched, tmp_path / "run"))
+    (run_dir / "search" / "mlp_4" / "best_hyperparameters.yaml").write_text("architecture: [4]\n<b>: 1\n")
+    done = command("transfer", "--run-dir", run_dir)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert told(run_dir)["transfer"].startswith("failed")
+    outputs = [o for cell in nbformat.read(run_dir / "03_transfer.ipynb", 4).cells for o in cell.get("outputs", [])]
+    assert [output for output in outputs if output.output_type == "error"]
+    assert told_by_the_page(run_dir)["transfer"].startswith("failed")
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "told"),
+    [
+        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
+        (TrainingError("all 3 trials diverged\nand more"), "failed", "all 3 trials diverged"),
+        (ZeroDivisionError("division by zero"), "failed", "ZeroDivisionError: division by zero"),
+    ],
+    ids=str,
+)
+def test_a_notebook_run_by_hand_records_its_error(tmp_path: Path, error: Exception, state: str, told: str) -> None:
+    """What JupyterLab or bare papermill leave on record; a cell that is run again may end well after all."""
+    files = RunFiles(tmp_path)
+    meta.begin(files, "search", {}, {}, tmp_path)
+    session = Session("search", None, files, ())
+    _Recorder(session)(SimpleNamespace(error_in_exec=None))
+    assert meta.read_meta(files)["phases"]["search"]["status"] == "running"
+    _Recorder(session)(SimpleNamespace(error_in_exec=error))
+    entry = meta.read_meta(files)["phases"]["search"]
+    assert (entry["status"], entry["error"]) == (state, told)
+    session.finish()
+    entry = meta.read_meta(files)["phases"]["search"]
+    assert (entry["status"], entry.get("error")) == ("done", None)
+    _Recorder(session)(SimpleNamespace(error_in_exec=error))
+    assert meta.read_meta(files)["phases"]["search"] == entry
+
+
+def test_status_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert __main__.main(["status", str(tmp_path)]) == 2
+    assert "no run there" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# --- a training again -----------------------------------------------------------------------------------------------
+
+
+def repeat(config: Path, capsys: pytest.CaptureFixture) -> tuple[int, str]:
+    code = __main__.main(["repeat", str(config)])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_a_training_is_repeated_to_the_bit_by_the_command(searched: Path) -> None:
+    done = command("repeat", searched / "search/mlp_3x2/retrain/seed_2/config.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "the bits agree: the result and model.pt" in done.stdout
+
+
+@pytest.fixture
+def config(searched: Path, tmp_path: Path) -> Path:
+    """A copy of a config.yaml alone, without its run."""
+    return Path(shutil.copy(searched / "search/mlp_4/retrain/seed_1/config.yaml", tmp_path))
+
+
+def test_config_is_enough_to_repeat_a_training(config: Path, capsys: pytest.CaptureFixture) -> None:
+    code, said = repeat(config, capsys)
+    assert code == 0
+    assert "the bits agree: the result\n" in said
+
+
+def test_other_bits_are_told(config: Path, searched: Path, capsys: pytest.CaptureFixture) -> None:
+    record = read_yaml(config)
+    record["result"]["test_loss"] *= 1 + 2**-52
+    config.write_text(yaml.safe_dump(record))
+    code, said = repeat(config, capsys)
+    assert code == 1
+    assert f"the bits differ: test_loss: {record['result']['test_loss']} recorded" in said
+
+
+def test_another_checkpoint_is_told(config: Path, searched: Path, capsys: pytest.CaptureFixture) -> None:
+    weights = torch.load(searched / "search/mlp_4/retrain/seed_1/model.pt", weights_only=True)
+    weights["0.bias"][0] = torch.nextafter(weights["0.bias"][0], torch.tensor(1.0))
+    torch.save(weights, config.with_name("model.pt"))
+    code, said = repeat(config, capsys)
+    assert code == 1
+    assert "the bits differ: model.pt holds other weights" in said
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, ("executed_by_pickle",))
+
+
+@pytest.mark.parametrize("content", [Bomb(), b"half a file"], ids=["a pickle", "damaged"])
+def test_a_checkpoint_that_is_none_is_told_and_never_run(
+    config: Path, content: Any, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent)
+    path = config.with_name("model.pt")
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    code, said = repeat(config, capsys)
+    assert code == 1
+    assert "model.pt can't be read" in said
+    assert not Path("executed_by_pickle").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "named"),
+    [
+        ({"seed": -1}, 2, "seed = -1"),
+        ({"architecture": ["a"]}, 2, "architecture[0] = 'a'"),
+        ({"training": None}, 2, "training"),
+        ({"data": {"dataset": "digits", "validation_size": None, "split_seed": 0, "digest": "0"}}, 1, "digest"),
+        ({"data": {}}, 2, "dataset"),
+        ({"device": "cuda"}, 2, "cuda"),
+    ],
+    ids=str,
+)
+def test_a_config_that_cannot_be_repeated(
+    config: Path, change: dict[str, Any], code: int, named: str, capsys: pytest.CaptureFixture
+) -> None:
+    if change.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    config.write_text(yaml.safe_dump(read_yaml(config) | change))
+    found, said = repeat(config, capsys)
+    assert found == code
+    assert named in said
+    assert len(said.splitlines()) <= 2
+
+
+# --- places that give out -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("mounting a file system takes the rights of root")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def refuse(run_dir: Path, *words: str) -> None:
+    """`transfer` ends with one line that has the words, and leaves what was finished."""
+    before = tables(run_dir)
+    done = command("transfer", "--run-dir", run_dir)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert [word for word in words if word not in done.stderr] == []
+    after = tables(run_dir)
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_full_disk(searched: Path, small_disk: Path) -> None:
+    run_dir = Path(shutil.copytree(searched, small_disk / "run"))
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    refuse(run_dir, "No space left on device")
+    filler.unlink()
+    done = command("transfer", "--run-dir", run_dir)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_directory_that_can_only_be_read(searched: Path, small_disk: Path) -> None:
+    run_dir = Path(shutil.copytree(searched, small_disk / "run"))
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    refuse(run_dir, str(run_dir), "Read-only file system")
+    assert told(run_dir)["search"].startswith("done")
+
+
+def test_a_run_directory_removed_while_it_runs(folder: Path) -> None:
+    run_dir = folder / "runs" / "removed"
+    process = start("run", "-f", folder / "endless.yaml", "--runs-root", run_dir.parent, "--run-name", run_dir.name)
+    wait_for(lambda: bool(list(run_dir.glob(".work/epochs_*"))), process)
+    run_dir.rename(run_dir.with_name("away"))  # in one go, whoever writes just now
+    said = end(process, 1)
+    assert len(said.splitlines()) == 1
+    assert str(run_dir) in said
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize(("soft", "hard"), [(12, 12), (64, 64), (64, 4096)])
+def test_a_limit_of_open_files(searched: Path, tmp_path: Path, soft: int, hard: int) -> None:
+    """One that is too low is told before anything is done; a low one that may be raised is."""
+    run_dir = Path(shutil.copytree(searched, tmp_path / "run"))
+    before = snapshot(run_dir)
+    script = f"ulimit -Sn {soft} && ulimit -Hn {hard} && exec {sys.executable} -m mlp_lib search --run-dir {run_dir}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), timeout=300)
+    if hard == soft:
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"mlp_lib: too many open files are refused here: ulimit -n is {hard}")
+        assert len(done.stderr.splitlines()) == 1
+        assert snapshot(run_dir) == before
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_ten_starts_in_one_second_get_ten_directories(folder: Path, tmp_path: Path) -> None:
+    processes = [start("run", "-f", folder / "endless.yaml", "--runs-root", tmp_path) for _ in range(10)]
+    wait_for(lambda: len(list(tmp_path.glob("tiny_*"))) == 10, processes[0])
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        end(process, 130)
+    assert len({p.name for p in tmp_path.glob("tiny_*")}) == 10
