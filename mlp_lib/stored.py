@@ -37,7 +37,9 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
         parameters = read_meta(files)["parameters"]
         if _split_of(parameters) != _split_of(settings.model_dump()):
             return []
-        training = TrainingSettings(**{n: parameters[n] for n in TrainingSettings.model_fields if n in parameters})
+        training = TrainingSettings(
+            **{name: parameters[name] for name in TrainingSettings.model_fields if name in parameters}
+        )
         for architecture in read_architectures(files):
             own = files.architecture(architecture)
             if own.best.exists() and own.metrics.exists():

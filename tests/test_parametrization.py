@@ -128,3 +128,12 @@ def test_the_figure_of_the_coordinate_check_draws_every_curve(make_split, mup):
         drawn = [list(line.get_ydata()) for line in ax.lines]
         assert all(values in drawn for values in rows)
         assert len(drawn) == 3 * 2
+
+
+def test_a_training_goes_on_from_a_state_to_the_same_bits(make_split, mup):
+    arguments = make_split(70, 9), make_split(40, 9, seed=1), Architecture((24, 7)), draw_hyperparameters(3), [1] * 3
+    states = []
+    whole = train_population(*arguments, mup, keep=lambda make: states.append(make()))
+    resumed = train_population(*arguments, mup, start=states[2])
+    assert all(torch.equal(*pair) for pair in zip(whole.weights, resumed.weights, strict=True))
+    assert whole.history.equals(resumed.history)
