@@ -148,7 +148,7 @@ def write_run_index(run_dir: Path) -> None:
     }
     content = {
         "now": datetime.datetime.now().isoformat(timespec="seconds").replace("T", " "),
-        "command_path": shlex.quote(str(run_dir)),
+        "command_path": shlex.quote(_from_repository(run_dir)),
         "reports": [
             (_link(page, run_dir), page.stem) for page in sorted(run_dir.glob("[!.]*.html")) if page != files.index
         ],
@@ -231,6 +231,12 @@ def _list_files(run_dir: Path) -> dict[str, list[tuple[str, str]]]:
                 folder = str(path.parent.relative_to(run_dir))
                 folders.setdefault(folder, []).append((_link(path, run_dir), path.name))
     return folders
+
+
+def _from_repository(path: Path) -> str:
+    """The path as one would type it in the repository, if it lies there."""
+    path, root = path.resolve(), Path(__file__).resolve().parents[1]
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _link(path: Path, base: Path) -> str:
