@@ -314,7 +314,7 @@ def _train(
         if stopped.any():
             population = population.select(np.flatnonzero(~stopped).tolist())
             active = active[~stopped]
-        keep(lambda: _describe(population, best, stale, active, history))  # noqa: B023 - called at once or never
+        keep(functools.partial(_describe, population, best, stale, active, history))
     frame = pd.concat(history).reindex(columns=_HISTORY).sort_values(["member", "epoch"], ignore_index=True)
     return Trained(**{**vars(best), "history": frame})
 
