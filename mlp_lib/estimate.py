@@ -32,7 +32,7 @@ _TYPICAL = Hyperparameters(
     lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05
 )  # what a search tends to choose
 _STEPS, _STEPS_POWER = 900, 0.75  # optimizer steps to the best check at lr 1e-3, and how they fall with it
-_SECONDS_A_PHASE = 8.0  # kernel, imports, data, figures, page
+_SECONDS_A_PHASE = 12.0  # kernel, imports, data, figures, page
 
 
 @dataclass(frozen=True)
