@@ -15,7 +15,7 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from mlp_lib.statistics import adjust, blocked_differences, half_width, p_beyond, p_value
+from mlp_lib.inference import adjust, blocked_differences, half_width, p_beyond, p_value
 
 PAIRS = (
     *("upper", "lower", "n", "diverged", "difference", "relative", "low", "high", "p", "p_adjusted"),

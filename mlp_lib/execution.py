@@ -79,8 +79,13 @@ def _register_engine(files: RunFiles) -> None:
     class Engine(NBClientEngine):
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            arguments = ["--log-level=CRITICAL"]
-            client = Client(nb_man, kernel_name=kernel_name, startup_timeout=300, extra_arguments=arguments)
+            client = Client(
+                nb_man,
+                kernel_name=kernel_name,
+                startup_timeout=300,
+                extra_arguments=["--log-level=CRITICAL"],
+                shutdown_kernel="immediate",  # all is written by then, and a graceful end takes seconds
+            )
             client.execute(stderr=subprocess.DEVNULL)  # what asyncio says when a kernel is stopped; errors are in cells
 
     terminal = _Terminal(files)

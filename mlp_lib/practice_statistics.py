@@ -7,8 +7,8 @@ seed, so effects are quotients; their intervals are Student's t over the seeds, 
 import numpy as np
 import pandas as pd
 
+from mlp_lib.inference import mean_interval
 from mlp_lib.search_statistics import expected_best
-from mlp_lib.statistics import mean_interval
 
 ANY = "an architecture at random"
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mlp_lib.inference import adjust, blocked_differences, half_width, p_value
 from mlp_lib.settings import HYPERPARAMETERS, Architecture
-from mlp_lib.statistics import adjust, blocked_differences, half_width, mean_loss_matrix, p_value
+from mlp_lib.statistics import mean_loss_matrix
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mlp_lib.architecture_statistics import architecture_pairs, seeds_to_decide
-from mlp_lib.statistics import mean_interval
+from mlp_lib.inference import mean_interval
 from mlp_lib.transfer_statistics import transfer_effects, transfer_summary
 
 

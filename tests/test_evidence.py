@@ -17,8 +17,9 @@ from mlp_lib.architecture_statistics import (
     same_seed_correlation,
     seeds_to_decide,
 )
+from mlp_lib.inference import mean_interval
 from mlp_lib.settings import HYPERPARAMETERS
-from mlp_lib.statistics import mean_interval, regret_matrix, relative_regret_matrix
+from mlp_lib.statistics import regret_matrix, relative_regret_matrix
 from mlp_lib.transfer_statistics import (
     architecture_distances,
     distance_relation,

@@ -14,7 +14,7 @@ FLOORS = [
     {"__init__"},
     {"errors", "fused"},
     {"settings", "progress", "display"},
-    {"runtime", "artifacts", "claim", "statistics", "search_statistics"},
+    {"runtime", "artifacts", "claim", "statistics", "inference", "search_statistics"},
     {
         "parametrization",
         "search",
@@ -115,12 +115,11 @@ def test_tables_and_figures_need_no_torch(module: str):
             assert not [n for n in names if n.split(".")[0] in ("torch", "torchvision")], name
 
 
-def test_statistics_reads_no_files():
-    names = {
-        n.func.id for n in ast.walk(read("statistics")) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
-    }
+@pytest.mark.parametrize("module", [module for module in MODULES if module.endswith("statistics")] + ["inference"])
+def test_statistics_reads_no_files(module: str):
+    names = {n.func.id for n in ast.walk(read(module)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     assert "open" not in names
-    assert not {"artifacts", "data"} & reachable("statistics")
+    assert not {"artifacts", "data"} & reachable(module)
 
 
 def test_training_cannot_see_the_test_split():

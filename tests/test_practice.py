@@ -12,7 +12,7 @@ from study import ARCHITECTURES, settings_of
 from test_analysis import evidence_of
 from test_experiments import VALUES, experiments, run_all, study_of
 
-from mlp_lib import run, statistics, workers
+from mlp_lib import inference, run, statistics, workers
 from mlp_lib.analysis import Evidence
 from mlp_lib.artifacts import RunFiles, read_table, write_yaml
 from mlp_lib.errors import RunDirectoryError, SettingsError
@@ -214,7 +214,7 @@ def test_a_comparison_has_an_interval_over_the_seeds() -> None:
     own = {("a", "a"): [1.0] * 5, ("b", "b"): [1.0] * 5}
     one, other = ({**own, ("a", "b"): list(2 * factors)} for factors in noise)
     regret = compare_transfer(losses_of(one), losses_of(other), 0.95).iloc[0]
-    mean, low, high = statistics.mean_interval(np.log(noise[0] / noise[1]), 0.95)
+    mean, low, high = inference.mean_interval(np.log(noise[0] / noise[1]), 0.95)
     assert regret[["quotient", "low", "high"]].tolist() == pytest.approx(np.exp([mean, low, high]).tolist())
     assert regret["low"] < 1 < regret["high"]
     assert "may be the same" in comparison_sentence(compare_transfer(losses_of(one), losses_of(other), 0.95), "x", 0.95)

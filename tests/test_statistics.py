@@ -1,20 +1,13 @@
-"""The statistics, on tables small enough to do by hand, and against scipy."""
+"""Summaries, regret and choices, on tables small enough to do by hand."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.formula.api as smf
-from scipy import stats
 
 from mlp_lib.statistics import (
-    adjust,
-    blocked_differences,
-    mean_interval,
     mean_loss_matrix,
-    p_beyond,
-    p_value,
     regret_matrix,
     relative_regret_matrix,
     summarize,
@@ -91,78 +84,3 @@ def test_diagonal_is_exact_and_equal_sources_give_equal_columns():
         assert (np.diag(matrix) == centre).all()
         assert matrix[A].equals(matrix[C])
         assert matrix.at[A, C] == matrix.at[C, A] == centre
-
-
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
-def test_interval_is_scipys(confidence):
-    values = np.random.default_rng(2).normal(size=6)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(confidence)
-    assert mean_interval([*values, np.nan], confidence) == pytest.approx((values.mean(), expected.low, expected.high))
-
-
-def test_interval_of_few_or_equal_values():
-    assert mean_interval([2, 2, 2], 0.95) == (2, 2, 2)
-    np.testing.assert_equal(mean_interval([3], 0.95), (3, np.nan, np.nan))
-    np.testing.assert_equal(mean_interval([np.nan], 0.95), (np.nan,) * 3)
-
-
-def test_blocked_differences_by_hand():
-    table = pd.DataFrame({"x": [1, 3], "y": [2, 4], "z": [6, 5]})  # residuals of the additive model: +-0.5, 0.5, 1
-    rows = blocked_differences(table, [("z", "x"), ("x", "y"), ("y", "y")])
-    assert rows[["first", "second", "n"]].to_numpy().tolist() == [["z", "x", 2], ["x", "y", 2], ["y", "y", 2]]
-    assert rows["difference"].tolist() == pytest.approx([3.5, -1, 0])
-    assert rows["se"].tolist() == pytest.approx([math.sqrt(2 * 1.5 / 2)] * 2 + [0])
-    assert rows["df"].tolist() == [2, 2, 2]
-    assert rows["sd"].tolist() == pytest.approx([1.5 * math.sqrt(2), 0, 0])
-    assert rows["pooled_sd"].tolist() == pytest.approx([math.sqrt(3)] * 3)
-
-
-def test_two_columns_are_the_paired_t_test():
-    x, y = np.random.default_rng(3).normal(1, 0.1, (2, 6))
-    row = blocked_differences(pd.DataFrame({"x": x, "y": y}), [("x", "y")]).iloc[0]
-    test = stats.ttest_rel(x, y)
-    assert row["se"] == pytest.approx(row["sd"] / math.sqrt(6)) == pytest.approx(row["pooled_sd"] / math.sqrt(6))
-    assert row["df"] == 5
-    assert p_value(row["difference"], row["se"], 5) == pytest.approx(test.pvalue)
-    one_sided = stats.ttest_rel(x - 0.02, y, alternative="greater")
-    assert p_beyond(row["difference"], 0.02, row["se"], 5) == pytest.approx(one_sided.pvalue)
-
-
-def test_missing_values_are_statsmodels():
-    table = pd.DataFrame(np.random.default_rng(4).normal(1, 0.1, (5, 4)), columns=list("wxyz"))
-    table.iloc[0, 1] = table.iloc[1, 1] = table.iloc[2, 3] = np.inf
-    rows = blocked_differences(table, [("x", "w"), ("x", "z")])
-    long = table.set_axis(list("01234")).melt(ignore_index=False).reset_index(names="row")
-    fit = smf.ols("value ~ variable + row", long[np.isfinite(long["value"])]).fit()  # against column w
-    for row, contrast in zip(rows.itertuples(), ({"x": 1}, {"x": 1, "z": -1}), strict=True):
-        names = [name.partition("[T.")[2].rstrip("]") if "variable" in name else "" for name in fit.params.index]
-        test = fit.t_test(np.array([contrast.get(name, 0) for name in names]))
-        assert (row.difference, row.se) == pytest.approx((test.effect.item(), test.sd.item()))
-        assert row.df == test.df_denom == 17 - 8
-    assert rows["n"].tolist() == [3, 2]
-
-
-def test_differences_that_cannot_be_said():
-    one_row = blocked_differences(pd.DataFrame({"x": [1.0], "y": [3.0]}), [("y", "x")]).iloc[0]
-    assert one_row["difference"] == pytest.approx(2)
-    assert one_row[["se", "sd", "pooled_sd"]].isna().all()
-    disjoint = blocked_differences(pd.DataFrame({"x": [1, np.nan], "y": [np.nan, 2]}), [("x", "y")]).iloc[0]
-    assert disjoint["n"] == 0
-    assert disjoint[["difference", "se", "df"]].isna().all()
-    assert blocked_differences(pd.DataFrame({"x": [1.0]}), []).empty
-
-
-def test_p_without_variance():
-    np.testing.assert_array_equal(p_value([0.0, 1.0, 1.0], [0.0, 0.0, np.nan], 4), [1, 0, np.nan])
-
-
-def test_adjusted_p_by_hand():
-    p = [0.01, np.nan, 0.04, 0.03, 0.5]
-    adjusted, rejected = adjust(p, 0.05, "holm")
-    np.testing.assert_allclose(adjusted, [0.04, np.nan, 0.09, 0.09, 0.5])
-    assert rejected.tolist() == [True, False, False, False, False]
-    adjusted, rejected = adjust(p, 0.06, "fdr_bh")
-    np.testing.assert_allclose(adjusted, [0.04, np.nan, 0.16 / 3, 0.16 / 3, 0.5])
-    assert rejected.tolist() == [True, False, True, True, False]
-    np.testing.assert_allclose(adjusted[[0, 2, 3, 4]], stats.false_discovery_control([0.01, 0.04, 0.03, 0.5]))
-    assert np.isnan(adjust([np.nan], 0.05, "holm")[0]).all()
