@@ -92,6 +92,15 @@ def test_the_law(make_split, monkeypatch, seed: int):
     assert case.run(order) == [together[i] for i in order], "another order and other tiles"
 
 
+def test_a_product_does_not_depend_on_its_place_in_the_stack():
+    """What the law rests on, and what some processors don't give by themselves: see mlp_lib/__init__.py."""
+    draws = np.random.default_rng(0)
+    for _ in range(500):
+        members, *shape = (int(draws.choice(sizes)) for sizes in ([2, 3, 5], [2, 3, 33], [5, 17, 100, 785], [2, 8, 65]))
+        a, b = (torch.from_numpy(draws.standard_normal((members, *shape[i : i + 2]), dtype=np.float32)) for i in (0, 1))
+        assert torch.equal(torch.bmm(a, b), torch.bmm(a.flip(0), b.flip(0)).flip(0)), shape
+
+
 def test_the_law_in_several_row_tiles(make_split, monkeypatch, training_settings):
     """Batches of more than 512 images, a last tile of one row, members in tiles of different sizes."""
     settings = training_settings.model_copy(update={"batch_size": 1025})
