@@ -1,6 +1,7 @@
 """The evidence of a run: tables to statistics and figures, written under analysis/ and shown in 04_analysis."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,9 @@ class Evidence:
         """The two answers; a question whose phase hasn't run is `undetermined` and says so."""
         margin, confidence = self.settings.margin, self.settings.confidence
         answers: dict[str, dict[str, Any]] = {}
+        drawn = isinstance(self.parameters.get("transfer_pairs"), int)
         for name, losses, phase, rule in (
-            ("hyperparameter_transfer", self.transfers, "03_transfer", verdicts.answer_transfer),
+            ("hyperparameter_transfer", self.transfers, "03_transfer", partial(verdicts.answer_transfer, drawn=drawn)),
             ("architecture_sensitivity", self.retrainings, "02_retrain", verdicts.answer_architecture),
         ):
             answers[name] = rule(losses, margin, confidence) if len(losses) else _not_run(phase, self.settings)

@@ -66,32 +66,56 @@ def data_root(settings: DataSettings, base: Path) -> Path:
     return base / Path(os.environ.get("MLP_DATA_ROOT") or settings.data_root).expanduser()
 
 
+Arrays = tuple[np.ndarray, np.ndarray]  # images [N, D] and labels [N], as bytes
+
+
+@dataclass(frozen=True)
+class RawData:
+    """A data set as it came, before it is split: training and test arrays, and the brightest value of a pixel."""
+
+    name: str
+    train: Arrays
+    test: Arrays
+    brightest: int
+
+    @property
+    def digest(self) -> str:
+        digest = hashlib.sha256()
+        for array in (*self.train, *self.test):
+            digest.update(str((array.dtype, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
 def load_dataset(settings: DataSettings, device: torch.device, base: Path = Path()) -> Dataset:
     """The data set, split by `split_seed` alone, on the device that `preload` asks for.
 
     Raises DataError for files that are missing, damaged or can't be downloaded.
     """
+    return split_dataset(read_raw(settings, base), settings, device)
+
+
+def read_raw(settings: DataSettings, base: Path = Path()) -> RawData:
+    """The data set as it came; DataError for files that are missing, damaged or can't be downloaded."""
     if settings.dataset == "digits":
-        (images, labels), test = _read_digits()
-        brightest = 16
-    else:
-        (images, labels), test = _read_torchvision(settings.dataset, data_root(settings, base))
-        brightest = 255
-    digest = hashlib.sha256()
-    for array in (images, labels, *test):
-        digest.update(str((array.dtype, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
+        return RawData("digits", *_read_digits(), brightest=16)
+    return RawData(settings.dataset, *_read_torchvision(settings.dataset, data_root(settings, base)), brightest=255)
+
+
+def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) -> Dataset:
+    """The data set split by `split_seed` alone, on the device that `preload` asks for."""
+    images, labels = raw.train
     size = settings.validation_size or len(images) // 6
     if not 0 < size < len(images):
-        raise DataError(f"{settings.dataset}: {len(images)} training images leave none beside {size} for validation")
+        raise DataError(f"{raw.name}: {len(images)} training images leave none beside {size} for validation")
     order = generator(settings.split_seed, Stream.SPLIT).permutation(len(images))
     validation, train = np.sort(order[:size]), np.sort(order[size:])
     home = _home(settings, device)
     workers = settings.loader_workers if settings.preload is False else None
     return Dataset(
-        _split(images[train], labels[train], brightest, home, workers),
-        _split(images[validation], labels[validation], brightest, home),
-        _split(*test, brightest, home),
-        digest.hexdigest(),
+        _split(images[train], labels[train], raw.brightest, home, workers),
+        _split(images[validation], labels[validation], raw.brightest, home),
+        _split(*raw.test, raw.brightest, home),
+        raw.digest,
     )
 
 
@@ -107,9 +131,6 @@ def _split(
 ) -> Split:
     scaled = torch.from_numpy(images).to(torch.float32).div_(brightest)
     return Split(scaled.to(home), torch.from_numpy(labels.astype(np.int64)).to(home), workers)
-
-
-Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def _read_digits() -> tuple[Arrays, Arrays]:

@@ -23,3 +23,7 @@ class RunDirectoryError(MlpError):
 
 class TrainingError(MlpError):
     """Trainings ended without a usable result."""
+
+
+class ClusterError(MlpError):
+    """The cluster does not answer, is lost, or has no worker that fits."""

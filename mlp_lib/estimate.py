@@ -9,10 +9,9 @@ from typing import Any
 import pandas as pd
 
 from mlp_lib.artifacts import RunFiles, read_table
-from mlp_lib.data import Dataset, load_dataset
-from mlp_lib.experiments import Study, missing_seeds, missing_trials
+from mlp_lib.data import Dataset
+from mlp_lib.experiments import missing_seeds, missing_trials
 from mlp_lib.progress import seconds_text
-from mlp_lib.runtime import resolve_device
 from mlp_lib.settings import (
     CLASSES,
     HYPERPARAMETERS,
@@ -23,9 +22,9 @@ from mlp_lib.settings import (
     StudySettings,
     parse,
 )
-from mlp_lib.sources import read_best
+from mlp_lib.sources import read_best, select_pairs
+from mlp_lib.study import Study, load_here
 from mlp_lib.train import train_population
-from mlp_lib.workers import count_workers
 
 _TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 _TYPICAL = Hyperparameters(
@@ -50,14 +49,14 @@ def describe(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir
     """The plan as text."""
     settings = parse(PHASES["search"], parsed["search"], "the parameters")
     files = RunFiles(run_dir or Path("does-not-exist"))
-    dataset = load_dataset(settings, resolve_device(settings.device), base)
+    dataset = load_here(settings, base)
     study = Study(settings, files, settings.architectures.architectures, dataset.train.images.shape[1], "", base)
     plans = plan(phases, parsed, study, len(dataset.train.labels))
     lines = [f"{phase}: {_sum(plans, phase, 'total')} trainings, {_sum(plans, phase, 'new')} new" for phase in phases]
     if not any(plan.new for plan in plans):
         return "\n".join([*lines, "nothing to train"])
     seconds = {a: _seconds_an_epoch(study, a, dataset) for a in {p.architecture for p in plans if p.new}}
-    workers = count_workers(settings)
+    workers = study.workers
     expected = sum(p.epochs * seconds[p.architecture] for p in plans if p.new) / workers
     most = sum(p.new * settings.max_epochs * seconds[p.architecture] for p in plans if p.new) / workers
     rest = _SECONDS_A_PHASE * len(phases)
@@ -101,7 +100,9 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
             plans.append(Plan("retrain", architecture, len(seeds), new, new * each))
         if "transfer" in phases:
             extra = set(parsed["transfer"]["transfer_extra_sources"]) - {"cheapest"}  # an architecture's own choice
-            total = (len(study.architectures) + len(extra)) * len(transfer_seeds)
+            pairs = select_pairs(parsed["transfer"]["transfer_pairs"], study.architectures)
+            sources = len(extra) + sum(target == architecture.name for target, _ in pairs)
+            total = sources * len(transfer_seeds)
             reused = len(set(seeds) & set(transfer_seeds))
             new = max(0, total - reused - _transfer_done(study, architecture))
             plans.append(Plan("transfer", architecture, total, new, new * each))

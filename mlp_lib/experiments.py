@@ -38,7 +38,7 @@ from mlp_lib.settings import (
 from mlp_lib.sources import Sources, read_best, read_sources
 from mlp_lib.study import RESULT, Study, extended
 from mlp_lib.train import COMPLETED
-from mlp_lib.workers import Result, Unit
+from mlp_lib.units import Result, Unit
 
 # --- search ---------------------------------------------------------------------------------------------------------
 

@@ -14,11 +14,23 @@ from mlp_lib.settings import NOTEBOOK_SETTINGS, PHASES, Architecture, Architectu
 
 PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
 # No result depends on these (device: on its type, which is compared as found), or only the analysis does.
-FREE = ("workers", "preload", "loader_workers", "data_root", "device", "margin", "confidence", "analysis_seed", "parts")
+FREE = (
+    "workers",
+    "scheduler",
+    "preload",
+    "loader_workers",
+    "data_root",
+    "device",
+    "margin",
+    "confidence",
+    "analysis_seed",
+    "parts",
+)
 FREE += ("compare_with",)
 FREE += ("benchmark_cases", "benchmark_methods", "benchmark_rounds")
 # what a run was made with that is older than these parameters
-ADDED = {"search_method": "random", "parametrization": "standard", "base_width": 128, "transfer_extra_sources": []}
+ADDED = {"search_method": "random", "parametrization": "standard", "base_width": 128}
+ADDED |= {"transfer_extra_sources": [], "transfer_pairs": "all"}
 SEARCH_REPORT = "search_report"  # the analysis' part on the search alone, which doesn't stand for the analysis
 DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
 NOT_BEGUN = "not begun"
@@ -71,10 +83,17 @@ def _may_become(name: str, parameters: dict[str, Any], given: Any) -> bool:
         return given >= stored
     if name in ("retrain_seeds", "transfer_seeds", "transfer_extra_sources"):
         return set(given) >= set(stored)
+    if name == "transfer_pairs":
+        return given == "all" or stored == given or (type(given) is type(stored) and _holds(given, stored))
     if name == "architectures":
         old, new = (set(ArchitectureChoice.model_validate(choice).architectures) for choice in (stored, given))
         return new >= old
     return given == stored
+
+
+def _holds(given: Any, stored: Any) -> bool:
+    """Whether as many pairs or more are asked for: so many a target, or a list."""
+    return given >= stored if isinstance(given, int) else {*map(tuple, given)} >= {*map(tuple, stored)}
 
 
 def different_parameters(here: dict[str, Any], there: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from mlp_lib.trainings import write_trainings
 
 if TYPE_CHECKING:
     from mlp_lib.data import Dataset
-    from mlp_lib.experiments import Study
+    from mlp_lib.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: what relative paths in a notebook start from
 
@@ -155,11 +155,8 @@ def _begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[
 
 
 def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
-    from mlp_lib.data import load_dataset  # these load torch, which the analysis does without
-    from mlp_lib.experiments import Study
-    from mlp_lib.runtime import resolve_device
+    from mlp_lib.study import Study, find_device, load_here  # this loads torch, which the analysis does without
 
-    device = resolve_device(settings.device)
     stored = meta.read_meta(files)
     parameters = settings.model_dump(mode="json")
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
@@ -171,9 +168,10 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
         architectures = meta.read_architectures(find_search(settings.search_dir))
     else:
         architectures = meta.read_architectures(files)
-    dataset = load_dataset(settings, device, ROOT)
+    device = find_device(settings)
+    dataset = load_here(settings, ROOT)
     facts = {
-        "device": device.type,
+        "device": device,
         "torch": importlib.metadata.version("torch"),
         "data_digest": dataset.digest,
     }

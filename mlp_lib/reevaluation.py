@@ -7,7 +7,7 @@ from mlp_lib.runtime import Stream, sequence
 from mlp_lib.settings import HYPERPARAMETERS, Architecture, Hyperparameters, SearchSettings
 from mlp_lib.study import Study, extended
 from mlp_lib.train import COMPLETED
-from mlp_lib.workers import Unit
+from mlp_lib.units import Unit
 
 _SEEDS = 3  # fresh run seeds a candidate
 _METRICS = ["epoch", "train_loss", "val_loss", "val_accuracy"]

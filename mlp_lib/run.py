@@ -82,7 +82,7 @@ def check(merged: Merged) -> dict[str, dict[str, Any]]:
     everything = {name: value for values in parsed.values() for name, value in values.items()}
     check_seeds(everything, merged.where)
     check_consensus(everything, merged.where)
-    if parsed["search"]["device"] == "cuda":
+    if parsed["search"]["device"] == "cuda" and not parsed["search"]["scheduler"]:
         from mlp_lib.runtime import resolve_device  # loads torch, which takes seconds
 
         resolve_device("cuda")

@@ -23,6 +23,7 @@ class Stream(enum.IntEnum):
     DROPOUT = 4
     LOADER = 5
     REEVALUATION = 6
+    PAIRS = 7
 
 
 def sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:

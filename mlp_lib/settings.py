@@ -216,6 +216,7 @@ class StudySettings(DataSettings, TrainingSettings):
     base_width: Width
     device: Literal["auto", "cpu", "cuda"]
     workers: Annotated[Whole, Field(ge=1, le=1024), _Exponent] | Literal["auto"]
+    scheduler: Text | None
 
 
 class SearchSettings(StudySettings):
@@ -241,10 +242,16 @@ class RetrainSettings(StudySettings):
 ExtraSource = Literal["cheapest", "median", "consensus", "default"]
 
 
+_ArchitectureName = Annotated[str, Field(strict=True, pattern=r"^mlp_[1-9][0-9]{0,4}(x[1-9][0-9]{0,4}){0,63}$")]
+Pair = tuple[_ArchitectureName, _ArchitectureName]  # target, source
+Pairs = Annotated[tuple[Pair, ...], Field(min_length=1, max_length=10**6), AfterValidator(_refuse_repeats)]
+
+
 class TransferSettings(StudySettings):
     """Phase 03: every architecture with every source's hyperparameters."""
 
     transfer_seeds: Seeds
+    transfer_pairs: Literal["all"] | Count | Pairs
     transfer_extra_sources: Annotated[tuple[ExtraSource, ...], Field(max_length=4), AfterValidator(_refuse_repeats)]
     search_dir: Text | None
 

@@ -1,12 +1,22 @@
 """Whose hyperparameters each target of the transfer is trained with."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from mlp_lib import statistics
 from mlp_lib.artifacts import ArchitectureFiles, RunFiles, read_table, read_yaml
-from mlp_lib.errors import RunDirectoryError
-from mlp_lib.settings import CLASSES, HYPERPARAMETERS, LOG_HYPERPARAMETERS, Hyperparameters, TransferSettings
+from mlp_lib.errors import RunDirectoryError, SettingsError
+from mlp_lib.runtime import Stream, generator
+from mlp_lib.settings import (
+    CLASSES,
+    HYPERPARAMETERS,
+    LOG_HYPERPARAMETERS,
+    Architecture,
+    Hyperparameters,
+    TransferSettings,
+)
 from mlp_lib.study import Study
 
 Sources = dict[str, dict[str, Hyperparameters]]  # by target, then by source
@@ -24,21 +34,50 @@ def read_best(files: ArchitectureFiles) -> Hyperparameters:
 
 
 def read_sources(study: Study, source_files: RunFiles) -> Sources:
-    """Every architecture's chosen hyperparameters, and those of the extra sources that the settings name.
+    """The chosen hyperparameters of every architecture, or of those that `transfer_pairs` asks for, and extra sources.
 
     `cheapest`: of the architecture with the fewest parameters (the first of several); `median`: of all architectures'
     chosen vectors; `consensus`: the trial that ranks best on the other architectures; `default`: DEFAULT.
     """
     settings: TransferSettings = study.settings
+    pairs = select_pairs(settings.transfer_pairs, study.architectures)
     chosen = {a.name: read_best(source_files.architecture(a)) for a in study.architectures}
     cheapest = min(study.architectures, key=lambda a: a.count_parameters(study.inputs, CLASSES))
     common = {"cheapest": chosen[cheapest.name], "median": median(list(chosen.values())), "default": DEFAULT}
     names = settings.transfer_extra_sources
     trials = _read_trials(study, source_files) if "consensus" in names else None
     return {
-        target: chosen | {name: consensus(trials, target) if name == "consensus" else common[name] for name in names}
+        target: {name: h for name, h in chosen.items() if (target, name) in pairs}
+        | {name: consensus(trials, target) if name == "consensus" else common[name] for name in names}
         for target in chosen
     }
+
+
+def select_pairs(
+    pairs: str | int | tuple[tuple[str, str], ...], architectures: Sequence[Architecture]
+) -> set[tuple[str, str]]:
+    """The pairs (target, source) of architectures to train, by `transfer_pairs`; every target's own is among them.
+
+    `all`; so many other sources a target, drawn at random; or those named (SettingsError for one that isn't there). A
+    draw depends on its pair alone: more sources a target are the same ones and others.
+    """
+    own = {(a.name, a.name) for a in architectures}
+    if pairs == "all":
+        return {(t.name, s.name) for t in architectures for s in architectures}
+    if not isinstance(pairs, int):
+        known = {a.name for a in architectures}
+        unknown = [name for pair in pairs for name in pair if name not in known]
+        if unknown:
+            raise SettingsError(f"transfer_pairs: {unknown[0]} is no architecture of the run: {', '.join(known)}")
+        return own | set(pairs)
+
+    def draw(target: Architecture, source: Architecture) -> float:
+        return generator(0, Stream.PAIRS, *target.widths, 0, *source.widths).random()  # no width is 0
+
+    for target in architectures:
+        others = sorted((s for s in architectures if s != target), key=lambda source: draw(target, source))
+        own |= {(target.name, source.name) for source in others[:pairs]}
+    return own
 
 
 def median(vectors: list[Hyperparameters]) -> Hyperparameters:

@@ -3,15 +3,18 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
 import torch
 
 from mlp_lib.artifacts import RunFiles, read_table, read_yaml, write_yaml
+from mlp_lib.data import Dataset, load_dataset
 from mlp_lib.runtime import resolve_device
 from mlp_lib.settings import Architecture, Hyperparameters, StudySettings, TrainingSettings
-from mlp_lib.workers import Result, Unit, split_into_units, train_units
+from mlp_lib.units import Result, Unit, split_into_units
+from mlp_lib.workers import count_workers, train_units
 
 RESULT = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 
@@ -27,6 +30,18 @@ class Study:
     digest: str
     base: Path  # what relative paths in the settings start from
 
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+        return find_device(self.settings)
+
+    @property
+    def workers(self) -> int:
+        """How many units are trained at a time."""
+        if self.settings.scheduler:
+            return _cluster().count_workers(self.settings)
+        return count_workers(self.settings)
+
     def context(self) -> dict[str, Any]:
         """Everything besides architecture, hyperparameters and run seed that decides a result."""
         settings = self.settings
@@ -38,7 +53,7 @@ class Study:
                 **{name: getattr(settings, name) for name in ("dataset", "validation_size", "split_seed")},
                 "digest": self.digest,
             },
-            "device": resolve_device(settings.device).type,
+            "device": self.device,
             "torch": str(torch.__version__),
         }
 
@@ -47,20 +62,43 @@ class Study:
     ) -> list[Unit]:
         """The members as units; populations that memory once had to cut stay cut, so that a run repeats."""
         fitting = self._population_sizes().get(architecture.name)
-        return split_into_units(architecture, hyperparameters, seeds, labels, self.inputs, self.settings, fitting)
+        return split_into_units(
+            architecture, hyperparameters, seeds, labels, self.inputs, self.device, self.workers, fitting
+        )
 
     def _population_sizes(self) -> dict[str, int]:
         return read_yaml(self.files.population_sizes) if self.files.population_sizes.exists() else {}
 
     def train(self, units: list[Unit], what: str, keep_weights: bool = False) -> Iterable[tuple[Unit, Result]]:
         """Each unit with its result; what memory was found to hold of an architecture's members is recorded."""
-        for unit, result in train_units(
-            units, self.settings, self.base, self.digest, what, self.files.work, keep_weights
-        ):
-            if result.fitting and resolve_device(self.settings.device).type == "cuda":
+        train = _cluster().train_units if self.settings.scheduler else train_units
+        settings = self.settings.model_copy(update={"device": self.device})
+        for unit, result in train(units, settings, self.base, self.digest, what, self.files.work, keep_weights):
+            if result.fitting and self.device == "cuda":
                 sizes = self._population_sizes() | {unit.architecture.name: result.fitting}
                 write_yaml(self.files.population_sizes, sizes)
             yield unit, result
+
+
+def find_device(settings: StudySettings) -> str:
+    """What trains, cpu or cuda, here or on the cluster; SettingsError or ClusterError for what there isn't."""
+    if settings.scheduler:
+        return _cluster().find_device(settings)
+    return resolve_device(settings.device).type
+
+
+def load_here(settings: StudySettings, base: Path) -> Dataset:
+    """The data set on the device that trains; for a study on a cluster, in this machine's memory, to look at."""
+    if settings.scheduler:
+        return load_dataset(settings.model_copy(update={"preload": "cpu"}), torch.device("cpu"), base)
+    return load_dataset(settings, resolve_device(settings.device), base)
+
+
+def _cluster() -> ModuleType:
+    """The module of the cluster, which needs an extra; SettingsError where that is not installed."""
+    from mlp_lib import cluster
+
+    return cluster
 
 
 def extended(path: Path, rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:

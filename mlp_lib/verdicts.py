@@ -6,17 +6,25 @@ import numpy as np
 import pandas as pd
 
 from mlp_lib.architecture_statistics import architecture_pairs, seeds_to_decide
-from mlp_lib.inference import mean_interval
+from mlp_lib.inference import half_width, mean_interval
 from mlp_lib.transfer_statistics import transfer_effects, transfer_summary
 
 
-def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, vectors: pd.Series | None = None) -> dict:
+def answer_transfer(
+    losses: pd.DataFrame,
+    margin: float,
+    confidence: float,
+    vectors: pd.Series | None = None,
+    drawn: bool = False,
+) -> dict:
     """Do hyperparameters transfer? Plain values: verdict, effect, interval, confidence, margin, n, sentence, pairs.
 
     losses: target, source, seed, test_loss; vectors: source -> id of its hyperparameters (see transfer_effects). The
     effect is the geometric mean of the quotients transferred / own, less 1: of log quotients, the mean over the counted
     pairs at each seed, then over the n seeds, where both losses are finite. The interval is Student's t over the
-    seeds, so it speaks of these architectures and hyperparameters only. The verdict is the first that holds:
+    seeds, so it speaks of these architectures and hyperparameters only. Where some pairs are missing and the others
+    were `drawn` at random, it speaks of all pairs: the variance of the mean of a sample of pairs is added (see
+    _with_sampling); else of those trained alone. The verdict is the first that holds:
     `does_not_transfer`: the interval lies wholly above +margin;
     `depends_on_the_pair`: a pair's cost lies beyond the margin, with an interval adjusted for the number of pairs;
     `transfers`: the interval lies wholly below +margin and no transferred training diverged, or all architectures
@@ -29,7 +37,12 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, vect
     quotients = _log_quotients(losses, effects)
     by_seed = quotients["log_quotient"].groupby(quotients["seed"]).mean().dropna()
     n, diverged = len(by_seed), int(quotients["log_quotient"].isna().sum())
-    estimate = tuple(math.expm1(value) for value in mean_interval(by_seed, confidence))
+    missing = _count_missing(losses)
+    interval = mean_interval(by_seed, confidence)
+    if missing and drawn:
+        by_pair = quotients.groupby(["target", "source"])["log_quotient"].mean().dropna()
+        interval = _with_sampling(by_seed, by_pair, missing, confidence)
+    estimate = tuple(math.expm1(value) for value in interval)
     identical = effects.loc[effects["identical"], "n"]
     if not pairs["pairs"] and identical.any():
         n, estimate = int(identical.max()), (0.0, 0.0, 0.0)
@@ -46,9 +59,36 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, vect
             f" Of these pairs, after correction for their number, {pairs['excludes_zero']} differ from 0 and"
             f" {pairs['costs_beyond_margin']} cost more than the margin; {pairs['within_margin']} lie within it."
         )
+    if missing:
+        asked = "drawn at random, which the interval allows for" if drawn else "so the answer is about these alone"
+        sentence += f" Of {missing + len(effects)} pairs {len(effects)} were trained, {asked}."
     if diverged:
         sentence += f" Not counted: {diverged} of {len(quotients)} trainings with transferred hyperparameters diverged."
     return _answer(verdict, estimate, confidence, margin, n, sentence) | {"pairs": pairs}
+
+
+def _count_missing(losses: pd.DataFrame) -> int:
+    """How many pairs of a target and another architecture have no row."""
+    names = {*losses["target"], *losses["source"]}
+    pairs = losses.loc[losses["target"] != losses["source"], ["target", "source"]].drop_duplicates()
+    return losses["target"].nunique() * (len(names) - 1) - len(pairs)
+
+
+def _with_sampling(by_seed: pd.Series, by_pair: pd.Series, missing: int, confidence: float) -> tuple[float, ...]:
+    """(mean, low, high) of the mean over all pairs, from the means by seed and by pair of a random sample of pairs.
+
+    The variances of both means are added, that of the pairs with the correction for a finite population (Cochran,
+    Sampling Techniques, chapter 2); degrees of freedom by Welch and Satterthwaite. The pairs' spread holds some of the
+    seeds' too, so the interval is a little too wide.
+    """
+    mean, seeds, pairs = float(by_seed.mean()), len(by_seed), len(by_pair)
+    if seeds < 2 or pairs < 2:
+        return mean, math.nan, math.nan
+    parts = by_seed.var() / seeds, by_pair.var() / pairs * missing / (missing + pairs)
+    variance = sum(parts)
+    df = variance**2 / (parts[0] ** 2 / (seeds - 1) + parts[1] ** 2 / (pairs - 1)) if variance else 1.0
+    half = half_width(math.sqrt(variance), df, 1 - confidence)
+    return mean, mean - float(half), mean + float(half)
 
 
 def _log_quotients(losses: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:

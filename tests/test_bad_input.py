@@ -118,10 +118,14 @@ WRONG: dict[str, st.SearchStrategy] = {
     "parametrization": no_choice(),
     "search_method": no_choice(),
     "base_width": NO_WHOLE | NOTHING | st.just(0) | st.integers(65537, 10**9),
+    "transfer_pairs": NOTHING
+    | st.sampled_from(["some", 0, -1, 1.5, [], [["mlp_4"]], [["4", "mlp_4"]], [["mlp_4"] * 2] * 2]),
     "transfer_extra_sources": st.integers() | WORDS | NOTHING | st.lists(WORDS, min_size=1, max_size=3),
     "project_name": NO_TEXT | NO_NAME | NOTHING,
     "data_root": NO_TEXT | NOTHING | st.sampled_from(["", "a\0b", "a\nb", "x" * 5000]),
-    **dict.fromkeys(("search_dir", "compare_with"), NO_TEXT | st.sampled_from(["", "a\0b", "a\nb", "x" * 5000])),
+    **dict.fromkeys(
+        ("search_dir", "compare_with", "scheduler"), NO_TEXT | st.sampled_from(["", "a\0b", "a\nb", "x" * 5000])
+    ),
     "search_space": wrong_space() | NO_WHOLE | NOTHING,
     "architectures": NO_ARCHITECTURES | NOTHING,
     "margin": NO_NUMBER | NOTHING | NEGATIVE | st.floats(10.1, 1e300) | st.just(0),
@@ -352,6 +356,7 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "reevaluate_top_k": st.integers(0, 1000),
     "validation_size": st.none() | st.integers(1, 59999),
     "workers": st.just("auto") | st.integers(1, 1024),
+    "scheduler": st.sampled_from([None, "tcp://127.0.0.1:8786", "tls://host:8786", "scheduler.json"]),
     "device": st.sampled_from(["auto", "cpu"]),
     "dataset": st.sampled_from(["mnist", "fashion_mnist", "kmnist", "qmnist"]),
     "preload": st.sampled_from(["auto", "cuda", "cpu", False]),
@@ -360,6 +365,7 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "parametrization": st.sampled_from(["standard", "mup"]),
     "search_method": st.sampled_from(["random", "sobol", "successive_halving"]),
     "base_width": st.integers(1, 65536),
+    "transfer_pairs": st.sampled_from(["all", 1, 7]),
     "transfer_extra_sources": st.lists(st.sampled_from(["cheapest", "median", "default"]), unique=True),
     "project_name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True),
     "data_root": st.sampled_from(["data", "/data", "~/data", "a b/ü"]),

@@ -19,7 +19,7 @@ from mlp_lib.experiments import Study
 from mlp_lib.notebook import ROOT
 from mlp_lib.reevaluation import fresh_seeds, reevaluate
 from mlp_lib.settings import HYPERPARAMETERS
-from mlp_lib.workers import Result, Unit
+from mlp_lib.units import Result, Unit
 
 VALUES = {
     "lr": 3e-3,

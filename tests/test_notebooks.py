@@ -41,6 +41,7 @@ DEFAULTS = {
         "split_seed": 0,
         "loader_workers": 2,
         "workers": "auto",
+        "scheduler": None,
         "batch_size": 4096,
         "max_epochs": 1000,
         "patience": 7,
@@ -73,7 +74,12 @@ DEFAULTS = {
         "reevaluate_top_k": 0,
     },
     "retrain": {"retrain_seeds": [1, 2, 3, 4, 5], "save_checkpoints": True},
-    "transfer": {"transfer_seeds": [1, 2, 3, 4, 5], "transfer_extra_sources": [], "search_dir": None},
+    "transfer": {
+        "transfer_seeds": [1, 2, 3, 4, 5],
+        "transfer_pairs": "all",
+        "transfer_extra_sources": [],
+        "search_dir": None,
+    },
     "analysis": {"margin": 0.05, "confidence": 0.95, "analysis_seed": 0, "compare_with": None},
 }
 

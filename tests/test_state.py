@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-from mlp_lib import state, workers
+from mlp_lib import state, units
 from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import Split, load_dataset
 from mlp_lib.errors import TrainingError
 from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.state import Keeper, State, join_states, read_state
 from mlp_lib.train import Trained, train_population
-from mlp_lib.workers import Unit, fit_in_memory, train_unit
+from mlp_lib.units import Unit, fit_in_memory
+from mlp_lib.workers import _train_here
 
 ARCHITECTURE = Architecture((7, 5))
 BASE = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 1e-3, "dropout": 0.2, "leaky_relu_alpha": 0.05}
@@ -111,16 +112,16 @@ def test_a_state_never_runs_code(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> Callable[[Unit], workers.Result]:
-    """train_unit on digits in this process, its states kept below tmp_path."""
+def train(tmp_path: Path) -> Callable[[Unit], units.Result]:
+    """What a worker does, on digits in this process, its states kept below tmp_path."""
     from study import settings_of
 
     settings = settings_of("search", max_epochs=8)
     digest = load_dataset(settings, torch.device("cpu")).digest
     work = WorkFiles(tmp_path)
 
-    def train(unit: Unit) -> workers.Result:
-        return train_unit(unit, settings, Path(), digest, True, work, work.counter(0))
+    def train(unit: Unit) -> units.Result:
+        return _train_here(unit, 0, settings, Path(), digest, True, work)
 
     return train
 
@@ -128,14 +129,14 @@ def train(tmp_path: Path) -> Callable[[Unit], workers.Result]:
 UNIT = Unit(ARCHITECTURE, tuple(TRIALS), tuple(SEEDS), (0, 1, 2, 3))
 
 
-def same(a: workers.Result, b: workers.Result) -> None:
+def same(a: units.Result, b: units.Result) -> None:
     pd.testing.assert_frame_equal(a.rows, b.rows, check_exact=True)
     pd.testing.assert_frame_equal(a.history, b.history, check_exact=True)
     assert all((x == y).all() for x, y in zip(a.weights, b.weights, strict=True))
 
 
 def test_a_unit_cut_otherwise_goes_on_from_states_of_different_epochs(
-    train: Callable[[Unit], workers.Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Callable[[Unit], units.Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two units are stopped, one early and one late; the unit of all four then ends as if nothing had happened."""
     whole = train(UNIT)
@@ -154,7 +155,7 @@ def test_a_unit_cut_otherwise_goes_on_from_states_of_different_epochs(
         return Stopping
 
     for half, epoch in (((0, 1), 2), ((2, 3), 5)):
-        monkeypatch.setattr(workers, "Keeper", stop_at(epoch))
+        monkeypatch.setattr(units, "Keeper", stop_at(epoch))
         members = [tuple(part[i] for i in half) for part in (UNIT.hyperparameters, UNIT.seeds, UNIT.labels)]
         with pytest.raises(Stop):
             train(Unit(ARCHITECTURE, *members))
@@ -176,7 +177,7 @@ def test_a_unit_cut_otherwise_goes_on_from_states_of_different_epochs(
     ids=repr,
 )
 def test_what_does_not_fit_in_memory_is_trained_in_halves(
-    train: Callable[[Unit], workers.Result], monkeypatch: pytest.MonkeyPatch, error: Exception
+    train: Callable[[Unit], units.Result], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     whole = train(UNIT)
     sizes = []
@@ -187,7 +188,7 @@ def test_what_does_not_fit_in_memory_is_trained_in_halves(
             raise error
         return train_population(*arguments)
 
-    monkeypatch.setattr(workers, "train_population", small)
+    monkeypatch.setattr(units, "train_population", small)
     same(train(UNIT), whole)
     assert sizes == [4, 2, 1, 1, 1, 1]
 

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from study import settings_of
 
-from mlp_lib import study, workers
+from mlp_lib import study, units
 from mlp_lib.artifacts import RunFiles, read_yaml
 from mlp_lib.settings import Hyperparameters
 from mlp_lib.study import Study
@@ -15,18 +15,17 @@ TRIAL = Hyperparameters(lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0
 
 
 def test_population_sizes_are_recorded_and_kept(tmp_path: Path, monkeypatch) -> None:
-    settings = settings_of("search")
+    settings = settings_of("search", workers=1)
     architecture, *_ = architectures = settings.architectures.architectures
     one = Study(settings, RunFiles(tmp_path), architectures, 64, "", tmp_path)
     members = [TRIAL] * 10, [0] * 10, list(range(10))
 
-    def train_units(units, *arguments):
-        for unit in units:
-            yield unit, workers.Result(pd.DataFrame(), pd.DataFrame(), None, fitting=4)
+    def train_units(parts, *arguments):
+        for unit in parts:
+            yield unit, units.Result(pd.DataFrame(), pd.DataFrame(), None, fitting=4)
 
     monkeypatch.setattr(study, "train_units", train_units)
-    for module in (study, workers):
-        monkeypatch.setattr(module, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(study, "resolve_device", lambda name: torch.device("cuda"))
     assert [len(unit.labels) for unit in one.split(architecture, *members)] == [10]
     list(one.train(one.split(architecture, *members), "search"))
     assert read_yaml(tmp_path / "search/population_sizes.yaml") == {architecture.name: 4}
@@ -37,7 +36,7 @@ def test_on_a_cpu_nothing_is_recorded(tmp_path: Path, monkeypatch) -> None:
     settings = settings_of("search")
     architectures = settings.architectures.architectures
     one = Study(settings, RunFiles(tmp_path), architectures, 64, "", tmp_path)
-    result = workers.Result(pd.DataFrame(), pd.DataFrame(), None, fitting=1)
-    monkeypatch.setattr(study, "train_units", lambda units, *arguments: ((unit, result) for unit in units))
+    result = units.Result(pd.DataFrame(), pd.DataFrame(), None, fitting=1)
+    monkeypatch.setattr(study, "train_units", lambda parts, *arguments: ((unit, result) for unit in parts))
     assert len(list(one.train(one.split(architectures[0], [TRIAL] * 2, [0] * 2, [0, 1]), "search")))
     assert not list(tmp_path.iterdir())

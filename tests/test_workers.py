@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 import torch
 
-from mlp_lib import workers
+from mlp_lib import units
 from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import load_dataset
 from mlp_lib.errors import DataError, TrainingError
 from mlp_lib.runtime import resolve_device
 from mlp_lib.settings import Architecture, Hyperparameters, StudySettings
-from mlp_lib.workers import Unit, split_into_units, train_units
+from mlp_lib.units import Unit, split_into_units
+from mlp_lib.workers import count_workers, train_units
 
 SETTINGS = StudySettings(
     project_name="test",
@@ -31,6 +32,7 @@ SETTINGS = StudySettings(
     split_seed=0,
     loader_workers=0,
     workers=2,
+    scheduler=None,
     batch_size=128,
     max_epochs=300,
     patience=300,
@@ -51,11 +53,11 @@ def digest() -> str:
     return load_dataset(SETTINGS, resolve_device("cpu")).digest
 
 
-def train(units: list[Unit], settings: StudySettings, digest: str, work: Path | None = None) -> pd.DataFrame:
+def train(members: list[Unit], settings: StudySettings, digest: str, work: Path | None = None) -> pd.DataFrame:
     """The units' rows by label."""
     with tempfile.TemporaryDirectory() as folder:
         work = WorkFiles(work or Path(folder) / "work")
-        results = list(train_units(units, settings, Path(), digest, "test", work))
+        results = list(train_units(members, settings, Path(), digest, "test", work))
     assert not work.root.exists()
     rows = [result.rows.assign(label=unit.labels) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
@@ -97,31 +99,36 @@ def test_split_and_number_of_workers_change_nothing(digest: str) -> None:
 
 
 def test_every_member_is_in_one_unit() -> None:
-    units = split_into_units(ARCHITECTURE, TRIALS * 20, [0] * 80, list(range(80)), 64, SETTINGS)
-    assert [label for unit in units for label in unit.labels] == list(range(80))
-    assert len(units) >= SETTINGS.workers
-    assert split_into_units(ARCHITECTURE, [], [], [], 64, SETTINGS) == []
+    cut = split_into_units(ARCHITECTURE, TRIALS * 20, [0] * 80, list(range(80)), 64, "cpu", 5)
+    assert [label for unit in cut for label in unit.labels] == list(range(80))
+    assert len(cut) == 5
+    assert split_into_units(ARCHITECTURE, [], [], [], 64, "cpu", 2) == []
 
 
-def test_cuda_trains_all_together_or_what_memory_was_found_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "resolve_device", lambda name: torch.device("cuda"))
+def test_workers_are_as_asked_or_one_a_core() -> None:
+    assert count_workers(SETTINGS) == 2
+    assert count_workers(SETTINGS.model_copy(update={"workers": "auto"})) == len(os.sched_getaffinity(0))
+
+
+def test_cuda_trains_all_together_or_what_memory_was_found_to_hold() -> None:
     members = TRIALS * 20, [0] * 80, list(range(80))
-    assert [len(unit.labels) for unit in split_into_units(ARCHITECTURE, *members, 64, SETTINGS)] == [80]
-    units = split_into_units(ARCHITECTURE, *members, 64, SETTINGS, fitting=30)
-    assert [len(unit.labels) for unit in units] == [30, 30, 20]
+    assert [len(unit.labels) for unit in split_into_units(ARCHITECTURE, *members, 64, "cuda", 1)] == [80]
+    assert [len(unit.labels) for unit in split_into_units(ARCHITECTURE, *members, 64, "cuda", 2)] == [40, 40]
+    cut = split_into_units(ARCHITECTURE, *members, 64, "cuda", 1, fitting=30)
+    assert [len(unit.labels) for unit in cut] == [30, 30, 20]
 
 
 @pytest.mark.parametrize(("holds", "tried"), [(9, [7]), (4, [7, 4, 3]), (2, [7, 4, 2, 2, 2, 1])])
 def test_a_population_is_halved_until_memory_holds_it(holds: int, tried: list[int]) -> None:
     sizes = []
 
-    def train(members: list[int]) -> workers.Result:
+    def train(members: list[int]) -> units.Result:
         sizes.append(len(members))
         if len(members) > holds:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return workers.Result(pd.DataFrame({"member": members}), pd.DataFrame(), None)
+        return units.Result(pd.DataFrame({"member": members}), pd.DataFrame(), None)
 
-    results = workers.fit_in_memory(train, list(range(7)))
+    results = units.fit_in_memory(train, list(range(7)))
     assert sizes == tried
     assert [member for result in results for member in result.rows["member"]] == list(range(7))
     assert {result.fitting for result in results} == {min(holds, 4) if holds < 7 else None}

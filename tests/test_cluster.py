@@ -1,0 +1,242 @@
+"""A study on a Dask cluster, of real schedulers and workers on this machine: same bytes, whatever dies."""
+
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+import pandas as pd
+import psutil
+import pytest
+from lan import Lan
+from study import command, differing, write_parameters
+from test_workers import ARCHITECTURE, SETTINGS, TRIALS, units_of
+
+import mlp_lib
+from mlp_lib import cluster, workers
+from mlp_lib.artifacts import WorkFiles
+from mlp_lib.data import read_raw
+from mlp_lib.errors import ClusterError, TrainingError
+from mlp_lib.settings import Architecture, StudySettings
+from mlp_lib.units import Unit
+
+LONG = {"max_epochs": 600, "patience": 600}  # some seconds a unit
+
+
+@pytest.fixture
+def lan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lan]:
+    cluster._survey.cache_clear()
+    lan = Lan(tmp_path)
+    yield lan
+    lan.close()
+
+
+def on(lan: Lan, **changes: Any) -> StudySettings:
+    return SETTINGS.model_copy(update={"scheduler": lan.address, **changes})
+
+
+def trainer(worker: subprocess.Popen) -> psutil.Process:
+    """The process of a worker that trains; its parent is the nanny that starts it anew."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for child in psutil.Process(worker.pid).children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                return child
+        time.sleep(0.05)
+    raise AssertionError("no worker process")
+
+
+def train(where: Any, units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFrame:
+    """The units' rows by label, as a module trains them."""
+    raw = read_raw(settings)
+    results = where.train_units(units, settings, Path(), raw.digest, "test", WorkFiles(folder / "work"))
+    rows = [result.rows.assign(label=unit.labels) for unit, result in results]
+    return pd.concat(rows).sort_values("label", ignore_index=True)
+
+
+def same_as_here(lan: Lan, tmp_path: Path, **changes: Any) -> None:
+    there = train(cluster, units_of(1), on(lan, **changes), tmp_path)
+    here = train(workers, units_of(2), SETTINGS.model_copy(update=changes), tmp_path)
+    pd.testing.assert_frame_equal(there, here, check_exact=True)
+
+
+@contextmanager
+def meanwhile(deed: Callable[[], None]) -> Iterator[None]:
+    """Do a deed in a thread beside; its error is the test's."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            deed()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join(60)
+    assert not errors
+    assert not thread.is_alive()
+
+
+def units_trained(lan: Lan) -> list[int]:
+    """How many units each worker has trained since it was started."""
+    expression = "(lambda info: info.hits + info.misses)(__import__('mlp_lib.cluster').cluster._dataset.cache_info())"
+    with cluster._connect(lan.address) as client:
+        return list(client.run(eval, expression).values())
+
+
+def test_a_run_on_a_cluster_equals_one_on_this_machine(lan: Lan, tmp_path: Path) -> None:
+    """By the real command, with workers that have no data and know no directory of the run."""
+    for _ in range(2):
+        lan.start_worker(MLP_DATA_ROOT="/nowhere")
+    lan.wait_for(2)
+    parameters = write_parameters(tmp_path / "tiny.yaml")
+    for name, options in {"here": (), "there": ("-p", "scheduler", lan.address)}.items():
+        done = command("run", "-f", parameters, "--runs-root", tmp_path / "runs", "--run-name", name, *options)
+        assert done.returncode == 0, done.stderr
+    assert differing(tmp_path / "runs/here", tmp_path / "runs/there") == []
+    assert sum(units_trained(lan)) > 10
+
+
+def test_a_killed_and_a_frozen_worker_and_one_that_joins_late(lan: Lan, tmp_path: Path) -> None:
+    """One worker trains; a second comes; the first is killed, and starts anew; the second freezes for good."""
+    first = lan.start_worker()
+    lan.wait_for(1)
+
+    def deed() -> None:
+        time.sleep(2)
+        second = lan.start_worker()
+        lan.wait_for(2)
+        time.sleep(3)
+        trainer(first).kill()
+        time.sleep(1)
+        trainer(second).send_signal(signal.SIGSTOP)
+        assert (tmp_path / "work").is_dir(), "all was done before the deeds"
+
+    with meanwhile(deed):
+        same_as_here(lan, tmp_path, **LONG)
+
+
+def test_a_worker_that_joins_late_is_used(lan: Lan, tmp_path: Path) -> None:
+    lan.start_worker()
+    lan.wait_for(1)
+    with meanwhile(lambda: (time.sleep(1), lan.start_worker())):
+        units = [Unit(ARCHITECTURE, TRIALS[:1], (seed,), (seed,)) for seed in range(16)]
+        train(cluster, units, on(lan, **LONG), tmp_path)
+    trained = units_trained(lan)
+    assert len(trained) == 2
+    assert min(trained) > 1
+    assert sum(trained) == 16
+
+
+def test_a_unit_on_which_workers_die_is_named_and_the_rest_goes_on(lan: Lan, tmp_path: Path) -> None:
+    lan.start_worker("--memory-limit", "1.2GB")
+    lan.wait_for(1)
+    settings = on(lan, max_epochs=2)
+    wide = Unit(Architecture((8192, 8192)), tuple(TRIALS[:1]), (7,), (77,))  # 268 MB a copy of the weights
+    work, digest = WorkFiles(tmp_path / "work"), read_raw(settings).digest
+    results = cluster.train_units([wide, *units_of(1)], settings, Path(), digest, "test", work)
+    assert sorted(next(results)[0].labels for _ in range(4)) == [(0,), (1,), (2,), (3,)]
+    with pytest.raises(TrainingError, match=r"died again and again while training mlp_8192x8192 77 .*goes on"):
+        next(results)
+
+
+def test_a_lost_scheduler_is_told(lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_LOST_S", 3)
+    lan.start_worker()
+    lan.wait_for(1)
+    with (
+        meanwhile(lambda: (time.sleep(4), lan.scheduler.kill())),
+        pytest.raises(ClusterError, match=rf"scheduler = {lan.address}: lost; .* goes on"),
+    ):
+        train(cluster, units_of(4), on(lan, max_epochs=10**6, patience=10**6), tmp_path)
+
+
+def test_workers_of_other_code_take_no_part(lan: Lan, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    other = tmp_path / "other" / "mlp_lib"
+    shutil.copytree(Path(mlp_lib.__file__).parent, other, ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "units.py").open("a") as file:
+        file.write("# another version\n")
+    lan.start_worker(PYTHONPATH=str(other.parent))
+    lan.wait_for(1)
+    with pytest.raises(ClusterError, match=r"no worker can take part: tcp:.* \(mlp_lib \w{12} instead of \w{12}\)"):
+        train(cluster, units_of(4), on(lan, max_epochs=2), tmp_path)
+    lan.start_worker()
+    lan.wait_for(2)
+    same_as_here(lan, tmp_path, max_epochs=2)
+    assert "takes no part: tcp://127.0.0.1" in capfd.readouterr().out
+    assert sorted(units_trained(lan)) == [0, 4]
+
+
+def test_no_scheduler_and_no_worker(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_CONNECT_S", 1)
+    with pytest.raises(ClusterError, match=r"scheduler = tcp://127.0.0.1:9: no Dask scheduler answers there"):
+        cluster.count_workers(on(lan, scheduler="tcp://127.0.0.1:9"))
+    with pytest.raises(ClusterError, match=r"scheduler = /nowhere.json: no Dask scheduler answers there"):
+        cluster.count_workers(on(lan, scheduler="/nowhere.json"))
+    monkeypatch.setattr(cluster, "_CONNECT_S", 10)
+    monkeypatch.setattr(cluster, "_WORKERS_S", 1)
+    with pytest.raises(ClusterError, match=r"it has no worker; start some: dask worker tcp://127.0.0.1"):
+        cluster.count_workers(on(lan))
+
+
+def test_cuda_that_no_worker_has(lan: Lan) -> None:
+    lan.start_worker(CUDA_VISIBLE_DEVICES="")
+    lan.wait_for(1)
+    with pytest.raises(ClusterError, match=r"device = cuda: no worker of tcp://127.0.0.1:\d+ finds a CUDA device"):
+        cluster.find_device(on(lan, device="cuda"))
+    assert cluster.find_device(on(lan, device="auto")) == "cpu"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    """Dask's configuration for TLS, as its environment variables, with a certificate of our own."""
+    line = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 1 -subj /CN=test"
+    subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
+    own = {"CERT": str(tmp_path / "cert.pem"), "KEY": str(tmp_path / "key.pem")}
+    roles = {f"{role}__{name}": path for role in ("SCHEDULER", "WORKER", "CLIENT") for name, path in own.items()}
+    return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": path for name, path in (roles | {"CA_FILE": own["CERT"]}).items()}
+
+
+def test_dasks_settings_of_tls_pass_through(
+    tmp_path: Path, certificate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the certificates the study runs; who has none is told that nobody answers."""
+    cluster._survey.cache_clear()
+    lan = Lan(tmp_path, "tls", **certificate)
+    try:
+        lan.start_worker()
+        monkeypatch.setattr(cluster, "_CONNECT_S", 3)
+        with pytest.raises(ClusterError, match=rf"scheduler = {lan.address}: no Dask scheduler answers there"):
+            cluster.count_workers(on(lan))
+        monkeypatch.setattr(cluster, "_CONNECT_S", 10)
+        for name, value in certificate.items():
+            monkeypatch.setenv(name, value)
+        dask.config.refresh()
+        same_as_here(lan, tmp_path, max_epochs=2)
+    finally:
+        lan.close()
+        monkeypatch.undo()
+        dask.config.refresh()
+
+
+@pytest.mark.parametrize(
+    ("traits", "wanted", "said"),
+    [
+        ({"device": "cuda"}, {"device": "cuda"}, ""),
+        ({"device": "cuda"}, {"device": "cpu"}, ""),
+        ({"device": "cpu"}, {"device": "cuda"}, "device cpu instead of cuda"),
+        ({"device": "cpu", "torch": "2.11.0"}, {"device": "cpu"}, "torch 2.11.0 instead of 2.14.1"),
+    ],
+)
+def test_who_fits(traits: dict[str, str], wanted: dict[str, str], said: str) -> None:
+    common = {"torch": "2.14.1", "mlp_lib": "0"}
+    assert cluster._unfit(common | traits, common | wanted) == said
