@@ -63,9 +63,22 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: 
         time.sleep(0.05)
 
 
+_started: list[subprocess.Popen] = []
+
+
 def start(*arguments: Any) -> subprocess.Popen:
     line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
+    _started.append(subprocess.Popen(line, **pipes))
+    return _started[-1]
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing_running() -> Iterator[None]:
+    """A test that fails leaves no endless run behind."""
+    yield
+    while _started:
+        _started.pop().kill()  # its kernel and workers end with it
 
 
 def end(process: subprocess.Popen, code: int) -> str:
