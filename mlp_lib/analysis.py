@@ -12,7 +12,6 @@ from mlp_lib import (
     architecture_statistics,
     evidence_figures,
     figures,
-    halving,
     practice_figures,
     practice_statistics,
     search_figures,
@@ -181,13 +180,7 @@ class Evidence:
         there = Evidence(self.compared, self.settings, read_architectures(self.compared))
         if there.trials.empty:
             return pd.DataFrame()
-        return self._keep("search_comparison", practice_statistics.compare_search(self.costs(), there.costs()))
-
-    def costs(self) -> pd.DataFrame:
-        """The trials with their `cost` in epochs: under successive halving, of all rungs."""
-        names = ("num_trials", "max_epochs", "val_interval")
-        rungs = halving.rung_epochs(*(self.parameters[name] for name in names)) if "rung" in self.trials else [10**9]
-        return self.trials.assign(cost=halving.trained_epochs(self.trials, rungs))
+        return self._keep("search_comparison", practice_statistics.compare_search(self.trials, there.trials))
 
     def comparison_answer(self) -> str:
         """Whether the regret of transfer is smaller here than in the run to compare with, and how the two differ."""

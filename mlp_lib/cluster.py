@@ -133,8 +133,11 @@ def train_units(
     what: str,
     work: WorkFiles,
     keep_weights: bool = False,
+    to_be_continued: bool = False,
 ) -> Iterator[tuple[Unit, Result]]:
     """Each unit with its result, as they finish on the cluster; Dask does those of a lost worker again elsewhere.
+
+    No states are kept: what is to be continued will be trained again from its start, to the same bits.
 
     Raises TrainingError at the end, when all others are done, for units on which workers died more often than Dask's
     distributed.scheduler.allowed-failures (3); ClusterError if the scheduler is lost.

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from mlp_lib.artifacts import RunFiles, read_table
 from mlp_lib.data import Dataset
 from mlp_lib.experiments import missing_seeds, missing_trials
+from mlp_lib.halving import rung_epochs
 from mlp_lib.progress import seconds_text
 from mlp_lib.settings import (
     CLASSES,
@@ -87,7 +89,7 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
         trials = [h for unit in missing if unit.architecture == architecture for h in unit.hyperparameters]
         best_known = study.files.architecture(architecture).best.exists() and not trials
         if "search" in phases:
-            epochs = pace * sum(expected_epochs(h, study.settings, steps) for h in trials)
+            epochs = pace * sum(_with_rungs(expected_epochs(h, study.settings, steps), study.settings) for h in trials)
             plans.append(Plan("search", architecture, study.settings.num_trials, len(trials), epochs))
         chosen = read_best(study.files.architecture(architecture)) if best_known else _TYPICAL
         each = pace * expected_epochs(chosen, study.settings, steps)
@@ -116,6 +118,14 @@ def expected_epochs(hyperparameters: Hyperparameters, settings: StudySettings, s
     """
     best = _STEPS * (hyperparameters.lr / 1e-3) ** -_STEPS_POWER / steps
     return min(settings.max_epochs, best + settings.patience * settings.val_interval)
+
+
+def _with_rungs(epochs: float, settings: SearchSettings) -> float:
+    """What remains of a trial's epochs where half of the trials are dropped at each rung, whichever they are."""
+    if settings.search_method != "successive_halving":
+        return epochs
+    ends = [0, *rung_epochs(settings.num_trials, settings.max_epochs, settings.val_interval)]
+    return sum((min(epochs, end) - min(epochs, begin)) / 2**k for k, (begin, end) in enumerate(pairwise(ends)))
 
 
 def _pace(study: Study, steps: int) -> float:

@@ -53,7 +53,8 @@ def search(study: Study) -> pd.DataFrame:
         for rung, epochs in enumerate(rungs):
             shorter = replace(study, settings=study.settings.model_copy(update={"max_epochs": epochs}))
             what = f"search, rung {rung + 1} of {len(rungs)}" if len(rungs) > 1 else "search"
-            for unit, result in shorter.train(missing_trials(study, rung), what):
+            more = rung + 1 < len(rungs)
+            for unit, result in shorter.train(missing_trials(study, rung), what, to_be_continued=more):
                 _record_trials(study.files.architecture(unit.architecture), unit, result, max(1, top))
         if len(rungs) > 1:
             _record_rungs(study, rungs)

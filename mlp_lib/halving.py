@@ -2,7 +2,7 @@
 
 Jamieson & Talwalkar 2016, with half of the trials and twice the epochs at each rung. A rung compares all trials of an
 architecture by what they had reached at its end, so it depends neither on how they are spread over workers nor on
-where a search was interrupted. A training goes on by being done again, longer: its beginning is the same to the bit.
+where a search was interrupted. What goes on does so from where it stood, together with the others that do.
 """
 
 import math
@@ -36,10 +36,3 @@ def survivors(results: pd.DataFrame, curves: pd.DataFrame, epochs: list[int]) ->
         ranked = losses.sort_index().sort_values(kind="stable").index
         rungs.append(sorted(int(trial) for trial in ranked[: math.ceil(len(ranked) / 2)]))
     return rungs
-
-
-def trained_epochs(results: pd.DataFrame, epochs: list[int]) -> pd.Series:
-    """Epochs that each trial cost: those of every rung that it was trained in, since each begins from the start."""
-    trained = results["epochs_trained"]
-    rungs = zip([0, *epochs[:-1]], epochs, strict=True)
-    return sum(trained.clip(upper=end).where(trained > begin, 0) for begin, end in rungs)

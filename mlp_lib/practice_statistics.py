@@ -103,7 +103,7 @@ def compare_transfer(here: pd.DataFrame, there: pd.DataFrame, confidence: float)
 def compare_search(here: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
     """The best validation loss of a search beside what another is expected to find at the same cost.
 
-    Tables of trials: architecture, trial, val_loss, cost (epochs). A row an architecture that both have: best (here),
+    Tables of trials: architecture, trial, val_loss, epochs_trained. A row an architecture that both have: best (here),
     epochs (that all trials here cost), trials_there (how many those epochs buy there, at most all), expected_there (the
     best validation loss of that many, by expected_best), quotient (best / expected_there), epochs_there (of all there).
     """
@@ -113,10 +113,10 @@ def compare_search(here: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
         expected = expected_best(others)["expected"]
         if expected.empty:
             continue
-        epochs, each = int(trials["cost"].sum()), others["cost"].mean()
+        epochs, each = int(trials["epochs_trained"].sum()), others["epochs_trained"].mean()
         number = min(max(1, int(epochs / each)), len(expected))
         best, other = trials["val_loss"].astype(float).min(), expected[number - 1]
-        rows.append((name, best, epochs, number, other, best / other, int(others["cost"].sum())))
+        rows.append((name, best, epochs, number, other, best / other, int(others["epochs_trained"].sum())))
     names = "architecture best epochs trials_there expected_there quotient epochs_there"
     return pd.DataFrame(rows, columns=names.split())
 

@@ -23,13 +23,19 @@ class Keeper:
     def __init__(self, paths: Sequence[Path]):
         self.paths = paths
         self.due = time.monotonic() + _FIRST_S
+        self.offered: Callable[[], State] | None = None
 
     def __call__(self, make: Callable[[], State]) -> None:
         """Write the state that `make` returns, if it is time to."""
-        began = time.monotonic()
-        if began < self.due:
+        self.offered = make
+        if time.monotonic() >= self.due:
+            self.write()
+
+    def write(self) -> None:
+        """Write the state that was offered last."""
+        if self.offered is None:
             return
-        state = make()
+        began, state = time.monotonic(), self.offered()
         for member, path in enumerate(self.paths):
             buffer = io.BytesIO()
             np.savez(buffer, **{name: values[member] for name, values in state.items()})

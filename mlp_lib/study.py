@@ -69,11 +69,14 @@ class Study:
     def _population_sizes(self) -> dict[str, int]:
         return read_yaml(self.files.population_sizes) if self.files.population_sizes.exists() else {}
 
-    def train(self, units: list[Unit], what: str, keep_weights: bool = False) -> Iterable[tuple[Unit, Result]]:
+    def train(
+        self, units: list[Unit], what: str, keep_weights: bool = False, to_be_continued: bool = False
+    ) -> Iterable[tuple[Unit, Result]]:
         """Each unit with its result; what memory was found to hold of an architecture's members is recorded."""
         train = _cluster().train_units if self.settings.scheduler else train_units
         settings = self.settings.model_copy(update={"device": self.device})
-        for unit, result in train(units, settings, self.base, self.digest, what, self.files.work, keep_weights):
+        place = self.base, self.digest, what, self.files.work
+        for unit, result in train(units, settings, *place, keep_weights, to_be_continued):
             if result.fitting and self.device == "cuda":
                 sizes = self._population_sizes() | {unit.architecture.name: result.fitting}
                 write_yaml(self.files.population_sizes, sizes)

@@ -114,18 +114,19 @@ def train_unit(
     keep_weights: bool = False,
     states: Sequence[Path] = (),
     watch: Callable[[pd.DataFrame], None] = lambda rows: None,
+    to_be_continued: bool = False,
 ) -> Result:
     """Train a unit, then read the test split.
 
     states: where each member's state is kept, if anywhere. Members that were stopped earlier go on from there, those of
-    one epoch together. watch: told of each epoch (see train_population).
+    one epoch together. watch: told of each epoch (see train_population). to_be_continued: their end is a state too.
     """
     seed_everything(unit.seeds[0])
     device = resolve_device(settings.device)
 
     def train(members: list[int]) -> Result:
         paths = [states[member] for member in members] if states else []
-        before = [read_state(path) for path in paths]
+        before, keeper = [read_state(path) for path in paths], Keeper(paths)
         trained = train_population(
             dataset.train,
             dataset.validation,
@@ -135,9 +136,11 @@ def train_unit(
             settings,
             device,
             watch,
-            Keeper(paths) if paths else lambda make: None,
+            keeper if paths else lambda make: None,
             join_states(before) if paths and None not in before else None,
         )
+        if to_be_continued and paths:
+            keeper.write()
         test_loss, test_accuracy = evaluate(trained, dataset.test, settings)
         columns = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy")
         rows = pd.DataFrame({name: getattr(trained, name) for name in columns}, index=members)

@@ -41,8 +41,11 @@ def train_units(
     what: str,
     work: WorkFiles,
     keep_weights: bool = False,
+    to_be_continued: bool = False,
 ) -> Iterator[tuple[Unit, Result]]:
     """Each unit with its result, as they finish; where trainings stand is kept in `work`, and they go on from there.
+
+    The states are gone at the end, unless the trainings are to be continued with more epochs.
 
     A unit whose worker died is done again, in halves from the second death on (it may have been for memory).
     Raises TrainingError if workers go on dying, DataError if a worker finds other data than `digest`.
@@ -51,7 +54,13 @@ def train_units(
     open_work(work)
     progress = Progress(what, sum(len(unit.labels) for unit in units), tell=functools.partial(tell, work))
     task = functools.partial(
-        _train_here, settings=settings, base=base, digest=digest, keep_weights=keep_weights, work=work
+        _train_here,
+        settings=settings,
+        base=base,
+        digest=digest,
+        work=work,
+        keep_weights=keep_weights,
+        to_be_continued=to_be_continued,
     )
 
     def tick() -> None:
@@ -65,8 +74,9 @@ def train_units(
                 waiting.remove(unit)
                 done += len(unit.labels)
                 yield unit, result
-                for path in _state_paths(work, unit, settings, digest):  # the caller has recorded it
-                    path.unlink(missing_ok=True)
+                if not to_be_continued:  # the caller has recorded it
+                    for path in _state_paths(work, unit, settings, digest):
+                        path.unlink(missing_ok=True)
         except BrokenProcessPool:
             deaths += 1
             if deaths > 1:
@@ -81,7 +91,8 @@ def train_units(
             _stop(executor)
     if units:
         progress.update(done, _count_epochs(work), last=True)
-    shutil.rmtree(work.root, ignore_errors=True)
+    if not to_be_continued:
+        shutil.rmtree(work.root, ignore_errors=True)
 
 
 def open_work(work: WorkFiles) -> None:
@@ -102,8 +113,9 @@ def tell(work: WorkFiles, text: str) -> None:
 
 
 def _state_paths(work: WorkFiles, unit: Unit, settings: StudySettings, digest: str) -> list[Path]:
-    """Where the state of each training is kept, by all that decides it."""
+    """Where the state of each training is kept, by all that decides how it goes on; not how long."""
     names = (*TrainingSettings.model_fields, "dataset", "validation_size", "split_seed")
+    names = [name for name in names if name != "max_epochs"]
     context = [getattr(settings, name) for name in names], digest, resolve_device(settings.device).type
     identities = [
         (unit.architecture.widths, hyperparameters.model_dump(), seed, *context, torch.__version__)
@@ -148,7 +160,14 @@ def _dataset(settings: DataSettings, device: str, base: Path) -> Dataset:
 
 
 def _train_here(
-    unit: Unit, number: int, settings: StudySettings, base: Path, digest: str, keep_weights: bool, work: WorkFiles
+    unit: Unit,
+    number: int,
+    settings: StudySettings,
+    base: Path,
+    digest: str,
+    work: WorkFiles,
+    keep_weights: bool,
+    to_be_continued: bool = False,
 ) -> Result:
     """Train a unit in a worker process; the epochs trained so far are kept in the unit's counter."""
     data_settings = DataSettings(**{name: getattr(settings, name) for name in DataSettings.model_fields})
@@ -165,4 +184,5 @@ def _train_here(
         except OSError as error:
             raise RunDirectoryError(f"can't write {counter}: {error.strerror or error}") from None
 
-    return train_unit(unit, settings, dataset, keep_weights, _state_paths(work, unit, settings, digest), count)
+    states = _state_paths(work, unit, settings, digest)
+    return train_unit(unit, settings, dataset, keep_weights, states, count, to_be_continued)

@@ -57,3 +57,18 @@ def test_trials_on_disk_set_the_pace(study):
     assert [p.new for p in after] == [3, 5]
     assert after[1].epochs == pytest.approx(before[1].epochs / 2, rel=0.02)
     assert set(HYPERPARAMETERS) <= set(rows)
+
+
+def test_halving_trains_half_of_the_trials_on(study):
+    """8 trials of up to 400 epochs: rungs end at 50, 100, 200, 400, for 8, 4, 2 and 1 of them."""
+    settings = study.settings.model_copy(update={"num_trials": 8, "search_method": "successive_halving"})
+    assert estimate._with_rungs(400, settings) == 50 + 50 / 2 + 100 / 4 + 200 / 8
+    assert estimate._with_rungs(60, settings) == 50 + 10 / 2
+    assert estimate._with_rungs(60, study.settings) == 60
+
+
+def test_pairs_that_are_not_asked_for_are_not_counted(study):
+    parsed = {phase: settings_of(phase).model_dump() for phase in ("retrain", "transfer")}
+    parsed["transfer"]["transfer_pairs"] = (("mlp_4", "mlp_3x2"),)
+    plans = estimate.plan(("retrain", "transfer"), parsed, study, images=1000)
+    assert [(p.total, p.new) for p in plans if p.phase == "transfer"] == [(4, 2), (2, 0)]

@@ -12,11 +12,11 @@ from study import ARCHITECTURES, tables
 from test_analysis import evidence_of
 from test_experiments import experiments, study_of
 
-from mlp_lib import workers
+from mlp_lib import units, workers
 from mlp_lib.analysis import Evidence
 from mlp_lib.artifacts import RunFiles, read_table, read_yaml
 from mlp_lib.errors import RunDirectoryError
-from mlp_lib.halving import rung_epochs, survivors, trained_epochs
+from mlp_lib.halving import rung_epochs, survivors
 from mlp_lib.meta import merge_parameters, read_architectures
 from mlp_lib.practice_statistics import compare_search
 
@@ -62,12 +62,6 @@ def test_odd_numbers_ties_and_divergence() -> None:
     assert survivors(later, curves, [2, 4])[1] == [1, 2, 4]
 
 
-def test_the_cost_counts_every_rung() -> None:
-    results = results_of([2, 3, 8, 4])
-    assert trained_epochs(results, [2, 4, 8]).tolist() == [2, 2 + 3, 2 + 4 + 8, 2 + 4]
-    assert trained_epochs(results, [10**9]).tolist() == [2, 3, 8, 4]
-
-
 def run_search(run_dir: Path, **changes: Any) -> pd.DataFrame:
     run_dir.mkdir(exist_ok=True)
     return experiments.search(study_of(run_dir, "search", **HALVING | changes))
@@ -102,6 +96,26 @@ def test_a_trial_that_went_on_is_as_if_it_had_never_been_cut(halved: Path, tmp_p
         plain, ours = (read_table(d / "search" / name / "search_results.csv") for d in (tmp_path, halved))
         last = ours["rung"] == 2
         pd.testing.assert_frame_equal(ours[last].drop(columns="rung"), plain[last], check_exact=True, check_dtype=False)
+
+
+def test_what_goes_on_is_not_begun_anew(halved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every epoch is trained once, and no state is left behind."""
+    train_population, epochs = units.train_population, []
+
+    def count(*arguments: Any) -> Any:
+        *before, watch, keep, start = arguments
+
+        def told(rows: pd.DataFrame) -> None:
+            epochs.append(len(rows))
+            watch(rows)
+
+        return train_population(*before, told, keep, start)
+
+    monkeypatch.setattr(units, "train_population", count)
+    trained = run_search(tmp_path)["epochs_trained"].sum()
+    assert sum(epochs) == trained
+    assert tables(tmp_path) == tables(halved)
+    assert not (tmp_path / ".work").exists()
 
 
 def test_workers_do_not_matter(halved: Path, tmp_path: Path) -> None:
@@ -150,8 +164,10 @@ def test_trials_cannot_be_added() -> None:
 
 def test_searches_are_compared_at_equal_cost_by_hand() -> None:
     """30 epochs buy 3 of the other's 4 trials of 10; the best of 3 of 1, 2, 3, 4 is 1 in 3 of 4 subsets, else 2."""
-    here = pd.DataFrame({"architecture": "a", "trial": [0, 1], "val_loss": [0.5, math.nan], "cost": [25, 5]})
-    there = pd.DataFrame({"architecture": "a", "trial": range(4), "val_loss": [2.0, 1.0, 4.0, 3.0], "cost": [10] * 4})
+    here = pd.DataFrame({"architecture": "a", "trial": [0, 1], "val_loss": [0.5, math.nan], "epochs_trained": [25, 5]})
+    there = pd.DataFrame({"architecture": "a", "trial": range(4), "val_loss": [2.0, 1.0, 4.0, 3.0]}).assign(
+        epochs_trained=10
+    )
     row = compare_search(here, pd.concat([there, there.assign(architecture="b")])).iloc[0]
     assert (row["best"], row["epochs"], row["trials_there"], row["epochs_there"]) == (0.5, 30, 3, 40)
     assert row["expected_there"] == pytest.approx(1.25)
@@ -165,6 +181,8 @@ def test_the_analysis_compares_with_another_run(halved: Path, tmp_path: Path) ->
     files = RunFiles(halved)
     table = Evidence(files, ours.settings, read_architectures(files), RunFiles(tmp_path)).search_comparison()
     assert table["architecture"].tolist() == list(ARCHITECTURES)
-    assert (table["epochs"] == [ours.costs().groupby("architecture")["cost"].sum()[a] for a in ARCHITECTURES]).all()
+    assert (
+        table["epochs"] == [ours.trials.groupby("architecture")["epochs_trained"].sum()[a] for a in ARCHITECTURES]
+    ).all()
     assert ours.search_comparison().empty
     assert any("shorter trainings" in warning for warning in ours.search_warnings())

@@ -121,7 +121,7 @@ def train(tmp_path: Path) -> Callable[[Unit], units.Result]:
     work = WorkFiles(tmp_path)
 
     def train(unit: Unit) -> units.Result:
-        return _train_here(unit, 0, settings, Path(), digest, True, work)
+        return _train_here(unit, 0, settings, Path(), digest, work, keep_weights=True)
 
     return train
 
