@@ -1,0 +1,57 @@
+"""The reports that are kept in git are what this code makes of their tables."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from study import command
+
+from mlp_lib.notebook import ROOT
+
+EXECUTED = ROOT / "executed"
+REPORTS = [path.parent.parent for path in sorted(EXECUTED.glob("example/analysis/answers.yaml"))]
+REPORTS += [path.parent.parent for path in sorted(EXECUTED.glob("reference/*/analysis/answers.yaml"))]
+SHOWN = {".ipynb", ".html", ".png"}  # a run's other files are tables
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: str(report.relative_to(EXECUTED)))
+def test_the_analysis_is_made_again_from_the_tables(report: Path, tmp_path: Path) -> None:
+    """Numbers to eight digits: another processor may round otherwise."""
+    again = tmp_path / report.name
+    shutil.copytree(report, again, ignore=lambda folder, names: [n for n in names if Path(n).suffix in SHOWN])
+    shutil.rmtree(again / "analysis")
+    done = command("analysis", "--run-dir", again)
+    assert done.returncode == 0, done.stderr
+    stored, made = ({p.name: p for p in (run / "analysis").iterdir()} for run in (report, again))
+    assert stored.keys() == made.keys()
+    for name, path in stored.items():
+        if path.suffix == ".csv":
+            pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(made[name]), rtol=1e-8)
+        elif path.suffix == ".yaml":
+            same(yaml.safe_load(path.read_text()), yaml.safe_load(made[name].read_text()))
+
+
+def same(stored: object, made: object) -> None:
+    """Equal plain values, numbers but for rounding."""
+    if isinstance(stored, dict):
+        assert stored.keys() == made.keys()
+        for name in stored:
+            same(stored[name], made[name])
+    elif isinstance(stored, list):
+        assert len(stored) == len(made)
+        for a, b in zip(stored, made, strict=True):
+            same(a, b)
+    else:
+        assert stored == (pytest.approx(made, rel=1e-8) if isinstance(made, float) else made)
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: str(report.relative_to(EXECUTED)))
+def test_a_report_is_whole_and_small(report: Path) -> None:
+    for name in ("01_search", "02_retrain", "03_transfer", "04_analysis"):
+        assert (report / f"{name}.ipynb").exists()
+        assert (report / f"{name}.html").exists()
+    assert (report / "index.html").exists()
+    kept = [path for path in report.rglob("*") if path.is_file() and path.suffix != ".pt"]
+    assert sum(path.stat().st_size for path in kept) < 25e6
