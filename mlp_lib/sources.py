@@ -65,7 +65,7 @@ def select_pairs(
     if pairs == "all":
         return {(t.name, s.name) for t in architectures for s in architectures}
     if not isinstance(pairs, int):
-        known = {a.name for a in architectures}
+        known = [a.name for a in architectures]
         unknown = [name for pair in pairs for name in pair if name not in known]
         if unknown:
             raise SettingsError(f"transfer_pairs: {unknown[0]} is no architecture of the run: {', '.join(known)}")
