@@ -200,7 +200,7 @@ def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figu
     ax = figure.subplots()
     values = matrix.to_numpy(dtype=float)
     if np.isnan(values).any():
-        title += " (hatched: no finite result)"
+        title += " (hatched: diverged or not trained)"
     limit, clipped = _limit(np.abs(values[np.isfinite(values)] - centre))
     image = ax.imshow(values, cmap="RdBu_r", norm=CenteredNorm(centre, limit))
     ax.patch.set(facecolor="0.92", edgecolor="0.6", hatch="////")

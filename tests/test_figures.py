@@ -202,7 +202,7 @@ def test_heatmap_leaves_missing_cells_hatched():
     ax = figure.axes[0]
     assert ax.images[0].to_rgba(np.array([NAN]))[0, 3] == 0  # the hatched ground shows through
     assert ax.patch.get_hatch()
-    assert ax.get_title() == "Regret (hatched: no finite result)"
+    assert ax.get_title() == "Regret (hatched: diverged or not trained)"
     assert [text.get_text() for text in ax.texts] == ["0.000", "", "0.010", "0.000"]
     render(figure)
 
