@@ -122,7 +122,7 @@ def test_a_killed_and_a_frozen_worker_and_one_that_joins_late(lan: Lan, tmp_path
         assert (tmp_path / "work").is_dir(), "all was done before the deeds"
 
     with meanwhile(deed):
-        same_as_here(lan, tmp_path, **LONG)
+        same_as_here(lan, tmp_path, max_epochs=2000, patience=2000)
 
 
 def test_a_worker_that_joins_late_is_used(lan: Lan, tmp_path: Path) -> None:
