@@ -41,7 +41,6 @@ examples:
 exit codes: 0 done, 1 something failed (one line says what; finished work is kept), 2 wrong parameters, 130 interrupted
 """
 ON_A_PATH = ("status", "repeat")
-_AGAIN_S = 10  # after an interrupt that had no effect
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,37 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.path is None) == (options.phase in ON_A_PATH):
         parser.error(f"{options.phase} takes {'a' if options.phase in ON_A_PATH else 'no'} PATH")
-    try:
-        return _run_interruptibly(options)
-    except KeyboardInterrupt:
-        logging.disable()  # asyncio would tell of the notebook that was given up
-        print("\nmlp_lib: interrupted; go on with --run-dir", file=sys.stderr)
-        return 130
-
-
-def _run_interruptibly(options: argparse.Namespace) -> int:
-    """Do what the options say; KeyboardInterrupt on SIGINT and SIGTERM, however it is met.
-
-    Python drops an exception that is raised in a callback of an import's lock or a destructor, so where it has no
-    effect within some seconds it is raised again.
-    """
-
-    def interrupt(*_: object) -> None:
-        signal.alarm(_AGAIN_S)
-        raise KeyboardInterrupt
-
-    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    before = [signal.signal(kind, interrupt) for kind in kinds]
-    try:
-        return _do(options)
-    finally:
-        signal.alarm(0)
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
-
-
-def _do(options: argparse.Namespace) -> int:
-    """Do what the options say; the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         if options.phase == "status":
             print(status.describe(options.path))
@@ -135,6 +104,10 @@ def _do(options: argparse.Namespace) -> int:
     except (MlpError, OSError) as error:
         print(f"mlp_lib: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        logging.disable()  # asyncio would tell of the notebook that was given up
+        print("\nmlp_lib: interrupted; go on with --run-dir", file=sys.stderr)
+        return 130
     print(f"report: {run_dir / 'index.html'}")
     return 0
 
@@ -146,6 +119,10 @@ def _repeat(config: Path, merged: run.Merged) -> int:
     agree, told = repeat(config, merged.values["data_root"], ROOT)
     print(told)
     return 0 if agree else 1
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Data that several tests share: the real MNIST where it is at hand, and small made-up splits."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import torch
 
 from mlp_lib.data import Split
 from mlp_lib.settings import TrainingSettings
+
+# A shell without job control lets what it starts in the background ignore Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import yaml
 from bs4 import BeautifulSoup
 from study import command, environment, processes_under, snapshot, tables, write_parameters
 
-from mlp_lib import __main__, meta, run, status
+from mlp_lib import __main__, meta, status
 from mlp_lib.artifacts import RunFiles, read_yaml
 from mlp_lib.errors import TrainingError
 from mlp_lib.notebook import Session, _Recorder
@@ -172,26 +172,6 @@ def test_status_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixt
     assert __main__.main(["status", str(tmp_path)]) == 2
     assert "no run there" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_an_interrupt_that_was_dropped_comes_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    """As in a destructor, whose exceptions Python only tells of."""
-
-    def execute(*_: Any) -> None:
-        with contextlib.suppress(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(5)
-        time.sleep(20)
-        raise AssertionError("it did not come again")
-
-    monkeypatch.setattr(__main__, "_AGAIN_S", 1)
-    monkeypatch.setattr(run, "execute", execute)
-    before = signal.getsignal(signal.SIGINT)
-    assert __main__.main(["run"]) == 130
-    assert "interrupted; go on with --run-dir" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 # --- a training again -----------------------------------------------------------------------------------------------
