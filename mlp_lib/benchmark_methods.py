@@ -14,6 +14,7 @@ from torchvision.transforms.functional import to_tensor
 
 from mlp_lib.data import Split
 from mlp_lib.model import draw_weights, to_sequential
+from mlp_lib.products import multiply
 from mlp_lib.settings import CLASSES, Architecture, BenchmarkCase, Hyperparameters, TrainingSettings
 from mlp_lib.train import train_population
 
@@ -165,11 +166,11 @@ def _products(data: Split, case: BenchmarkCase, rows: int) -> float:
 
     def products() -> None:
         for layer, weight in enumerate(weights):
-            torch.bmm(weight, inputs[layer], out=outputs[layer])
+            multiply(weight, inputs[layer], outputs[layer])
         for layer in reversed(range(len(sizes))):
-            torch.bmm(outputs[layer], inputs[layer].transpose(1, 2), out=gradients[layer])
+            multiply(outputs[layer], inputs[layer].transpose(1, 2), gradients[layer])
             if layer:
-                torch.bmm(weights[layer][:, :, :-1].transpose(1, 2), outputs[layer], out=deltas[layer])
+                multiply(weights[layer][:, :, :-1].transpose(1, 2), outputs[layer], deltas[layer])
 
     def epoch() -> None:
         for _ in range(math.ceil(len(data.labels) / rows)):

@@ -18,6 +18,7 @@ from torch.nn.utils import skip_init
 
 from mlp_lib import fused
 from mlp_lib.parametrization import LayerScale
+from mlp_lib.products import multiply
 from mlp_lib.runtime import Stream, generator
 from mlp_lib.settings import Architecture, Hyperparameters
 
@@ -56,22 +57,6 @@ def draw_uniforms(architecture: Architecture, seed: int, epoch: int, step: int, 
 def keep_threshold(dropout: float) -> int:
     """A unit is kept where its integer uniform is above this: mask = U >= dropout, in 1/65536."""
     return min(math.ceil(dropout * UNIFORM_LEVELS), UNIFORM_LEVELS - 1) - UNIFORM_LEVELS // 2 - 1
-
-
-def multiply(a: Tensor, b: Tensor, out: Tensor, beta: int = 0) -> Tensor:
-    """out = beta * out + a @ b, batched over members: on a CPU the same bits for a member alone and in a stack.
-
-    There products with a vector, and of length one, take other routines, chosen by the stack: they are done member by
-    member, a vector widened to two.
-    """
-    if 1 in (*a.shape[1:], b.shape[2]) and not out.is_cuda:
-        for left, right, result in zip(a, b, out, strict=True):
-            wide_left = torch.cat([left, left]) if len(left) == 1 else left.contiguous()
-            wide_right = torch.cat([right, right], dim=1) if right.shape[1] == 1 else right.contiguous()
-            product = torch.mm(wide_left, wide_right)[: len(left), : right.shape[1]]
-            result.copy_(result + product if beta else product)
-        return out
-    return torch.baddbmm(out, a, b, beta=beta, out=out)
 
 
 def with_ones(images: Tensor) -> Tensor:

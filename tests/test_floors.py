@@ -12,7 +12,7 @@ from mlp_lib.train import train_population
 HOUSE = Path(mlp_lib.__file__).parent
 FLOORS = [
     {"__init__"},
-    {"errors", "fused"},
+    {"errors", "fused", "products"},
     {"settings", "progress", "display"},
     {"runtime", "artifacts", "claim", "statistics", "inference", "search_statistics"},
     {

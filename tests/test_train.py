@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlp_lib import model
+from mlp_lib import model, products
 from mlp_lib import train as train_module
 from mlp_lib.data import CLASSES, Split
 from mlp_lib.model import draw_weights, to_sequential
@@ -81,6 +81,9 @@ def draw_case(make_split: Callable[..., Split], seed: int) -> Case:
 @pytest.mark.parametrize("seed", range(40))
 def test_the_law(make_split, monkeypatch, seed: int):
     """Alone, among neighbours, in another order, in other tiles: the same bits, though member 0 runs wild."""
+    if seed % 2 and products._onednn_linear:  # the products of a processor that is not Intel's
+        monkeypatch.setattr(products, "_ONEDNN", True)
+        monkeypatch.setattr(products, "_ONEDNN_LEAST", 0)
     case = draw_case(make_split, seed)
     members = list(range(len(case.seeds)))
     together = case.run(members)
@@ -90,15 +93,6 @@ def test_the_law(make_split, monkeypatch, seed: int):
     order = draws.permutation(members).tolist()
     monkeypatch.setattr(model, "_TILE_VALUES", int(draws.choice([1, 2**10, 2**13, 2**30])))
     assert case.run(order) == [together[i] for i in order], "another order and other tiles"
-
-
-def test_a_product_does_not_depend_on_its_place_in_the_stack():
-    """What the law rests on, and what some processors don't give by themselves: see mlp_lib/__init__.py."""
-    draws = np.random.default_rng(0)
-    for _ in range(500):
-        members, *shape = (int(draws.choice(sizes)) for sizes in ([2, 3, 5], [2, 3, 33], [5, 17, 100, 785], [2, 8, 65]))
-        a, b = (torch.from_numpy(draws.standard_normal((members, *shape[i : i + 2]), dtype=np.float32)) for i in (0, 1))
-        assert torch.equal(torch.bmm(a, b), torch.bmm(a.flip(0), b.flip(0)).flip(0)), shape
 
 
 def test_the_law_in_several_row_tiles(make_split, monkeypatch, training_settings):
