@@ -140,6 +140,9 @@ def begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[s
         outdated = outdated or (name == phase and status != DONE)
     before = meta["phases"].get(phase, {})
     now = datetime.datetime.now().isoformat(timespec="seconds")
+    machines = meta.get("machines", [])
+    if facts.get("machine") not in (None, *machines):
+        meta["machines"] = [*machines, facts["machine"]]  # more than one: the same to the bit only if of one kind
     meta["phases"][phase] = {
         "status": RUNNING,
         "started": before.get("started", now),
@@ -204,7 +207,7 @@ def store_parameters(files: RunFiles, parameters: dict[str, Any]) -> None:
 def _write(files: RunFiles, meta: dict[str, Any], parameters: dict[str, Any], facts: dict[str, Any]) -> None:
     known = {name: facts[name] for name in ("device", "data_digest") if name in facts}
     meta = {**meta, **known, "parameters": parameters}
-    order = ("parameters", "device", "data_digest", "versions", "git", "phases")
+    order = ("parameters", "device", "machines", "data_digest", "versions", "git", "phases")
     phases = {name: meta["phases"][name] for name in (*NOTEBOOK_SETTINGS, SEARCH_REPORT) if name in meta["phases"]}
     write_yaml(files.meta, {name: meta[name] for name in order if name in meta} | {"phases": phases})
 

@@ -137,9 +137,10 @@ def _start_analysis(settings: Any, files: RunFiles) -> Session:
 
 
 def _start_benchmark(settings: Any, files: RunFiles) -> Session:
-    from mlp_lib.runtime import resolve_device
+    from mlp_lib.runtime import describe_machine, resolve_device
 
-    facts = {"device": resolve_device(settings.device).type}
+    device = resolve_device(settings.device)
+    facts = {"device": device.type, "machine": describe_machine(device)}
     _begin(files, "benchmark", settings.model_dump(mode="json"), facts)
     return Session("benchmark", settings, files, ())
 
@@ -155,7 +156,8 @@ def _begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[
 
 
 def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
-    from mlp_lib.study import Study, find_device, load_here  # this loads torch, which the analysis does without
+    # this loads torch, which the analysis does without
+    from mlp_lib.study import Study, find_device, find_machine, load_here
 
     stored = meta.read_meta(files)
     parameters = settings.model_dump(mode="json")
@@ -174,6 +176,7 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
         "device": device,
         "torch": importlib.metadata.version("torch"),
         "data_digest": dataset.digest,
+        "machine": find_machine(settings),
     }
     meta.check_facts(stored, facts, files.root)
     _begin(files, phase, parameters, facts)

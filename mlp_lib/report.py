@@ -65,7 +65,9 @@ def _facts(run: RunFiles, page: Path) -> list[str]:
     architectures = f"{found['architectures']} architectures" if found["architectures"] else None
     counts = [f"{parameters['num_trials']} trials"] if "num_trials" in parameters else []
     counts += [f"{len(parameters[name])} {name.replace('_', ' ')}" for name in _SEEDS if parameters.get(name)]
+    machines = meta.get("machines")
     facts = [parameters.get("dataset"), architectures, *counts, meta.get("device")]
+    facts += machines if isinstance(machines, list) else []
     facts += [f"{name} {versions[name]}" for name in ("mlp_lib", "torch") if name in versions]
     facts += [_moment(phase["started"])] if "started" in phase else []
     facts += [_duration(phase["duration_s"])] if phase.get("duration_s") else []

@@ -3,6 +3,7 @@
 import contextlib
 import enum
 import os
+import platform
 import random
 from collections.abc import Iterator
 
@@ -44,6 +45,14 @@ def resolve_device(name: str) -> torch.device:
             "device = 'cuda': torch finds no CUDA device on this machine; device = auto takes one when there is one"
         )
     return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def describe_machine(device: torch.device) -> str:
+    """What computes: the CUDA device's name, or the processor's with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    processor = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name")
+    return f"{processor or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def seed_everything(seed: int) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from mlp_lib.artifacts import RunFiles, read_table, read_yaml, write_yaml
 from mlp_lib.data import Dataset, load_dataset
-from mlp_lib.runtime import resolve_device
+from mlp_lib.runtime import describe_machine, resolve_device
 from mlp_lib.settings import Architecture, Hyperparameters, StudySettings, TrainingSettings
 from mlp_lib.units import Result, Unit, split_into_units
 from mlp_lib.workers import count_workers, train_units
@@ -88,6 +88,11 @@ def find_device(settings: StudySettings) -> str:
     if settings.scheduler:
         return _cluster().find_device(settings)
     return resolve_device(settings.device).type
+
+
+def find_machine(settings: StudySettings) -> str:
+    """What trains, by name and number of cores; on a cluster the machine that gives the work out."""
+    return describe_machine(resolve_device("cpu" if settings.scheduler else settings.device))
 
 
 def load_here(settings: StudySettings, base: Path) -> Dataset:

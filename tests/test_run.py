@@ -30,10 +30,11 @@ from study import (
 from torch import nn
 
 from mlp_lib import __main__, meta
-from mlp_lib.artifacts import NOTEBOOKS, read_table, read_yaml, write_yaml
+from mlp_lib.artifacts import NOTEBOOKS, RunFiles, read_table, read_yaml, write_yaml
 from mlp_lib.claim import claim
 from mlp_lib.data import load_dataset
 from mlp_lib.notebook import ROOT
+from mlp_lib.runtime import describe_machine
 from mlp_lib.settings import HYPERPARAMETERS, PHASES
 
 LONG = {"max_epochs": 120, "val_interval": 20, "patience": 6}  # no early stop: a phase takes long enough to be killed
@@ -322,6 +323,7 @@ def test_the_record_says_what_made_the_run(base: Path) -> None:
     assert set(record["parameters"]) == {name for kind in PHASES.values() for name in kind.model_fields}
     assert record["parameters"]["max_epochs"] == 120
     assert record["device"] == "cpu"
+    assert record["machines"] == [describe_machine(torch.device("cpu"))]
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert set(record["git"]) == {"commit", "dirty"}
     assert len(record["data_digest"]) >= 32
@@ -330,6 +332,15 @@ def test_the_record_says_what_made_the_run(base: Path) -> None:
         assert phase["status"] == "done"
         assert phase["duration_s"] > 0
         assert phase["started"]
+
+
+def test_every_machine_that_trained_is_told(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path / "run")
+    files.root.mkdir()
+    settings = settings_of("search", **LONG).model_dump(mode="json")
+    for machine in ("one, 2 cores", "two, 8 cores", "one, 2 cores"):
+        meta.begin(files, "search", settings, {"device": "cpu", "machine": machine}, ROOT)
+    assert read_yaml(files.meta)["machines"] == ["one, 2 cores", "two, 8 cores"]
 
 
 def test_the_answers_are_said(base: Path) -> None:
