@@ -5,20 +5,20 @@ import hashlib
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import Dataset, RawData, read_raw, split_dataset
 from mlp_lib.errors import ClusterError, DataError, SettingsError, TrainingError
 from mlp_lib.progress import Progress
 from mlp_lib.runtime import resolve_device
 from mlp_lib.settings import DataSettings, StudySettings
-from mlp_lib.units import Result, Unit, as_finished, train_unit
+from mlp_lib.units import Job, Result, Unit, as_finished, train_unit
 from mlp_lib.workers import open_work, tell
 
 try:
@@ -62,7 +62,7 @@ class Supply(WorkerPlugin):
 
     def __init__(self, raw: RawData):
         self.raw, self.digest = raw, raw.digest
-        self.name = f"mlp_lib {self.digest[:12]}"
+        self.name = f"mlp_lib {uuid.uuid4()}"  # two studies on one cluster don't take it from each other
 
     def setup(self, worker: Worker) -> None:
         _data[self.digest] = self.raw
@@ -125,16 +125,7 @@ def _connect(scheduler: str) -> Iterator[Client]:
         client.close(timeout=_CONNECT_S)
 
 
-def train_units(
-    units: list[Unit],
-    settings: StudySettings,
-    base: Path,
-    digest: str,
-    what: str,
-    work: WorkFiles,
-    keep_weights: bool = False,
-    to_be_continued: bool = False,
-) -> Iterator[tuple[Unit, Result]]:
+def train_units(units: list[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
     """Each unit with its result, as they finish on the cluster; Dask does those of a lost worker again elsewhere.
 
     No states are kept: what is to be continued will be trained again from its start, to the same bits.
@@ -144,12 +135,13 @@ def train_units(
     """
     if not units:
         return
-    raw = read_raw(settings, base)
-    if raw.digest != digest:
+    settings = job.settings
+    raw = read_raw(settings, job.base)
+    if raw.digest != job.digest:
         raise DataError(f"{settings.dataset} changed while the run went on: its digest is {raw.digest[:12]}")
-    open_work(work)
+    open_work(job.work)
     wanted, _ = _survey(settings.scheduler, settings.device)
-    progress = Progress(what, sum(len(unit.labels) for unit in units), tell=functools.partial(tell, work))
+    progress = Progress(job.what, sum(len(unit.labels) for unit in units), tell=functools.partial(tell, job.work))
     done, epochs, failed, answered = 0, 0, [], time.monotonic()
     with _connect(settings.scheduler) as client:
         supply = Supply(raw)
@@ -164,9 +156,7 @@ def train_units(
                 raise CancelledError
 
         executor = client.get_executor(pure=False)
-        task = functools.partial(
-            _train_there, settings=settings, digest=digest, wanted=wanted, keep_weights=keep_weights
-        )
+        task = functools.partial(_train_there, job=job, wanted=wanted)
         try:
             for unit, future in as_finished(executor, task, units, tick):
                 try:
@@ -182,9 +172,11 @@ def train_units(
             ) from None
         finally:
             executor.shutdown(wait=False)  # which cancels what is not done
-        client.unregister_worker_plugin(supply.name)
+            if client.status == "running":
+                with suppress(OSError):  # with the scheduler the data is gone too
+                    client.unregister_worker_plugin(supply.name)
     progress.update(done, epochs, last=True)
-    shutil.rmtree(work.root, ignore_errors=True)
+    shutil.rmtree(job.work.root, ignore_errors=True)
     if failed:
         names = "; ".join(f"{unit.architecture.name} {', '.join(map(str, unit.labels))}" for unit in failed)
         raise TrainingError(
@@ -193,16 +185,14 @@ def train_units(
         )
 
 
-def _train_there(
-    unit: Unit, number: int, settings: StudySettings, digest: str, wanted: Traits, keep_weights: bool
-) -> Result:
+def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Result:
     """Train a unit on a worker of the cluster; one that doesn't fit leaves it to another."""
-    if _unfit(describe(), wanted) or digest not in _data:
+    if _unfit(describe(), wanted) or job.digest not in _data:
         time.sleep(_UNFIT_S)  # it would get it back at once
         raise Reschedule
-    data_settings = DataSettings(**{name: getattr(settings, name) for name in DataSettings.model_fields})
+    data_settings = DataSettings(**{name: getattr(job.settings, name) for name in DataSettings.model_fields})
     with _one_at_a_time:
-        return train_unit(unit, settings, _dataset(data_settings, settings.device, digest), keep_weights)
+        return train_unit(unit, job, _dataset(data_settings, job.settings.device, job.digest))
 
 
 @functools.lru_cache(maxsize=1)

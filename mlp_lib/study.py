@@ -13,7 +13,7 @@ from mlp_lib.artifacts import RunFiles, read_table, read_yaml, write_yaml
 from mlp_lib.data import Dataset, load_dataset
 from mlp_lib.runtime import describe_machine, resolve_device
 from mlp_lib.settings import Architecture, Hyperparameters, StudySettings, TrainingSettings
-from mlp_lib.units import Result, Unit, split_into_units
+from mlp_lib.units import Job, Result, Unit, split_into_units
 from mlp_lib.workers import count_workers, train_units
 
 RESULT = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
@@ -75,8 +75,8 @@ class Study:
         """Each unit with its result; what memory was found to hold of an architecture's members is recorded."""
         train = _cluster().train_units if self.settings.scheduler else train_units
         settings = self.settings.model_copy(update={"device": self.device})
-        place = self.base, self.digest, what, self.files.work
-        for unit, result in train(units, settings, *place, keep_weights, to_be_continued):
+        job = Job(settings, self.base, self.digest, what, self.files.work, keep_weights, to_be_continued)
+        for unit, result in train(units, job):
             if result.fitting and self.device == "cuda":
                 sizes = self._population_sizes() | {unit.architecture.name: result.fitting}
                 write_yaml(self.files.population_sizes, sizes)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import Dataset
 from mlp_lib.errors import TrainingError
 from mlp_lib.runtime import resolve_device, seed_everything
@@ -30,6 +31,19 @@ class Unit:
     hyperparameters: tuple[Hyperparameters, ...]
     seeds: tuple[int, ...]
     labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the units of a phase have in common: how and on what data they are trained, and what is kept of them."""
+
+    settings: StudySettings
+    base: Path  # what relative paths in the settings start from
+    digest: str  # of the data
+    what: str  # the phase, for the progress
+    work: WorkFiles
+    keep_weights: bool = False
+    to_be_continued: bool = False  # later, with more epochs
 
 
 @dataclass(frozen=True)
@@ -109,20 +123,19 @@ def as_finished(
 
 def train_unit(
     unit: Unit,
-    settings: StudySettings,
+    job: Job,
     dataset: Dataset,
-    keep_weights: bool = False,
     states: Sequence[Path] = (),
     watch: Callable[[pd.DataFrame], None] = lambda rows: None,
-    to_be_continued: bool = False,
 ) -> Result:
     """Train a unit, then read the test split.
 
     states: where each member's state is kept, if anywhere. Members that were stopped earlier go on from there, those of
-    one epoch together. watch: told of each epoch (see train_population). to_be_continued: their end is a state too.
+    one epoch together; the end of what is to be continued is a state too. watch: told of each epoch (see
+    train_population).
     """
     seed_everything(unit.seeds[0])
-    device = resolve_device(settings.device)
+    device = resolve_device(job.settings.device)
 
     def train(members: list[int]) -> Result:
         paths = [states[member] for member in members] if states else []
@@ -133,21 +146,21 @@ def train_unit(
             unit.architecture,
             [unit.hyperparameters[member] for member in members],
             [unit.seeds[member] for member in members],
-            settings,
+            job.settings,
             device,
             watch,
             keeper if paths else lambda make: None,
             join_states(before) if paths and None not in before else None,
         )
-        if to_be_continued and paths:
+        if job.to_be_continued and paths:
             keeper.write()
-        test_loss, test_accuracy = evaluate(trained, dataset.test, settings)
+        test_loss, test_accuracy = evaluate(trained, dataset.test, job.settings)
         columns = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy")
         rows = pd.DataFrame({name: getattr(trained, name) for name in columns}, index=members)
         rows = rows.assign(test_loss=test_loss, test_accuracy=test_accuracy)
         rows["best_epoch"] = rows["best_epoch"].astype("Int64").where(rows["status"] == "completed")
         history = trained.history.assign(member=np.array(members)[trained.history["member"]])
-        weights = [weight.cpu().numpy() for weight in trained.weights] if keep_weights else None
+        weights = [weight.cpu().numpy() for weight in trained.weights] if job.keep_weights else None
         return Result(rows, history, weights)
 
     epochs_before: dict[int, list[int]] = {}

@@ -21,7 +21,7 @@ from mlp_lib.errors import DataError, RunDirectoryError, TrainingError
 from mlp_lib.progress import Progress
 from mlp_lib.runtime import resolve_device
 from mlp_lib.settings import DataSettings, StudySettings, TrainingSettings
-from mlp_lib.units import Result, Unit, as_finished, halve, train_unit
+from mlp_lib.units import Job, Result, Unit, as_finished, halve, train_unit
 
 
 def count_workers(settings: StudySettings) -> int:
@@ -33,49 +33,32 @@ def count_workers(settings: StudySettings) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def train_units(
-    units: list[Unit],
-    settings: StudySettings,
-    base: Path,
-    digest: str,
-    what: str,
-    work: WorkFiles,
-    keep_weights: bool = False,
-    to_be_continued: bool = False,
-) -> Iterator[tuple[Unit, Result]]:
-    """Each unit with its result, as they finish; where trainings stand is kept in `work`, and they go on from there.
+def train_units(units: list[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
+    """Each unit with its result, as they finish; where trainings stand is kept in files, and they go on from there.
 
     The states are gone at the end, unless the trainings are to be continued with more epochs.
 
     A unit whose worker died is done again, in halves from the second death on (it may have been for memory).
-    Raises TrainingError if workers go on dying, DataError if a worker finds other data than `digest`.
+    Raises TrainingError if workers go on dying, DataError if a worker finds other data than the job's.
     """
     waiting, deaths, done = list(units), 0, 0
-    open_work(work)
-    progress = Progress(what, sum(len(unit.labels) for unit in units), tell=functools.partial(tell, work))
-    task = functools.partial(
-        _train_here,
-        settings=settings,
-        base=base,
-        digest=digest,
-        work=work,
-        keep_weights=keep_weights,
-        to_be_continued=to_be_continued,
-    )
+    open_work(job.work)
+    progress = Progress(job.what, sum(len(unit.labels) for unit in units), tell=functools.partial(tell, job.work))
+    task = functools.partial(_train_here, job=job)
 
     def tick() -> None:
-        progress.update(done, _count_epochs(work))
+        progress.update(done, _count_epochs(job.work))
 
     while waiting:
-        executor = _make_executor(min(count_workers(settings), len(waiting)))
+        executor = _make_executor(min(count_workers(job.settings), len(waiting)))
         try:
             for unit, future in as_finished(executor, task, tuple(waiting), tick):
                 result = future.result()
                 waiting.remove(unit)
                 done += len(unit.labels)
                 yield unit, result
-                if not to_be_continued:  # the caller has recorded it
-                    for path in _state_paths(work, unit, settings, digest):
+                if not job.to_be_continued:  # the caller has recorded it
+                    for path in _state_paths(unit, job):
                         path.unlink(missing_ok=True)
         except BrokenProcessPool:
             deaths += 1
@@ -90,9 +73,9 @@ def train_units(
         finally:
             _stop(executor)
     if units:
-        progress.update(done, _count_epochs(work), last=True)
-    if not to_be_continued:
-        shutil.rmtree(work.root, ignore_errors=True)
+        progress.update(done, _count_epochs(job.work), last=True)
+    if not job.to_be_continued:
+        shutil.rmtree(job.work.root, ignore_errors=True)
 
 
 def open_work(work: WorkFiles) -> None:
@@ -112,16 +95,16 @@ def tell(work: WorkFiles, text: str) -> None:
     write_bytes(work.progress, text.encode())
 
 
-def _state_paths(work: WorkFiles, unit: Unit, settings: StudySettings, digest: str) -> list[Path]:
+def _state_paths(unit: Unit, job: Job) -> list[Path]:
     """Where the state of each training is kept, by all that decides how it goes on; not how long."""
     names = (*TrainingSettings.model_fields, "dataset", "validation_size", "split_seed")
     names = [name for name in names if name != "max_epochs"]
-    context = [getattr(settings, name) for name in names], digest, resolve_device(settings.device).type
+    context = [getattr(job.settings, name) for name in names], job.digest, resolve_device(job.settings.device).type
     identities = [
         (unit.architecture.widths, hyperparameters.model_dump(), seed, *context, torch.__version__)
         for hyperparameters, seed in zip(unit.hyperparameters, unit.seeds, strict=True)
     ]
-    return [work.state(hashlib.sha256(repr(identity).encode()).hexdigest()[:32]) for identity in identities]
+    return [job.work.state(hashlib.sha256(repr(identity).encode()).hexdigest()[:32]) for identity in identities]
 
 
 def _make_executor(workers: int) -> Executor:
@@ -159,22 +142,13 @@ def _dataset(settings: DataSettings, device: str, base: Path) -> Dataset:
     return load_dataset(settings, resolve_device(device), base)
 
 
-def _train_here(
-    unit: Unit,
-    number: int,
-    settings: StudySettings,
-    base: Path,
-    digest: str,
-    work: WorkFiles,
-    keep_weights: bool,
-    to_be_continued: bool = False,
-) -> Result:
+def _train_here(unit: Unit, number: int, job: Job) -> Result:
     """Train a unit in a worker process; the epochs trained so far are kept in the unit's counter."""
-    data_settings = DataSettings(**{name: getattr(settings, name) for name in DataSettings.model_fields})
-    dataset = _dataset(data_settings, settings.device, base)
-    if dataset.digest != digest:
-        raise DataError(f"{settings.dataset} changed while the run went on: its digest is {dataset.digest[:12]}")
-    epochs, counter = 0, work.counter(number)
+    data_settings = DataSettings(**{name: getattr(job.settings, name) for name in DataSettings.model_fields})
+    dataset = _dataset(data_settings, job.settings.device, job.base)
+    if dataset.digest != job.digest:
+        raise DataError(f"{data_settings.dataset} changed while the run went on: its digest is {dataset.digest[:12]}")
+    epochs, counter = 0, job.work.counter(number)
 
     def count(rows: pd.DataFrame) -> None:
         nonlocal epochs
@@ -184,5 +158,4 @@ def _train_here(
         except OSError as error:
             raise RunDirectoryError(f"can't write {counter}: {error.strerror or error}") from None
 
-    states = _state_paths(work, unit, settings, digest)
-    return train_unit(unit, settings, dataset, keep_weights, states, count, to_be_continued)
+    return train_unit(unit, job, dataset, _state_paths(unit, job), count)

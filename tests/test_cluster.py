@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import dask
 import pandas as pd
 import psutil
 import pytest
+from distributed import Client
 from lan import Lan
 from study import command, differing, write_parameters
 from test_workers import ARCHITECTURE, SETTINGS, TRIALS, units_of
@@ -25,7 +27,7 @@ from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import read_raw
 from mlp_lib.errors import ClusterError, TrainingError
 from mlp_lib.settings import Architecture, StudySettings
-from mlp_lib.units import Unit
+from mlp_lib.units import Job, Unit
 
 LONG = {"max_epochs": 600, "patience": 600}  # some seconds a unit
 
@@ -56,7 +58,7 @@ def trainer(worker: subprocess.Popen) -> psutil.Process:
 def train(where: Any, units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFrame:
     """The units' rows by label, as a module trains them."""
     raw = read_raw(settings)
-    results = where.train_units(units, settings, Path(), raw.digest, "test", WorkFiles(folder / "work"))
+    results = where.train_units(units, Job(settings, Path(), raw.digest, "test", WorkFiles(folder / "work")))
     rows = [result.rows.assign(label=unit.labels) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
@@ -142,11 +144,25 @@ def test_a_unit_on_which_workers_die_is_named_and_the_rest_goes_on(lan: Lan, tmp
     lan.wait_for(1)
     settings = on(lan, max_epochs=2)
     wide = Unit(Architecture((8192, 8192)), tuple(TRIALS[:1]), (7,), (77,))  # 268 MB a copy of the weights
-    work, digest = WorkFiles(tmp_path / "work"), read_raw(settings).digest
-    results = cluster.train_units([wide, *units_of(1)], settings, Path(), digest, "test", work)
+    job = Job(settings, Path(), read_raw(settings).digest, "test", WorkFiles(tmp_path / "work"))
+    results = cluster.train_units([wide, *units_of(1)], job)
     assert sorted(next(results)[0].labels for _ in range(4)) == [(0,), (1,), (2,), (3,)]
     with pytest.raises(TrainingError, match=r"died again and again while training mlp_8192x8192 77 .*goes on"):
         next(results)
+
+
+def test_a_study_that_is_stopped_leaves_no_data_on_the_scheduler(lan: Lan, tmp_path: Path) -> None:
+    lan.start_worker()
+    lan.wait_for(1)
+    settings = on(lan, max_epochs=2)
+    job = Job(settings, Path(), read_raw(settings).digest, "test", WorkFiles(tmp_path / "work"))
+    results = cluster.train_units(units_of(1), job)
+    next(results)
+    with Client(lan.address) as client:
+        plugins = partial(client.run_on_scheduler, lambda dask_scheduler: list(dask_scheduler.worker_plugins))
+        assert any("mlp_lib" in name for name in plugins())
+        results.close()
+        assert not any("mlp_lib" in name for name in plugins())
 
 
 def test_a_lost_scheduler_is_told(lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

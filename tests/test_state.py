@@ -118,10 +118,10 @@ def train(tmp_path: Path) -> Callable[[Unit], units.Result]:
 
     settings = settings_of("search", max_epochs=8)
     digest = load_dataset(settings, torch.device("cpu")).digest
-    work = WorkFiles(tmp_path)
+    job = units.Job(settings, Path(), digest, "test", WorkFiles(tmp_path), keep_weights=True)
 
     def train(unit: Unit) -> units.Result:
-        return _train_here(unit, 0, settings, Path(), digest, work, keep_weights=True)
+        return _train_here(unit, 0, job)
 
     return train
 

@@ -20,7 +20,7 @@ def test_population_sizes_are_recorded_and_kept(tmp_path: Path, monkeypatch) -> 
     one = Study(settings, RunFiles(tmp_path), architectures, 64, "", tmp_path)
     members = [TRIAL] * 10, [0] * 10, list(range(10))
 
-    def train_units(parts, *arguments):
+    def train_units(parts, job):
         for unit in parts:
             yield unit, units.Result(pd.DataFrame(), pd.DataFrame(), None, fitting=4)
 
@@ -37,6 +37,6 @@ def test_on_a_cpu_nothing_is_recorded(tmp_path: Path, monkeypatch) -> None:
     architectures = settings.architectures.architectures
     one = Study(settings, RunFiles(tmp_path), architectures, 64, "", tmp_path)
     result = units.Result(pd.DataFrame(), pd.DataFrame(), None, fitting=1)
-    monkeypatch.setattr(study, "train_units", lambda parts, *arguments: ((unit, result) for unit in parts))
+    monkeypatch.setattr(study, "train_units", lambda parts, job: ((unit, result) for unit in parts))
     assert len(list(one.train(one.split(architectures[0], [TRIAL] * 2, [0] * 2, [0, 1]), "search")))
     assert not list(tmp_path.iterdir())

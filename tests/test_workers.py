@@ -18,7 +18,7 @@ from mlp_lib.data import load_dataset
 from mlp_lib.errors import DataError, TrainingError
 from mlp_lib.runtime import resolve_device
 from mlp_lib.settings import Architecture, Hyperparameters, StudySettings
-from mlp_lib.units import Unit, split_into_units
+from mlp_lib.units import Job, Unit, split_into_units
 from mlp_lib.workers import count_workers, train_units
 
 SETTINGS = StudySettings(
@@ -57,7 +57,7 @@ def train(members: list[Unit], settings: StudySettings, digest: str, work: Path 
     """The units' rows by label."""
     with tempfile.TemporaryDirectory() as folder:
         work = WorkFiles(work or Path(folder) / "work")
-        results = list(train_units(members, settings, Path(), digest, "test", work))
+        results = list(train_units(members, Job(settings, Path(), digest, "test", work)))
     assert not work.root.exists()
     rows = [result.rows.assign(label=unit.labels) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
@@ -159,7 +159,8 @@ def test_other_data_in_a_worker_is_refused() -> None:
 
 def test_progress_is_told_beside_the_states(digest: str, tmp_path: Path) -> None:
     work = WorkFiles(tmp_path / "work")
-    results = train_units(units_of(4), SETTINGS.model_copy(update={"max_epochs": 2}), Path(), digest, "search", work)
+    settings = SETTINGS.model_copy(update={"max_epochs": 2})
+    results = train_units(units_of(4), Job(settings, Path(), digest, "search", work))
     next(results)
     assert work.progress.read_text().startswith("search: 0 of 4 trainings, ")
     results.close()
