@@ -12,9 +12,9 @@ from torch import Tensor
 from mlp_lib.data import Split
 from mlp_lib.model import to_sequential
 from mlp_lib.parametrization import layer_scales
+from mlp_lib.population import Population, prepare
 from mlp_lib.runtime import training_mode
 from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
-from mlp_lib.train import _Population, _prepared
 
 _SEEDS = (1, 2, 3)
 _IMAGES = 256  # of one batch, which every step is made on
@@ -51,10 +51,10 @@ def _activations(
     """Before the first step and after each: [seeds, images, units] of each layer, before its nonlinearity."""
     found = []
     with training_mode(settings):
-        prepared, vectors = _prepared(batch), [_HYPERPARAMETERS] * len(_SEEDS)
+        prepared, vectors = prepare(batch), [_HYPERPARAMETERS] * len(_SEEDS)
         inputs, like = batch.images.shape[1], torch.empty((), dtype=batch.images.dtype, device=batch.images.device)
         scales = layer_scales(architecture, settings)
-        population = _Population.start(architecture, vectors, list(_SEEDS), inputs, like, scales)
+        population = Population.start(architecture, vectors, list(_SEEDS), inputs, like, scales)
         for epoch in range(steps + 1):
             if epoch:
                 population.train_epoch(prepared, epoch, len(batch.labels))

@@ -39,6 +39,7 @@ FLOORS = [
         "trainings",
     },
     {"adamw"},
+    {"population"},
     {"train", "analysis", "stored"},
     {"units", "benchmark_methods", "coordinate_check"},
     {"workers"},

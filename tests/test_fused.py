@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlp_lib import fused, train
+from mlp_lib import fused, population
 from mlp_lib.adamw import AdamW
 from mlp_lib.fused import Graph
 from mlp_lib.model import Buffers, Network, Tile, draw_weights
@@ -157,7 +157,7 @@ def test_training_with_graphs_and_fused_kernels_is_near_the_cpus(
     plain = train_population(*arguments)
     assert FakeGraph.replays == 0
     monkeypatch.setattr(fused, "compiled", lambda function: function)
-    monkeypatch.setattr(train, "_train_rows", deferring(train._train_rows))
+    monkeypatch.setattr(population, "_train_rows", deferring(population._train_rows))
     on_fused()
     trained = train_population(*arguments)
     assert FakeGraph.replays > 20

@@ -12,9 +12,9 @@ from mlp_lib import model
 from mlp_lib.data import CLASSES, Split
 from mlp_lib.model import draw_uniforms, draw_weights, keep_threshold, to_sequential
 from mlp_lib.parametrization import LayerScale, layer_scales
+from mlp_lib.population import Population, prepare
 from mlp_lib.runtime import Stream, generator, training_mode
 from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
-from mlp_lib.train import _Population, _prepared
 
 
 @pytest.fixture(autouse=True)
@@ -94,12 +94,12 @@ def distances(
     inputs, dtype = train.images.shape[1], train.images.dtype
     with training_mode(settings):
         like, scales = torch.empty((), dtype=dtype), layer_scales(architecture, settings)
-        population = _Population.start(architecture, hyperparameters, seeds, inputs, like, scales)
+        population = Population.start(architecture, hyperparameters, seeds, inputs, like, scales)
     twins = [Twin(architecture, h, s, inputs, dtype) for h, s in zip(hyperparameters, seeds, strict=True)]
     found = []
     for epoch in range(1, epochs + 1):
         with training_mode(settings):
-            losses = population.train_epoch(_prepared(train), epoch, settings.batch_size).tolist()
+            losses = population.train_epoch(prepare(train), epoch, settings.batch_size).tolist()
         gaps = []
         for i, twin in enumerate(twins):
             gaps.append(abs(twin.train_epoch(train, epoch, settings.batch_size) - losses[i]))
@@ -147,10 +147,10 @@ def test_adamw_state_follows_the_members_that_stay(make_split, training_settings
     twin = Twin(architecture, hyperparameters[2], 5, 6, torch.float64)
     with training_mode(training_settings):
         scales = layer_scales(architecture, training_settings)
-        population = _Population.start(architecture, hyperparameters, [3, 4, 5, 6], 6, like, scales)
+        population = Population.start(architecture, hyperparameters, [3, 4, 5, 6], 6, like, scales)
     for epoch in range(1, 13):
         with training_mode(training_settings):
-            population.train_epoch(_prepared(train), epoch, batch_size)
+            population.train_epoch(prepare(train), epoch, batch_size)
             if epoch == 4:
                 population = population.select([0, 2])
             if epoch == 8:
@@ -231,11 +231,11 @@ def test_batch_order_depends_on_the_run_seed_alone(make_split, training_settings
         return original(self, order, device)
 
     monkeypatch.setattr(Split, "batches", spy)
-    train = _prepared(make_split(40, 6))
+    train = prepare(make_split(40, 6))
     for seed, width in [(1, 4), (1, 7), (2, 4)]:
         key = (seed, width)
         with training_mode(training_settings):
-            population = _Population.start(
+            population = Population.start(
                 Architecture((width,)), draw_hyperparameters(1, seed=width), [seed], 6, train.images, [LayerScale()] * 2
             )
             for epoch in (1, 2):
@@ -250,10 +250,10 @@ def test_global_generators_are_left_alone(make_split, training_settings):
     random.seed(0)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     with training_mode(training_settings):
-        population = _Population.start(
+        population = Population.start(
             Architecture((4,)), draw_hyperparameters(2), [1, 2], 6, torch.empty(()), [LayerScale()] * 2
         )
-        population.train_epoch(_prepared(make_split(40, 6)), 1, 16)
+        population.train_epoch(prepare(make_split(40, 6)), 1, 16)
     assert random.getstate() == states[0]
     assert np.random.get_state()[1].tolist() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])

@@ -11,10 +11,11 @@ from test_model import Twin, draw_hyperparameters
 from mlp_lib.coordinate_check import coordinate_check
 from mlp_lib.model import draw_weights
 from mlp_lib.parametrization import LayerScale, layer_scales
+from mlp_lib.population import Population, prepare
 from mlp_lib.practice_figures import coordinate_sizes
 from mlp_lib.runtime import training_mode
 from mlp_lib.settings import CLASSES, Architecture, TrainingSettings
-from mlp_lib.train import _Population, _prepared, train_population
+from mlp_lib.train import train_population
 
 
 @pytest.fixture
@@ -81,10 +82,10 @@ def test_training_is_torchs_with_a_group_a_layer(make_split, mup):
     twin = GroupedTwin(architecture, hyperparameters[1], 4, 6, torch.float64, scales)
     like = torch.empty((), dtype=torch.float64)
     with training_mode(mup):
-        population = _Population.start(architecture, hyperparameters, [3, 4, 5], 6, like, scales)
+        population = Population.start(architecture, hyperparameters, [3, 4, 5], 6, like, scales)
     for epoch in range(1, 21):
         with training_mode(mup):
-            population.train_epoch(_prepared(train), epoch, 16)
+            population.train_epoch(prepare(train), epoch, 16)
             if epoch == 10:
                 population = population.select([1])
         twin.train_epoch(train, epoch, 16)
