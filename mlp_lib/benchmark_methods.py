@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
 from mlp_lib.data import Split
-from mlp_lib.model import draw_weights, to_sequential
+from mlp_lib.model import draw_weights, tile_members, to_sequential
 from mlp_lib.products import multiply
 from mlp_lib.settings import CLASSES, Architecture, BenchmarkCase, Hyperparameters, TrainingSettings
 from mlp_lib.train import train_population
@@ -154,13 +154,18 @@ def limit(data: Split, case: BenchmarkCase) -> float:
 
 
 def _products(data: Split, case: BenchmarkCase, rows: int) -> float:
-    def empty(*shape: int) -> Tensor:
-        return torch.rand(case.members, *shape, device=data.images.device)
+    architecture, device = Architecture(case.architecture), data.images.device
+    members = min(case.members, tile_members(architecture, rows, device))
+    tiles = math.ceil(len(data.labels) / rows) * math.ceil(case.members / members)
 
-    sizes = Architecture(case.architecture).layer_sizes(data.images.shape[1], CLASSES)
+    def empty(*shape: int) -> Tensor:
+        return torch.rand(members, *shape, device=device)
+
+    sizes = architecture.layer_sizes(data.images.shape[1], CLASSES)
     weights = [empty(n_out, n_in + 1) for n_in, n_out in sizes]
     gradients = [empty(n_out, n_in + 1) for n_in, n_out in sizes]
     inputs = [empty(n_in + 1, rows) for n_in, n_out in sizes]
+    inputs[0] = inputs[0][:1].expand_as(inputs[0])  # all members see the same images
     outputs = [empty(n_out, rows) for n_in, n_out in sizes]
     deltas = [empty(n_in, rows) for n_in, n_out in sizes]
 
@@ -173,12 +178,12 @@ def _products(data: Split, case: BenchmarkCase, rows: int) -> float:
                 multiply(weights[layer][:, :, :-1].transpose(1, 2), outputs[layer], deltas[layer])
 
     def epoch() -> None:
-        for _ in range(math.ceil(len(data.labels) / rows)):
+        for _ in range(tiles):
             products()
         gradients[0][0, 0, 0].item()
 
     with torch.inference_mode():
-        return _seconds(epoch) * len(data.labels) / (rows * math.ceil(len(data.labels) / rows))
+        return _seconds(epoch) * (len(data.labels) * case.members) / (tiles * rows * members)
 
 
 def _seconds(epoch: Callable[[], None]) -> float:
