@@ -190,9 +190,8 @@ def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Result:
     if _unfit(describe(), wanted) or job.digest not in _data:
         time.sleep(_UNFIT_S)  # it would get it back at once
         raise Reschedule
-    data_settings = DataSettings(**{name: getattr(job.settings, name) for name in DataSettings.model_fields})
     with _one_at_a_time:
-        return train_unit(unit, job, _dataset(data_settings, job.settings.device, job.digest))
+        return train_unit(unit, job, _dataset(job.data_settings, job.settings.device, job.digest))
 
 
 @functools.lru_cache(maxsize=1)

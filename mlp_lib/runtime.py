@@ -6,6 +6,7 @@ import os
 import platform
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,11 +48,16 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+def read_processor() -> dict[str, Any]:
+    """The processor's name (cpu_name) and instructions (avx512_f), as torch tells; nothing, by an older one."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
 def describe_machine(device: torch.device) -> str:
     """What computes: the CUDA device's name, or the processor's with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    processor = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name")
+    processor = read_processor().get("cpu_name")
     return f"{processor or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 

@@ -15,7 +15,7 @@ from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import Dataset
 from mlp_lib.errors import TrainingError
 from mlp_lib.runtime import resolve_device, seed_everything
-from mlp_lib.settings import CLASSES, Architecture, Hyperparameters, StudySettings
+from mlp_lib.settings import CLASSES, Architecture, DataSettings, Hyperparameters, StudySettings
 from mlp_lib.state import Keeper, join_states, read_state
 from mlp_lib.train import evaluate, train_population
 
@@ -44,6 +44,11 @@ class Job:
     work: WorkFiles
     keep_weights: bool = False
     to_be_continued: bool = False  # later, with more epochs
+
+    @property
+    def data_settings(self) -> DataSettings:
+        """What of the settings decides the data set."""
+        return DataSettings(**{name: getattr(self.settings, name) for name in DataSettings.model_fields})
 
 
 @dataclass(frozen=True)

@@ -144,10 +144,9 @@ def _dataset(settings: DataSettings, device: str, base: Path) -> Dataset:
 
 def _train_here(unit: Unit, number: int, job: Job) -> Result:
     """Train a unit in a worker process; the epochs trained so far are kept in the unit's counter."""
-    data_settings = DataSettings(**{name: getattr(job.settings, name) for name in DataSettings.model_fields})
-    dataset = _dataset(data_settings, job.settings.device, job.base)
+    dataset = _dataset(job.data_settings, job.settings.device, job.base)
     if dataset.digest != job.digest:
-        raise DataError(f"{data_settings.dataset} changed while the run went on: its digest is {dataset.digest[:12]}")
+        raise DataError(f"{job.settings.dataset} changed while the run went on: its digest is {dataset.digest[:12]}")
     epochs, counter = 0, job.work.counter(number)
 
     def count(rows: pd.DataFrame) -> None:

@@ -12,10 +12,11 @@ from mlp_lib.train import train_population
 HOUSE = Path(mlp_lib.__file__).parent
 FLOORS = [
     {"__init__"},
-    {"errors", "fused", "products"},
+    {"errors", "fused"},
     {"settings", "progress", "display"},
     {"runtime", "artifacts", "claim", "statistics", "inference", "search_statistics"},
     {
+        "products",
         "parametrization",
         "search",
         "halving",
