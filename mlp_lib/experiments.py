@@ -283,16 +283,19 @@ def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
 
 
 def missing_pairs(study: Study, sources: Sources, reusable: pd.DataFrame) -> list[Unit]:
-    """The trainings (target, hyperparameters, seed) that are neither on disk nor reusable, as units of one seed."""
+    """The trainings (target, hyperparameters, seed) that are neither on disk nor reusable, as units.
+
+    On a CPU those of one seed, whose draws serve all members; a CUDA device is fed best by all seeds together.
+    """
     settings: TransferSettings = study.settings
     done = set(_keys(_read_trainings(study))) | set(_keys(reusable))
+    together = [settings.transfer_seeds] if study.device == "cuda" else [[seed] for seed in settings.transfer_seeds]
     units = []
     for target in study.architectures:
         vectors = list(dict.fromkeys(sources[target.name].values()))
-        for seed in settings.transfer_seeds:
-            wanted = [h for h in vectors if (target.name, seed, *h.model_dump().values()) not in done]
-            seeds = [seed] * len(wanted)
-            units += study.split(target, wanted, seeds, list(range(len(wanted))))
+        for seeds in together:
+            pairs = [(h, s) for s in seeds for h in vectors if (target.name, s, *h.model_dump().values()) not in done]
+            units += study.split(target, [h for h, _ in pairs], [s for _, s in pairs], list(range(len(pairs))))
     return units
 
 

@@ -44,14 +44,12 @@ def draw_weights(
     return weights
 
 
-def draw_uniforms(architecture: Architecture, seed: int, epoch: int, step: int, batch: int) -> list[np.ndarray]:
-    """Dropout's uniforms of one step, a 16-bit integer in [-32768, 32767] each: [width, batch] a hidden layer."""
-    uniforms = []
-    for layer, width in enumerate(architecture.widths):
-        draws = generator(seed, Stream.DROPOUT, epoch, step, layer, *architecture.widths)
-        words = draws.bit_generator.random_raw(-(-width * batch // 4))  # four integers a 64-bit word
-        uniforms.append(words.view(np.int16)[: width * batch].reshape(width, batch))
-    return uniforms
+def draw_uniforms(architecture: Architecture, layer: int, seed: int, epoch: int, step: int, batch: int) -> np.ndarray:
+    """Dropout's uniforms [width, batch] of a hidden layer in one step, a 16-bit integer in [-32768, 32767] each."""
+    width = architecture.widths[layer]
+    draws = generator(seed, Stream.DROPOUT, epoch, step, layer, *architecture.widths)
+    words = draws.bit_generator.random_raw(-(-width * batch // 4))  # four integers a 64-bit word
+    return words.view(np.int16)[: width * batch].reshape(width, batch)
 
 
 def keep_threshold(dropout: float) -> int:

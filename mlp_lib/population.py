@@ -4,8 +4,11 @@ Shape letters: P members, N images, B images a batch, D inputs; a `streams` axis
 """
 
 import functools
+import itertools
 import math
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -114,11 +117,32 @@ class Population:
         return self.losses / number
 
     def _draw_uniforms(self, epoch: int, step: int, batch: int) -> list[Tensor]:
-        """Dropout's uniforms [streams, width, batch] a hidden layer."""
-        architecture, device = self.network.architecture, self.losses.device
-        drawn = {s: draw_uniforms(architecture, s, epoch, step, batch) for s in dict.fromkeys(self.stream_seeds)}
-        stacks = zip(*(drawn[s] for s in self.stream_seeds), strict=True)
-        return [torch.stack([torch.from_numpy(u) for u in layer]).to(device) for layer in stacks]
+        """Dropout's uniforms [streams, width, batch] a hidden layer; a run seed's are drawn once."""
+        architecture, device, seeds = self.network.architecture, self.losses.device, self.stream_seeds
+        distinct = list(dict.fromkeys(seeds))
+        pinned = device.type == "cuda"  # so that the device fetches them while the next are drawn
+        stacks = [
+            torch.empty(len(distinct), width, batch, dtype=torch.int16, pin_memory=pinned)
+            for width in architecture.widths
+        ]
+        places = [stack.numpy() for stack in stacks]
+
+        def draw(layer: int, stream: int) -> None:
+            places[layer][stream] = draw_uniforms(architecture, layer, distinct[stream], epoch, step, batch)
+
+        draws = list(itertools.product(range(len(places)), range(len(distinct))))
+        run = _threads().map if device.type == "cuda" else map  # a device waits for them; a core of a CPU draws its own
+        list(run(draw, *zip(*draws, strict=True)))
+        stacks = [stack.to(device, non_blocking=True) for stack in stacks]
+        if len(distinct) == len(seeds):
+            return stacks
+        streams = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
+        return [stack.index_select(0, streams) for stack in stacks]
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count())
 
 
 def _train_rows(

@@ -1,5 +1,6 @@
 """One phase at work on a run directory: its settings and files, and the context that decides its results."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +62,11 @@ class Study:
         self, architecture: Architecture, hyperparameters: list[Hyperparameters], seeds: list[int], labels: list[int]
     ) -> list[Unit]:
         """The members as units; populations that memory once had to cut stay cut, so that a run repeats."""
-        fitting = self._population_sizes().get(architecture.name)
+        fitting, workers = self._population_sizes().get(architecture.name), self.workers
+        if self.device == "cuda":  # whole populations feed it best: the workers share out the architectures
+            workers = math.ceil(workers / len(self.architectures))
         return split_into_units(
-            architecture, hyperparameters, seeds, labels, self.inputs, self.device, self.workers, fitting
+            architecture, hyperparameters, seeds, labels, self.inputs, self.device, workers, fitting
         )
 
     def _population_sizes(self) -> dict[str, int]:

@@ -23,14 +23,17 @@ from mlp_lib.runtime import resolve_device
 from mlp_lib.settings import DataSettings, StudySettings, TrainingSettings
 from mlp_lib.units import Job, Result, Unit, as_finished, halve, train_unit
 
+# On an H200 populations of seven of 206,614 parameters trained 193, 257, 284 and 306 epochs a second by one, two, four
+# and eight workers: while one draws its random numbers, another's products are computed.
+_FEEDING_CUDA = 4
+
 
 def count_workers(settings: StudySettings) -> int:
-    """Worker processes: as asked, or one a core this process may use; on CUDA one feeds the device."""
+    """Worker processes: as asked, or one a core this process may use, on CUDA four at most."""
     if settings.workers != "auto":
         return settings.workers
-    if resolve_device(settings.device).type == "cuda":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _FEEDING_CUDA) if resolve_device(settings.device).type == "cuda" else cores
 
 
 def train_units(units: list[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:

@@ -19,6 +19,7 @@ from mlp_lib.experiments import Study
 from mlp_lib.notebook import ROOT
 from mlp_lib.reevaluation import fresh_seeds, reevaluate
 from mlp_lib.settings import HYPERPARAMETERS
+from mlp_lib.sources import read_sources
 from mlp_lib.units import Result, Unit
 
 VALUES = {
@@ -107,6 +108,19 @@ def test_without_retrainings_each_distinct_training_is_done_once(shared: RunFile
     before = read_table(shared.transfer_losses)  # the reused ones are what training them gives, to the bit
     columns = ["target", "source", "seed", "status", "test_loss", "test_accuracy"]
     pd.testing.assert_frame_equal(losses[columns], before[columns], check_exact=True, check_dtype=False)
+
+
+def test_a_seeds_pairs_are_a_unit_and_on_cuda_a_targets(shared: RunFiles, tmp_path: Path, monkeypatch) -> None:
+    study = study_of(tmp_path, "transfer", search_dir=str(shared.root), transfer_seeds=[1, 2, 3], workers=1)
+    sources = read_sources(study, shared)
+
+    def seeds_of_units() -> list[tuple[int, ...]]:
+        nothing = experiments._reusable_retrainings(study)
+        return [unit.seeds for unit in experiments.missing_pairs(study, sources, nothing)]
+
+    assert seeds_of_units() == [(1,), (2,), (3,)] * 2
+    monkeypatch.setattr("mlp_lib.study.resolve_device", lambda name: torch.device("cuda"))
+    assert seeds_of_units() == [(1, 2, 3)] * 2
 
 
 def test_retrainings_under_other_settings_are_not_reused(shared: RunFiles) -> None:

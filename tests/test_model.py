@@ -69,9 +69,9 @@ class Twin:
         order = torch.from_numpy(generator(self.seed, Stream.BATCHES, epoch).permutation(len(train.labels)))
         total = 0.0
         for step, index in enumerate(order.split(batch_size)):
-            logits = self.forward(
-                train.images[index], draw_uniforms(self.architecture, self.seed, epoch, step, len(index))
-            )
+            layers = range(len(self.architecture.widths))
+            uniforms = [draw_uniforms(self.architecture, i, self.seed, epoch, step, len(index)) for i in layers]
+            logits = self.forward(train.images[index], uniforms)
             loss = nn.functional.cross_entropy(logits, train.labels[index])
             self.optimizer.zero_grad()
             loss.backward()
@@ -188,15 +188,17 @@ def test_draws_depend_on_seed_and_architecture():
     assert same_arrays(draw_weights(a, 5, 10, 1), draw_weights(a, 5, 10, 1))
     assert not same_arrays(draw_weights(a, 5, 10, 1), draw_weights(a, 5, 10, 2))
     assert not np.array_equal(draw_weights(a, 5, 10, 1)[0], draw_weights(b, 5, 10, 1)[0])
-    assert same_arrays(draw_uniforms(a, 1, 2, 3, 16), draw_uniforms(a, 1, 2, 3, 16))
-    assert not np.array_equal(draw_uniforms(a, 1, 2, 3, 16)[0], draw_uniforms(b, 1, 2, 3, 16)[0])
+    assert np.array_equal(draw_uniforms(a, 0, 1, 2, 3, 16), draw_uniforms(a, 0, 1, 2, 3, 16))
+    assert not np.array_equal(draw_uniforms(a, 0, 1, 2, 3, 16), draw_uniforms(b, 0, 1, 2, 3, 16))
 
 
 def test_streams_differ():
     """No two draws of a training are alike: not by layer, step, epoch, seed or purpose."""
     square = Architecture((8, 8))
     uniforms = [
-        u.tobytes() for key in [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1)] for u in draw_uniforms(square, *key, 16)
+        draw_uniforms(square, layer, *key, 16).tobytes()
+        for key in [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1)]
+        for layer in (0, 1)
     ]
     assert len(set(uniforms)) == len(uniforms) == 8
     keys = [(seed, stream, key) for seed in (0, 1) for stream in Stream for key in (0, 1)]
@@ -206,7 +208,7 @@ def test_streams_differ():
 
 
 def test_uniforms_are_uniform():
-    uniforms = draw_uniforms(Architecture((400,)), 0, 1, 0, 1000)[0]
+    uniforms = draw_uniforms(Architecture((400,)), 0, 0, 1, 0, 1000)
     assert uniforms.dtype == np.int16
     assert uniforms.shape == (400, 1000)
     counts = np.histogram(uniforms, bins=16, range=(-(2**15), 2**15))[0]

@@ -32,6 +32,16 @@ def test_population_sizes_are_recorded_and_kept(tmp_path: Path, monkeypatch) -> 
     assert [len(unit.labels) for unit in one.split(architecture, *members)] == [4, 4, 2]
 
 
+def test_workers_on_cuda_share_out_whole_populations(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(study, "resolve_device", lambda name: torch.device("cuda"))
+    members = [TRIAL] * 10, [0] * 10, list(range(10))
+    for workers, sizes in [(1, [10]), (2, [10]), (3, [5, 5]), (8, [3, 3, 3, 1])]:
+        settings = settings_of("search", workers=workers)
+        architectures = settings.architectures.architectures  # two
+        one = Study(settings, RunFiles(tmp_path), architectures, 64, "", tmp_path)
+        assert [len(unit.labels) for unit in one.split(architectures[0], *members)] == sizes
+
+
 def test_on_a_cpu_nothing_is_recorded(tmp_path: Path, monkeypatch) -> None:
     settings = settings_of("search")
     architectures = settings.architectures.architectures

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mlp_lib import units
+from mlp_lib import units, workers
 from mlp_lib.artifacts import WorkFiles
 from mlp_lib.data import load_dataset
 from mlp_lib.errors import DataError, TrainingError
@@ -105,9 +105,13 @@ def test_every_member_is_in_one_unit() -> None:
     assert split_into_units(ARCHITECTURE, [], [], [], 64, "cpu", 2) == []
 
 
-def test_workers_are_as_asked_or_one_a_core() -> None:
+def test_workers_are_as_asked_or_one_a_core_or_what_feeds_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count_workers(SETTINGS) == 2
-    assert count_workers(SETTINGS.model_copy(update={"workers": "auto"})) == len(os.sched_getaffinity(0))
+    automatic = SETTINGS.model_copy(update={"workers": "auto"})
+    assert count_workers(automatic) == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(workers, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    assert count_workers(automatic) == 4
 
 
 def test_cuda_trains_all_together_or_what_memory_was_found_to_hold() -> None:
