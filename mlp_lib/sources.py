@@ -56,12 +56,12 @@ def read_sources(study: Study, source_files: RunFiles) -> Sources:
 def select_pairs(
     pairs: str | int | tuple[tuple[str, str], ...], architectures: Sequence[Architecture]
 ) -> set[tuple[str, str]]:
-    """The pairs (target, source) of architectures to train, by `transfer_pairs`; every target's own is among them.
+    """The pairs (target, source) of architectures to train, by `transfer_pairs`; each target's own is among them.
 
-    `all`; so many other sources a target, drawn at random; or those named (SettingsError for one that isn't there). A
-    draw depends on its pair alone: more sources a target are the same ones and others.
+    `all`; so many other sources a target, drawn at random; or those named (SettingsError for one that isn't there),
+    where an architecture that is named as no target is none. A draw depends on its pair alone: more sources a target
+    are the same ones and others.
     """
-    own = {(a.name, a.name) for a in architectures}
     if pairs == "all":
         return {(t.name, s.name) for t in architectures for s in architectures}
     if not isinstance(pairs, int):
@@ -69,15 +69,16 @@ def select_pairs(
         unknown = [name for pair in pairs for name in pair if name not in known]
         if unknown:
             raise SettingsError(f"transfer_pairs: {unknown[0]} is no architecture of the run: {', '.join(known)}")
-        return own | set(pairs)
+        return set(pairs) | {(target, target) for target, _ in pairs}
 
     def draw(target: Architecture, source: Architecture) -> float:
         return generator(0, Stream.PAIRS, *target.widths, 0, *source.widths).random()  # no width is 0
 
+    drawn = {(a.name, a.name) for a in architectures}
     for target in architectures:
         others = sorted((s for s in architectures if s != target), key=lambda source: draw(target, source))
-        own |= {(target.name, source.name) for source in others[:pairs]}
-    return own
+        drawn |= {(target.name, source.name) for source in others[:pairs]}
+    return drawn
 
 
 def median(vectors: list[Hyperparameters]) -> Hyperparameters:
