@@ -54,7 +54,7 @@ def read_sources(study: Study, source_files: RunFiles) -> Sources:
 
 
 def select_pairs(
-    pairs: str | int | tuple[tuple[str, str], ...], architectures: Sequence[Architecture]
+    pairs: str | int | Sequence[Sequence[str]], architectures: Sequence[Architecture]
 ) -> set[tuple[str, str]]:
     """The pairs (target, source) of architectures to train, by `transfer_pairs`; each target's own is among them.
 
@@ -69,7 +69,7 @@ def select_pairs(
         unknown = [name for pair in pairs for name in pair if name not in known]
         if unknown:
             raise SettingsError(f"transfer_pairs: {unknown[0]} is no architecture of the run: {', '.join(known)}")
-        return set(pairs) | {(target, target) for target, _ in pairs}
+        return {pair for target, source in pairs for pair in ((target, source), (target, target))}
 
     def draw(target: Architecture, source: Architecture) -> float:
         return generator(0, Stream.PAIRS, *target.widths, 0, *source.widths).random()  # no width is 0
