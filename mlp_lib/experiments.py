@@ -331,13 +331,15 @@ def _drop_unused(study: Study, sources: Sources, reusable: pd.DataFrame) -> None
 
 def _reusable_retrainings(study: Study) -> pd.DataFrame:
     """This run's retrainings made under the same context, as rows of trainings.csv."""
-    rows = []
+    context, rows = study.context(), []
+    if study.settings.mixed_devices:
+        del context["device"], context["torch"]
     for architecture in study.architectures:
         files = study.files.architecture(architecture)
         for seed in study.settings.transfer_seeds:
             path = files.config(seed)
             config = read_yaml(path) if path.exists() else None
-            if config and all(config[name] == value for name, value in study.context().items()):
+            if config and all(config[name] == value for name, value in context.items()):
                 rows.append(
                     {"target": architecture.name, "seed": seed, **config["hyperparameters"], **config["result"]}
                 )

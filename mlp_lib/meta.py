@@ -21,6 +21,7 @@ FREE = (
     "loader_workers",
     "data_root",
     "device",
+    "mixed_devices",
     "margin",
     "confidence",
     "analysis_seed",
@@ -112,17 +113,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def check_facts(meta: dict[str, Any], facts: dict[str, Any], run_dir: Path) -> None:
-    """Refuse to train on with another device, torch version or data than the run's (RunDirectoryError)."""
-    stored = {"device": meta.get("device"), "torch": meta.get("versions", {}).get("torch")}
-    stored["data_digest"] = meta.get("data_digest")
+def check_facts(meta: dict[str, Any], facts: dict[str, Any], mixed: bool, run_dir: Path) -> None:
+    """Refuse to train on with other data than the run's, or, unless they may be mixed, on another device or torch.
+
+    Raises RunDirectoryError.
+    """
+    stored = {"data_digest": meta.get("data_digest")}
+    if not mixed:
+        stored |= {"device": meta.get("device"), "torch": meta.get("versions", {}).get("torch")}
     differences = [
         f"{name}: {str(stored[name])[:16]} in the run, {str(value)[:16]} now"
         for name, value in facts.items()
         if stored.get(name) not in (None, value)
     ]
     if differences:
-        raise RunDirectoryError(f"{run_dir} can't go on here, results would differ ({'; '.join(differences)})")
+        way = "" if "data_digest" in differences[-1] else "; mixed_devices = true goes on, the same but for rounding"
+        raise RunDirectoryError(f"{run_dir} can't go on here, results would differ ({'; '.join(differences)}){way}")
 
 
 def begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[str, Any], root: Path) -> None:

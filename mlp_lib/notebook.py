@@ -178,7 +178,8 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
         "data_digest": dataset.digest,
         "machine": find_machine(settings),
     }
-    meta.check_facts(stored, facts, files.root)
+    meta.check_facts(stored, facts, settings.mixed_devices, files.root)
+    facts["device"] = stored.get("device") or device  # the one that the run was begun on; machines tells all
     _begin(files, phase, parameters, facts)
     study = Study(settings, files, architectures, dataset.train.images.shape[1], dataset.digest, ROOT)
     return Session(phase, settings, files, architectures, study, dataset)

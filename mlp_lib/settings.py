@@ -215,6 +215,7 @@ class StudySettings(DataSettings, TrainingSettings):
     parametrization: Parametrization  # a study says it
     base_width: Width
     device: Literal["auto", "cpu", "cuda"]
+    mixed_devices: Flag
     workers: Annotated[Whole, Field(ge=1, le=1024), _Exponent] | Literal["auto"]
     scheduler: Text | None
 

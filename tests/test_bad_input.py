@@ -104,7 +104,8 @@ WHOLE += ("search_seed", "training_seed", "reevaluate_top_k", "analysis_seed")
 WRONG: dict[str, st.SearchStrategy] = {
     **dict.fromkeys(WHOLE, NO_WHOLE | NOTHING),
     **dict.fromkeys(
-        ("deterministic", "save_checkpoints"), (NO_WHOLE | NOTHING).filter(lambda v: not isinstance(v, bool))
+        ("deterministic", "mixed_devices", "save_checkpoints"),
+        (NO_WHOLE | NOTHING).filter(lambda v: not isinstance(v, bool)),
     ),
     **dict.fromkeys(("retrain_seeds", "transfer_seeds"), NO_SEEDS),
     "same_trials_for_all_architectures": (NO_WHOLE | NOTHING).filter(lambda value: not isinstance(value, bool)),
@@ -349,7 +350,8 @@ RIGHT: dict[str, st.SearchStrategy] = {
     **dict.fromkeys(("batch_size", "max_epochs", "patience", "val_interval"), COUNT),
     **dict.fromkeys(("split_seed", "search_seed", "analysis_seed"), SEED),
     **dict.fromkeys(("retrain_seeds", "transfer_seeds"), SEEDS),
-    **dict.fromkeys(("deterministic", "save_checkpoints", "same_trials_for_all_architectures"), st.booleans()),
+    **dict.fromkeys(("deterministic", "mixed_devices", "save_checkpoints"), st.booleans()),
+    "same_trials_for_all_architectures": st.booleans(),
     "training_seed": st.just(0),
     "loader_workers": st.integers(0, 256),
     "num_trials": st.integers(1, 10**6),

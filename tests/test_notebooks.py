@@ -33,6 +33,7 @@ DEFAULTS = {
     "defaults": {
         "project_name": "mnist-mlp",
         "device": "auto",
+        "mixed_devices": False,
         "deterministic": False,
         "dataset": "mnist",
         "data_root": "data",

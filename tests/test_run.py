@@ -30,7 +30,7 @@ from study import (
 from torch import nn
 
 from mlp_lib import __main__, meta
-from mlp_lib.artifacts import NOTEBOOKS, RunFiles, read_table, read_yaml, write_yaml
+from mlp_lib.artifacts import NOTEBOOKS, RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.claim import claim
 from mlp_lib.data import load_dataset
 from mlp_lib.notebook import ROOT
@@ -341,6 +341,33 @@ def test_every_machine_that_trained_is_told(tmp_path: Path) -> None:
     for machine in ("one, 2 cores", "two, 8 cores", "one, 2 cores"):
         meta.begin(files, "search", settings, {"device": "cpu", "machine": machine}, ROOT)
     assert read_yaml(files.meta)["machines"] == ["one, 2 cores", "two, 8 cores"]
+
+
+def test_a_run_goes_on_with_another_device_or_torch_only_if_they_may_be_mixed(base: Path, tmp_path: Path) -> None:
+    files = RunFiles(tmp_path / "run")
+    shutil.copytree(base, files.root)
+    changes = {"device": "cuda", "torch": "2.0.0"}
+    record = read_yaml(files.meta)
+    record |= {"device": "cuda", "machines": ["a GPU"], "versions": record["versions"] | {"torch": "2.0.0"}}
+    record["phases"]["transfer"]["status"] = meta.INTERRUPTED
+    write_yaml(files.meta, record)
+    for config in files.root.glob("search/*/retrain/*/config.yaml"):
+        write_yaml(config, read_yaml(config) | changes)
+    trainings = read_table(files.trainings)
+    write_table(files.trainings, trainings[1:])
+    before = tables(files.root)
+    refused = command("run", "--run-dir", files.root)
+    assert refused.returncode == 1
+    assert "device: cuda in the run, cpu now; torch: 2.0.0 in the run" in refused.stderr
+    assert "mixed_devices = true goes on" in refused.stderr
+    assert tables(files.root) == before
+    assert read_yaml(files.meta) == record
+    went_on = command("run", "--run-dir", files.root, "-p", "mixed_devices", "true")
+    assert went_on.returncode == 0, went_on.stderr
+    pd.testing.assert_frame_equal(read_table(files.trainings), trainings)  # the own ones are still reused
+    after = read_yaml(files.meta)
+    assert after["machines"] == ["a GPU", describe_machine(torch.device("cpu"))]
+    assert (after["device"], after["versions"]) == ("cuda", record["versions"])
 
 
 def test_the_answers_are_said(base: Path) -> None:

@@ -74,6 +74,7 @@ SEED = "a whole number from 0 to 4294967295"
 ALLOWED = {
     "project_name": "letters, digits",
     "device": "auto, cpu or cuda",
+    "mixed_devices": "true or false",
     "deterministic": "true or false",
     "dataset": "mnist, fashion_mnist, kmnist, qmnist or digits",
     "data_root": "a line of text",
@@ -140,7 +141,11 @@ def test_what_no_parameter_allows(name: str, value: Any):
             for n in ("split_seed", "search_seed", "training_seed", "analysis_seed")
             for v in (True, "x", 2**32, 0.0)
         ),
-        *((n, v) for n in ("deterministic", "save_checkpoints") for v in (0, 1, "yes", "true", None, [])),
+        *(
+            (n, v)
+            for n in ("deterministic", "mixed_devices", "save_checkpoints")
+            for v in (0, 1, "yes", "true", None, [])
+        ),
         *(("preload", v) for v in (0, 0.0, True, None, "False", "gpu", [])),
         *(("workers", v) for v in (0, True, "many", 1025, 2.0, None)),
         *(("loader_workers", v) for v in (257, True, "auto")),

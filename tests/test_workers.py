@@ -31,6 +31,7 @@ SETTINGS = StudySettings(
     validation_size=None,
     split_seed=0,
     loader_workers=0,
+    mixed_devices=False,
     workers=2,
     scheduler=None,
     batch_size=128,
