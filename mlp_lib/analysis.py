@@ -209,7 +209,8 @@ class Evidence:
         """Analysis of variance of the test loss by architecture and run seed, with variance shares."""
         if self.retrainings.empty:
             return self.retrainings
-        return self._keep("architecture_anova", architecture_statistics.architecture_anova(self.retrainings))
+        anova = architecture_statistics.architecture_anova(self.retrainings)
+        return self._keep("architecture_anova", anova, index=True)
 
     def seeds(self) -> pd.DataFrame:
         """What the run seeds share and how many would decide: same-seed (intraclass) correlation, seeds by goal."""

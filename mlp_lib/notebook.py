@@ -75,6 +75,7 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     `namespace` is the notebook's globals(). Raises SettingsError, DataError or RunDirectoryError before anything is
     trained or made.
     """
+    pd.set_option("display.max_colwidth", None)  # a table that is kept as a report is not cut
     where = f"notebook {phase}"
     settings = read_parameters(NOTEBOOK_SETTINGS[phase], namespace, where, also=("run_dir",))
     run_dir = namespace.get("run_dir")

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from study import settings_of
@@ -45,6 +46,8 @@ def test_a_whole_run_has_every_piece(whole: Path) -> None:
     assert {"answers.yaml", "transfer_effects.csv", "transfer_effects.png", "architecture_pairs.csv"} <= written
     assert {"architecture_anova.csv", "expected_best.csv", "importance.csv", "lr_sensitivity.csv"} <= written
     assert {"winner_instability.csv", "trial_rank_correlation.csv", "distance_relation.csv"} <= written
+    anova = pd.read_csv(whole / "analysis/architecture_anova.csv")
+    assert anova["source"].tolist() == ["architecture", "seed", "residual"]
     assert len(made["transfer_effects"]) == 2
     assert len(made["architecture_pairs"]) == 1
     assert made["trial_rank_correlation"].shape == (2, 2)
