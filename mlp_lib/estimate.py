@@ -59,8 +59,10 @@ def describe(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir
         return "\n".join([*lines, "nothing to train"])
     seconds = {a: _seconds_an_epoch(study, a, dataset) for a in {p.architecture for p in plans if p.new}}
     workers = study.workers
-    expected = sum(p.epochs * seconds[p.architecture] for p in plans if p.new) / workers
-    most = sum(p.new * settings.max_epochs * seconds[p.architecture] for p in plans if p.new) / workers
+    # a population timed alone keeps a CUDA device busy, whichever of this machine's workers trains it
+    shares = 1 if study.device == "cuda" and not settings.scheduler else workers
+    expected = sum(p.epochs * seconds[p.architecture] for p in plans if p.new) / shares
+    most = sum(p.new * settings.max_epochs * seconds[p.architecture] for p in plans if p.new) / shares
     rest = _SECONDS_A_PHASE * len(phases)
     return "\n".join(
         [

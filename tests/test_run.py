@@ -334,6 +334,15 @@ def test_the_record_says_what_made_the_run(base: Path) -> None:
         assert phase["started"]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_whole_run_on_cuda(tmp_path: Path) -> None:
+    parameters = write_parameters(tmp_path / "tiny.yaml", device="cuda")
+    succeed("run", "-f", parameters, "--runs-root", tmp_path, "--run-name", "cuda")
+    files = RunFiles(tmp_path / "cuda")
+    assert read_yaml(files.meta)["device"] == "cuda"
+    assert (read_table(files.all_trainings)["status"] == "completed").all()
+
+
 def test_every_machine_that_trained_is_told(tmp_path: Path) -> None:
     files = RunFiles(tmp_path / "run")
     files.root.mkdir()
