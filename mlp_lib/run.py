@@ -141,7 +141,9 @@ def execute(command: str, merged: Merged, runs_root: Path, run_name: str | None,
             parameters = {**parsed[phase], "run_dir": _from_root(run_dir)}
             run_phase(phase, parameters, files, always=len(COMMANDS[command]) == 1)
             report.write_run_index(run_dir)
-        report.write_runs_index(runs_root if run_dir.resolve().is_relative_to(runs_root.resolve()) else run_dir.parent)
+        report.write_runs_index(run_dir.parent)
+        if runs_root.resolve() in run_dir.resolve().parents[1:]:
+            report.write_runs_index(runs_root)
     return run_dir
 
 

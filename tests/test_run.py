@@ -379,6 +379,13 @@ def test_a_run_goes_on_with_another_device_or_torch_only_if_they_may_be_mixed(ba
     assert (after["device"], after["versions"]) == ("cuda", record["versions"])
 
 
+def test_the_indexes_of_the_folders_above_know_the_run(base: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(base, tmp_path / "studies" / "one")
+    succeed("analysis", "--runs-root", tmp_path, "--run-dir", copied)
+    for folder in (tmp_path / "studies", tmp_path):
+        assert ">complete<" in (folder / "index.html").read_text().replace("\n", "").replace(" ", "")
+
+
 def test_the_answers_are_said(base: Path) -> None:
     answers = read_yaml(base / "analysis/answers.yaml")
     assert list(answers) == ["hyperparameter_transfer", "architecture_sensitivity"]
