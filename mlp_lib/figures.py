@@ -226,7 +226,9 @@ def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figu
             ax.text(column, row, text if np.isfinite(value) else "", ha="center", va="center", color=colour, fontsize=8)
     ax.set(xlabel="source (tuned on)", ylabel="target (trained)")
     ax.set_title(textwrap.fill(title, int(9 * figure.get_figwidth())), fontsize="medium")  # 9 letters an inch fit
-    figure.colorbar(image, label=label, extend="both" if clipped else "neither", shrink=0.8)
+    bar = figure.colorbar(image, label=label, extend="both" if clipped else "neither", shrink=0.8)
+    if centre > 0:  # quotients, which are never negative
+        bar.ax.set_ylim(bottom=max(0.0, centre - limit))
     return figure
 
 

@@ -185,6 +185,12 @@ def test_heatmap_is_white_at_its_centre(centre, deviation):
     assert image.norm.vmax - centre == pytest.approx(centre - image.norm.vmin)
 
 
+def test_heatmap_of_quotients_has_no_negative_colour():
+    for values, lowest in [([[1, 2.6], [0.95, 1]], 0.0), ([[1, 1.2], [0.95, 1]], 0.8)]:
+        _, bar = heatmap(matrix(values), "Relative regret", 1, "transferred / own").axes
+        assert bar.get_ylim() == pytest.approx((lowest, np.max(values)))
+
+
 def test_heatmap_says_rows_columns_and_values():
     figure = heatmap(matrix([[1, 1.256], [0.9999, 1]]), "Relative regret", 1, "transferred / own")
     ax, bar = figure.axes
