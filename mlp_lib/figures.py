@@ -6,7 +6,6 @@ Architectures are shown without their prefix: `mlp_256x128` as 256x128.
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,9 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from mlp_lib.settings import HYPERPARAMETERS, LOG_HYPERPARAMETERS
-
-if TYPE_CHECKING:
-    from torch import Tensor  # the analysis does without torch
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"  # Okabe & Ito's colour-blind-safe pair
 # Tol's "muted", safe for the colour-blind; past nine architectures the marker tells them apart
@@ -269,10 +265,10 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     return figure
 
 
-def sample_images(images: "Tensor", labels: "Tensor", number: int = 20) -> Figure:
+def sample_images(images: Sequence, labels: Sequence, number: int = 20) -> Figure:
     """The first images with their labels.
 
-    images: [N, D], D a square number; labels: [N]; on any device.
+    images: [N, D], D a square number; labels: [N]; tensors on any device.
     """
     number = min(number, len(labels))
     side = round(len(images[0]) ** 0.5)
