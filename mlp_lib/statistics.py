@@ -94,8 +94,9 @@ def consensus_trial(trials: pd.DataFrame) -> int | None:
 
 
 def chosen(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trial that the search chose on each architecture, a row each.
+    """The trial that the search chose on each architecture, a row each; first its architecture.
 
     trials: architecture, the columns of search_results.csv, and `chosen` (whether it is that one).
     """
-    return trials[trials["chosen"]].drop(columns="chosen").reset_index(drop=True)
+    rows = trials[trials["chosen"]].drop(columns="chosen").reset_index(drop=True)
+    return rows[["architecture", *rows.columns.drop("architecture")]]

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mlp_lib.statistics import (
+    chosen,
     mean_loss_matrix,
     regret_matrix,
     relative_regret_matrix,
@@ -84,3 +85,10 @@ def test_diagonal_is_exact_and_equal_sources_give_equal_columns():
         assert (np.diag(matrix) == centre).all()
         assert matrix[A].equals(matrix[C])
         assert matrix.at[A, C] == matrix.at[C, A] == centre
+
+
+def test_the_chosen_trials_begin_with_their_architecture() -> None:
+    trials = pd.DataFrame({"trial": [0, 1, 0], "chosen": [False, True, True], "architecture": ["a", "a", "b"]})
+    found = chosen(trials)
+    assert found.to_dict("list") == {"architecture": ["a", "b"], "trial": [1, 0]}
+    assert list(found) == ["architecture", "trial"]
