@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
 from mlp_lib.notebook import ROOT
 
@@ -20,6 +21,15 @@ def test_the_answers_are_quoted(page: Path, study: str) -> None:
     answers = yaml.safe_load((REFERENCE / study / "analysis/answers.yaml").read_text())
     for answer in answers.values():
         assert answer["sentence"] in text
+
+
+@pytest.mark.parametrize("study", ["equal_parameters", "depths_and_widths"])
+def test_the_correlations_with_dropout(study: str) -> None:
+    trainings = pd.read_csv(REFERENCE / study / "trainings.csv")
+    trials = trainings[(trainings["phase"] == "search") & (trainings["epochs_trained"] < 1000)]
+    for name, rows in trials.groupby("architecture"):
+        found = stats.spearmanr(rows["dropout"], rows["val_loss"]).statistic
+        assert f"| {name.removeprefix('mlp_')} | {found:.2f} |" in FINDINGS.read_text()
 
 
 def read_markdown(table: str) -> pd.DataFrame:
