@@ -127,7 +127,8 @@ def check_facts(meta: dict[str, Any], facts: dict[str, Any], mixed: bool, run_di
         if stored.get(name) not in (None, value)
     ]
     if differences:
-        way = "" if "data_digest" in differences[-1] else "; mixed_devices = true goes on, the same but for rounding"
+        same_data = facts.get("data_digest") in (None, stored["data_digest"])
+        way = "; mixed_devices = true goes on, the same but for rounding" if same_data else ""
         raise RunDirectoryError(f"{run_dir} can't go on here, results would differ ({'; '.join(differences)}){way}")
 
 

@@ -120,19 +120,16 @@ class Population:
         """Dropout's uniforms [streams, width, batch] a hidden layer; a run seed's are drawn once."""
         architecture, device, seeds = self.network.architecture, self.losses.device, self.stream_seeds
         distinct = list(dict.fromkeys(seeds))
-        pinned = device.type == "cuda"  # so that the device fetches them while the next are drawn
-        stacks = [
-            torch.empty(len(distinct), width, batch, dtype=torch.int16, pin_memory=pinned)
-            for width in architecture.widths
-        ]
+        cuda = device.type == "cuda"  # it fetches them from pinned memory while threads draw the next
+        shapes = [(len(distinct), width, batch) for width in architecture.widths]
+        stacks = [torch.empty(shape, dtype=torch.int16, pin_memory=cuda) for shape in shapes]
         places = [stack.numpy() for stack in stacks]
 
         def draw(layer: int, stream: int) -> None:
             places[layer][stream] = draw_uniforms(architecture, layer, distinct[stream], epoch, step, batch)
 
-        draws = list(itertools.product(range(len(places)), range(len(distinct))))
-        run = _threads().map if device.type == "cuda" else map  # a device waits for them; a core of a CPU draws its own
-        list(run(draw, *zip(*draws, strict=True)))
+        draws = itertools.product(range(len(places)), range(len(distinct)))
+        list((_threads().map if cuda else map)(draw, *zip(*draws, strict=True)))
         stacks = [stack.to(device, non_blocking=True) for stack in stacks]
         if len(distinct) == len(seeds):
             return stacks
