@@ -1,15 +1,151 @@
-"""python -m mlp_lib: the command line."""
+"""The command: merge the parameters, drive the notebooks by papermill, render the reports."""
 
 import argparse
+import datetime
 import logging
+import re
+import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from mlp_lib import run, status
-from mlp_lib.errors import MlpError, SettingsError
-from mlp_lib.notebook import ROOT
+from mlp_lib.core.errors import MlpError, SettingsError
+from mlp_lib.reports import execute, pages
+from mlp_lib.run import meta, parameters
+from mlp_lib.run.claim import claim
+from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
+from mlp_lib.run.meta import continue_run, find_search
+from mlp_lib.run.parameters import PARAMETERS, PHASES, Merged, check_all
+
+_OPEN_FILES = 512
+COMMANDS = {
+    "run": ("search", "retrain", "transfer", "analysis"),
+    "search": ("search", "retrain"),
+    "search_report": (parameters.SEARCH_REPORT,),
+    "transfer": ("transfer",),
+    "analysis": ("analysis",),
+    "benchmark": ("benchmark",),
+}
+_MAKE_A_RUN = ("run", "search", "benchmark")
+
+
+def check_run_name(name: str | None) -> None:
+    """SettingsError unless the name makes an ordinary directory name."""
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        shown = repr(name) if len(name) < 80 else repr(name[:77] + "...")
+        raise SettingsError(
+            f"--run-name {shown}: should be 1 to 100 letters, digits, dots, dashes or underscores, "
+            "beginning with a letter or digit"
+        )
+
+
+def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str | None, run_dir: Path | None) -> Path:
+    """Run the command's notebooks in a new or an existing run directory; the directory.
+
+    Raises MlpError with one clear line if a notebook fails; finished work stays.
+    """
+    if run_dir is not None:
+        merged = continue_run(run_dir, merged)
+    parsed = check_all(merged)
+    _allow_open_files()
+    if run_dir is None:
+        if command not in _MAKE_A_RUN and not (command == "transfer" and parsed["transfer"]["search_dir"]):
+            raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
+        if command == "transfer":
+            find_search(parsed["transfer"]["search_dir"])
+        stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
+        run_dir = make_run_directory(runs_root, run_name or f"{parsed['search']['project_name']}_{stamp}")
+    files = RunFiles(run_dir)
+    with claim(run_dir, command):
+        if not files.meta.exists():
+            phases = ("benchmark",) if command == "benchmark" else PHASES
+            everything = {name: value for phase in phases for name, value in parsed[phase].items()}
+            meta.store_parameters(files, everything)
+        for phase in COMMANDS[command]:
+            parameters = {**parsed[phase], "run_dir": _from_root(run_dir)}
+            run_phase(phase, parameters, files, always=len(COMMANDS[command]) == 1)
+            pages.write_run_index(run_dir)
+        pages.write_runs_index(run_dir.parent)
+        if runs_root.resolve() in run_dir.resolve().parents[1:]:
+            pages.write_runs_index(runs_root)
+    return run_dir
+
+
+def _allow_open_files() -> None:
+    """As many open files as a kernel and its workers may need; MlpError where the system's limit is lower.
+
+    A kernel that runs into the limit can't even say so.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _OPEN_FILES:
+        if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
+            raise MlpError(f"too many open files are refused here: ulimit -n is {hard}, a run may need {_OPEN_FILES}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
+
+
+def _from_root(path: Path) -> str:
+    """The path as a notebook takes it: from the repository's root if it lies there."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
+    """Execute a phase's notebook, keep it and render it; skipped if the phase is done and nothing changed."""
+    name, source = files.notebook(phase).stem, REPORTS.get(phase, NOTEBOOKS["analysis"])
+    entry = meta.read_meta(files)["phases"].get(phase, {})
+    finished = entry.get("status") == meta.DONE and files.notebook(phase).exists() and files.page(phase).exists()
+    if finished and not always and not _grows(phase, parameters, files):
+        print(f"{name}: done before", flush=True)
+        return
+    started = time.monotonic()
+    print(f"{name}: running", flush=True)
+    notebook, temporary = files.notebook(phase), files.unfinished_notebook(phase)
+    try:
+        error = execute.execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files)
+    except KeyboardInterrupt:
+        temporary.unlink(missing_ok=True)
+        if files.meta.exists():
+            meta.end(files, phase, meta.INTERRUPTED)
+            pages.write_run_index(files.root)
+        raise
+    status = meta.read_meta(files)["phases"].get(phase, {}).get("status") if files.meta.exists() else None
+    if error is None and status != meta.DONE:
+        error = f"{name} ended without finishing its last cell"
+    if temporary.exists():
+        execute.keep_notebook(temporary, notebook, error)
+        pages.render_notebook(notebook, files.page(phase))
+    if error is not None:
+        if files.meta.exists():
+            meta.end(files, phase, meta.FAILED, error)
+            pages.write_run_index(files.root)
+        raise MlpError(f"{error} (see {notebook})")
+    print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:
+    stored = meta.read_meta(files)["parameters"]
+    return any(
+        stored.get(name, parameters.ADDED.get(name)) != value
+        for name, value in parameters.items()
+        if name in PARAMETERS and name not in parameters.FREE
+    )
+
+
+def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
+    """What the command would train: trainings in all, how many are new, and an estimate of the time."""
+    from mlp_lib.study import estimate  # loads torch
+
+    if run_dir is not None:
+        merged = continue_run(run_dir, merged)
+    parsed = check_all(merged)
+    if command == "benchmark":
+        settings = parsed["benchmark"]
+        number = settings["benchmark_rounds"] * len(settings["benchmark_cases"]) * len(settings["benchmark_methods"])
+        return f"benchmark: {number} measurements of some three seconds"
+    return estimate.describe(COMMANDS[command], parsed, run_dir, ROOT)
+
 
 DESCRIPTION = """\
 Do tuned hyperparameters transfer between architectures, and once tuned, does the architecture matter?
@@ -56,7 +192,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    phases = [*run.COMMANDS, *ON_A_PATH]
+    phases = [*COMMANDS, *ON_A_PATH]
     parser.add_argument("phase", choices=phases, metavar="PHASE", help=", ".join(phases))
     parser.add_argument("path", nargs="?", metavar="PATH", type=Path, help="of status or repeat")
     parser.add_argument("--profile", metavar="NAME", help="overrides kept in params/NAME.yaml, such as quick")
@@ -88,16 +224,16 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if options.phase == "status":
-            print(status.describe(options.path))
+            print(pages.describe_status(options.path))
             return 0
-        run.check_run_name(options.run_name)
-        merged = run.merge(options.profile, options.files, options.options)
+        check_run_name(options.run_name)
+        merged = parameters.merge(options.profile, options.files, options.options)
         if options.phase == "repeat":
             return _repeat(options.path, merged)
         if options.dry_run:
-            print(run.dry_run(options.phase, merged, options.run_dir))
+            print(dry_run(options.phase, merged, options.run_dir))
             return 0
-        run_dir = run.execute(options.phase, merged, options.runs_root, options.run_name, options.run_dir)
+        run_dir = execute_phases(options.phase, merged, options.runs_root, options.run_name, options.run_dir)
     except SettingsError as error:
         print(f"mlp_lib: {error}", file=sys.stderr)
         return 2
@@ -112,10 +248,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _repeat(config: Path, merged: run.Merged) -> int:
-    from mlp_lib.repeat import repeat  # loads torch, which takes seconds
+def _repeat(config: Path, merged: parameters.Merged) -> int:
+    from mlp_lib.study.repeat import repeat  # loads torch, which takes seconds
 
-    run.check(merged)
+    parameters.check_all(merged)
     agree, told = repeat(config, merged.values["data_root"], ROOT)
     print(told)
     return 0 if agree else 1

@@ -12,8 +12,8 @@ import psutil
 from distributed import Client
 from lan import Lan
 
-from mlp_lib.settings import Architecture, Hyperparameters
-from mlp_lib.units import Unit, as_finished
+from mlp_lib.core.values import Architecture, Hyperparameters
+from mlp_lib.workers.units import Unit, as_finished
 
 TRIAL = Hyperparameters(lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0, dropout=0, leaky_relu_alpha=0.01)
 

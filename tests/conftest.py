@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlp_lib.data import Split
-from mlp_lib.settings import TrainingSettings
+from mlp_lib.core.data import Split
+from mlp_lib.core.values import TrainingSettings
 
 # A shell without job control lets what it starts in the background ignore Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

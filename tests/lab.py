@@ -15,7 +15,7 @@ from typing import Any
 
 import nbformat
 
-from mlp_lib.notebook import ROOT
+from mlp_lib.run.files import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "for-the-test"

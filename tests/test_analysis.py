@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from study import settings_of
-from test_experiments import experiments, run_all, study_of
+from test_experiments import run_all, study_of
 
-from mlp_lib import analysis, meta, workers
-from mlp_lib.artifacts import RunFiles, read_table, read_yaml
-from mlp_lib.settings import PHASES
+from mlp_lib.reports import analysis
+from mlp_lib.run import meta
+from mlp_lib.run.files import RunFiles, read_table, read_yaml
+from mlp_lib.run.parameters import PHASES
+from mlp_lib.study import phases
+from mlp_lib.workers import processes
 
 PIECES = sorted(name for name, piece in vars(analysis.Evidence).items() if callable(piece) and not name.startswith("_"))
 
@@ -29,14 +32,14 @@ def evidence_of(run_dir: Path, parts: str = "all", **changes: object) -> analysi
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
         run_all(run_dir, same_trials_for_all_architectures=True)
     return run_dir
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
 
 
 def test_a_whole_run_has_every_piece(whole: Path) -> None:
@@ -80,7 +83,7 @@ def test_the_part_on_the_search_leaves_the_answers_alone(whole: Path) -> None:
 
 @pytest.mark.usefixtures("in_process")
 def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path) -> None:
-    experiments.search(study_of(tmp_path, "search"))
+    phases.search(study_of(tmp_path, "search"))
     evidence = evidence_of(tmp_path)
     for name in PIECES:
         getattr(evidence, name)()

@@ -17,7 +17,9 @@ import pandas as pd
 import pytest
 from study import environment
 
-from mlp_lib.artifacts import (
+from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.run.claim import claim
+from mlp_lib.run.files import (
     make_run_directory,
     parse_yaml,
     read_table,
@@ -26,8 +28,6 @@ from mlp_lib.artifacts import (
     write_table,
     write_yaml,
 )
-from mlp_lib.claim import claim
-from mlp_lib.errors import RunDirectoryError, SettingsError
 
 FLOATS = [1e-8, 0.1 + 0.2, float("nan"), 5e-324, 1.7976931348623157e308, -0.0, 1 / 3, 0.99990000000000001]
 

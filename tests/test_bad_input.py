@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from study import command
 
-from mlp_lib import __main__, run
-from mlp_lib.artifacts import read_yaml
-from mlp_lib.settings import HYPERPARAMETERS, MAX_SEED, PARAMETERS
+from mlp_lib import __main__
+from mlp_lib.core.values import HYPERPARAMETERS, MAX_SEED
+from mlp_lib.run import parameters
+from mlp_lib.run.files import read_yaml
+from mlp_lib.run.parameters import PARAMETERS
 
 # --- wrong values, parameter by parameter ---------------------------------------------------------------------------
 
@@ -74,7 +76,7 @@ WRONG_CASES = st.tuples(
 
 
 def default_space() -> dict[str, dict[str, Any]]:
-    return {name: dict(end) for name, end in run.merge(None, [], []).values["search_space"].items()}
+    return {name: dict(end) for name, end in parameters.merge(None, [], []).values["search_space"].items()}
 
 
 @st.composite
@@ -214,10 +216,12 @@ WRONG_RUN_NAME = NO_NAME.filter(lambda name: not name.startswith("-"))
 def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The files of params/ are read once, the working directory is empty, the handlers of signals are left alone."""
     known = functools.lru_cache(read_yaml)
-    monkeypatch.setattr(run, "read_yaml", lambda path: (known if path.parent == run.PARAMS else read_yaml)(path))
+    monkeypatch.setattr(
+        __main__, "read_yaml", lambda path: (known if path.parent == parameters.PARAMS else read_yaml)(path)
+    )
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    monkeypatch.setattr(run, "make_run_directory", lambda *arguments: pytest.fail(f"accepted: {arguments}"))
+    monkeypatch.setattr(__main__, "make_run_directory", lambda *arguments: pytest.fail(f"accepted: {arguments}"))
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
@@ -392,7 +396,7 @@ RIGHT: dict[str, st.SearchStrategy] = {
 @given(values=st.fixed_dictionaries({}, optional=RIGHT))
 def test_right_parameters_are_accepted(values: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
-    parsed = run.check(run.merge(None, [str(tmp_path / "my.yaml")], []))
+    parsed = parameters.check_all(parameters.merge(None, [str(tmp_path / "my.yaml")], []))
     assert set(RIGHT) == set(PARAMETERS)
     for name, value in values.items():
         if not isinstance(value, (str, dict)):

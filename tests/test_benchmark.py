@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from mlp_lib import benchmark, benchmark_figure, benchmark_methods
-from mlp_lib.artifacts import read_table
-from mlp_lib.benchmark_methods import METHODS
-from mlp_lib.run import execute, merge
-from mlp_lib.settings import BenchmarkCase
+from mlp_lib.__main__ import execute_phases
+from mlp_lib.figures import losses as loss_figures
+from mlp_lib.lab import benchmark, peers
+from mlp_lib.lab.peers import METHODS
+from mlp_lib.run.files import read_table
+from mlp_lib.run.parameters import BenchmarkCase, merge
 
 CASE = BenchmarkCase(architecture=(6, 4), members=3, batch_size=32, workers=1)
 
 
 @pytest.fixture
 def without_dropout(monkeypatch):
-    still = benchmark_methods.HYPERPARAMETERS.model_copy(update={"dropout": 0.0})
-    monkeypatch.setattr(benchmark_methods, "HYPERPARAMETERS", still)
+    still = peers.HYPERPARAMETERS.model_copy(update={"dropout": 0.0})
+    monkeypatch.setattr(peers, "HYPERPARAMETERS", still)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "optuna"])
@@ -38,8 +39,8 @@ def test_vmap_trains_as_the_plain_loop_does(make_split, monkeypatch, without_dro
     """After one step of the whole data and without dropout, the stacked members have the plain loop's weights."""
     data = make_split(32, 16)
     ends = {}
-    monkeypatch.setattr(benchmark_methods, "_seconds", lambda epoch: [epoch() for _ in range(5)] and 1.0)
-    stack, sequential = benchmark_methods.stack_module_state, benchmark_methods._sequential
+    monkeypatch.setattr(peers, "_seconds", lambda epoch: [epoch() for _ in range(5)] and 1.0)
+    stack, sequential = peers.stack_module_state, peers._sequential
 
     def keep_stack(models):
         ends["vmap"], buffers = stack(models)
@@ -49,9 +50,9 @@ def test_vmap_trains_as_the_plain_loop_does(make_split, monkeypatch, without_dro
         ends["plain"] = sequential(*arguments)
         return ends["plain"]
 
-    monkeypatch.setattr(benchmark_methods, "stack_module_state", keep_stack)
+    monkeypatch.setattr(peers, "stack_module_state", keep_stack)
     METHODS["vmap"](data, CASE)
-    monkeypatch.setattr(benchmark_methods, "_sequential", keep_model)
+    monkeypatch.setattr(peers, "_sequential", keep_model)
     METHODS["plain"](data, CASE)
     for name, weight in ends["plain"].named_parameters():
         for member in ends["vmap"][name]:
@@ -61,7 +62,7 @@ def test_vmap_trains_as_the_plain_loop_does(make_split, monkeypatch, without_dro
 
 def test_the_limit_counts_every_image(make_split, monkeypatch):
     """The faster of one product over the batch and one over 512 rows, scaled to the images that there are."""
-    monkeypatch.setattr(benchmark_methods, "_seconds", lambda epoch: epoch() or 1.0)
+    monkeypatch.setattr(peers, "_seconds", lambda epoch: epoch() or 1.0)
     case = CASE.model_copy(update={"batch_size": 1024})
     assert METHODS["limit"](make_split(1536, 16), case) == pytest.approx(0.75)  # 2 batches for 1.5; 3 tiles for 3
 
@@ -103,7 +104,7 @@ def test_throughput_and_spread():
 
 def test_the_figure_shows_every_method_and_case():
     both = pd.concat([measurements(), measurements().assign(members=5)])
-    figure = benchmark_figure.speeds(benchmark.summarize(both, "cpu"))
+    figure = loss_figures.speeds(benchmark.summarize(both, "cpu"))
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "mlp_6x4, 3 members, batch 32, workers 1",
         "mlp_6x4, 5 members, batch 32, workers 1",
@@ -118,7 +119,7 @@ def test_the_command_makes_a_report(tmp_path: Path):
         "benchmark_cases": "[{architecture: [6, 4], members: 2, batch_size: 256, workers: 2}]",
     }
     merged = merge("quick", [], [(name, str(value)) for name, value in options.items()])
-    run_dir = execute("benchmark", merged, tmp_path, "speed", None)
+    run_dir = execute_phases("benchmark", merged, tmp_path, "speed", None)
     table = read_table(run_dir / "benchmark/benchmark.csv")
     assert table["method"].tolist() == ["plain", "population", "limit"]
     assert (table["seconds_per_member_epoch"] > 0).all()

@@ -12,7 +12,7 @@ import pytest
 from lab import CHROMIUM, SLOW_MS, browser_page, copy_notebook, jupyter_lab, run_all_cells
 from test_run_views import make_run
 
-from mlp_lib.notebook import ROOT
+from mlp_lib.run.files import ROOT
 
 MISSING = "no chromium: make browser-test installs it" if CHROMIUM is None else ""
 if importlib.util.find_spec("playwright") is None:

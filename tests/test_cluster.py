@@ -22,12 +22,13 @@ from study import command, differing, write_parameters
 from test_workers import ARCHITECTURE, SETTINGS, TRIALS, units_of
 
 import mlp_lib
-from mlp_lib import cluster, workers
-from mlp_lib.artifacts import WorkFiles
-from mlp_lib.data import read_raw
-from mlp_lib.errors import ClusterError, TrainingError
-from mlp_lib.settings import Architecture, StudySettings
-from mlp_lib.units import Job, Unit
+from mlp_lib.core.data import read_raw
+from mlp_lib.core.errors import ClusterError, TrainingError
+from mlp_lib.core.values import Architecture
+from mlp_lib.run.files import WorkFiles
+from mlp_lib.run.parameters import StudySettings
+from mlp_lib.workers import cluster, processes
+from mlp_lib.workers.units import Job, Unit
 
 LONG = {"max_epochs": 600, "patience": 600}  # some seconds a unit
 
@@ -65,7 +66,7 @@ def train(where: Any, units: list[Unit], settings: StudySettings, folder: Path) 
 
 def same_as_here(lan: Lan, tmp_path: Path, **changes: Any) -> None:
     there = train(cluster, units_of(1), on(lan, **changes), tmp_path)
-    here = train(workers, units_of(2), SETTINGS.model_copy(update=changes), tmp_path)
+    here = train(processes, units_of(2), SETTINGS.model_copy(update=changes), tmp_path)
     pd.testing.assert_frame_equal(there, here, check_exact=True)
 
 

@@ -16,9 +16,9 @@ import torch
 from study import environment
 from torchvision import datasets
 
-from mlp_lib.data import CLASSES, Dataset, Split, data_root, load_dataset
-from mlp_lib.errors import DataError
-from mlp_lib.settings import DataSettings
+from mlp_lib.core.data import CLASSES, Dataset, Split, data_root, load_dataset
+from mlp_lib.core.errors import DataError
+from mlp_lib.core.values import DataSettings
 
 CPU = torch.device("cpu")
 MNIST_DIGEST = "1cbaf5ed6c9d5148b83c29239d070591e4759e91f33b8e85c56e044879c8ba9c"

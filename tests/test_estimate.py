@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from study import settings_of
 
-from mlp_lib import estimate
-from mlp_lib.artifacts import RunFiles, write_table
-from mlp_lib.settings import HYPERPARAMETERS
-from mlp_lib.study import Study
+from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.run.files import RunFiles, write_table
+from mlp_lib.study import estimate
+from mlp_lib.study.study import Study
 
 HYPER = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "dropout": 0.1}
 TYPICAL = estimate.Hyperparameters(**HYPER, leaky_relu_alpha=0.01)

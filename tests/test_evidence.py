@@ -11,23 +11,24 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
-from mlp_lib.architecture_statistics import (
+from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.evidence.architectures import (
+    answer_architecture,
     architecture_anova,
     architecture_pairs,
     same_seed_correlation,
     seeds_to_decide,
 )
-from mlp_lib.inference import mean_interval
-from mlp_lib.settings import HYPERPARAMETERS
-from mlp_lib.statistics import regret_matrix, relative_regret_matrix
-from mlp_lib.transfer_statistics import (
+from mlp_lib.evidence.intervals import mean_interval
+from mlp_lib.evidence.summaries import regret_matrix, relative_regret_matrix
+from mlp_lib.evidence.transfer import (
+    answer_transfer,
     architecture_distances,
     distance_relation,
     transfer_effects,
     transfer_summary,
     trial_rank_correlation,
 )
-from mlp_lib.verdicts import answer_architecture, answer_transfer
 
 NAMES = {"A": "mlp_32", "B": "mlp_256x128", "C": "mlp_8x8x8", "D": "mlp_64x64"}
 A, B, C, D = NAMES.values()

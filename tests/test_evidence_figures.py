@@ -11,8 +11,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from mlp_lib.evidence_figures import architecture_intervals, effect_matrix, effect_table_html
-from mlp_lib.figures import BLUE, ORANGE
+from mlp_lib.figures.effects import architecture_intervals, effect_matrix, effect_table_html
+from mlp_lib.figures.style import BLUE, ORANGE
 
 NAN = np.nan
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from study import ARCHITECTURES, settings_of, tables
 
-from mlp_lib import experiments, statistics, workers
-from mlp_lib.artifacts import RunFiles, read_table, read_yaml, write_table, write_yaml
-from mlp_lib.data import load_dataset
-from mlp_lib.errors import RunDirectoryError, TrainingError
-from mlp_lib.experiments import Study
-from mlp_lib.notebook import ROOT
-from mlp_lib.reevaluation import fresh_seeds, reevaluate
-from mlp_lib.settings import HYPERPARAMETERS
-from mlp_lib.sources import read_sources
-from mlp_lib.units import Result, Unit
+from mlp_lib.core.data import load_dataset
+from mlp_lib.core.errors import RunDirectoryError, TrainingError
+from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.evidence import summaries
+from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml, write_table, write_yaml
+from mlp_lib.study import phases
+from mlp_lib.study.phases import Study, fresh_seeds, reevaluate
+from mlp_lib.study.sources import read_sources
+from mlp_lib.workers import processes
+from mlp_lib.workers.units import Result, Unit
 
 VALUES = {
     "lr": 3e-3,
@@ -37,7 +37,7 @@ FIXED = {name: {"distribution": "uniform", "low": value, "high": value} for name
 @pytest.fixture(autouse=True)
 def _train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread in place of the worker processes, which take seconds to start."""
-    monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
 
 
 def study_of(run_dir: Path, phase: str, **changes: Any) -> Study:
@@ -50,9 +50,9 @@ def study_of(run_dir: Path, phase: str, **changes: Any) -> Study:
 def run_all(run_dir: Path, **changes: Any) -> pd.DataFrame:
     """Search, retraining, transfer; transfer_seed_losses.csv."""
     run_dir.mkdir(exist_ok=True)
-    experiments.search(study_of(run_dir, "search", **changes))
-    experiments.retrain(study_of(run_dir, "retrain", **changes))
-    return experiments.transfer(study_of(run_dir, "transfer", **changes), RunFiles(run_dir))
+    phases.search(study_of(run_dir, "search", **changes))
+    phases.retrain(study_of(run_dir, "retrain", **changes))
+    return phases.transfer(study_of(run_dir, "transfer", **changes), RunFiles(run_dir))
 
 
 # --- equal trainings are one ----------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFiles]:
     """A run in which all architectures have one vector of hyperparameters, and one transfer seed is not retrained."""
     run_dir = tmp_path_factory.mktemp("shared")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
         run_all(run_dir, search_space=FIXED, transfer_seeds=[1, 2, 3])
     return RunFiles(run_dir)
 
@@ -102,7 +102,7 @@ def test_equal_trials_give_equal_results_and_the_first_is_chosen(shared: RunFile
 
 def test_without_retrainings_each_distinct_training_is_done_once(shared: RunFiles, tmp_path: Path) -> None:
     study = study_of(tmp_path, "transfer", search_dir=str(shared.root), transfer_seeds=[1, 2, 3])
-    losses = experiments.transfer(study, shared)
+    losses = phases.transfer(study, shared)
     assert len(read_table(study.files.trainings)) == 2 * 3
     assert not losses["reused"].any()
     before = read_table(shared.transfer_losses)  # the reused ones are what training them gives, to the bit
@@ -115,25 +115,25 @@ def test_a_seeds_pairs_are_a_unit_and_on_cuda_a_targets(shared: RunFiles, tmp_pa
     sources = read_sources(study, shared)
 
     def seeds_of_units() -> list[tuple[int, ...]]:
-        nothing = experiments._reusable_retrainings(study)
-        return [unit.seeds for unit in experiments.missing_pairs(study, sources, nothing)]
+        nothing = phases._reusable_retrainings(study)
+        return [unit.seeds for unit in phases.missing_pairs(study, sources, nothing)]
 
     assert seeds_of_units() == [(1,), (2,), (3,)] * 2
-    monkeypatch.setattr("mlp_lib.study.resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("mlp_lib.study.study.resolve_device", lambda name: torch.device("cuda"))
     assert seeds_of_units() == [(1, 2, 3)] * 2
 
 
 def test_retrainings_under_other_settings_are_not_reused(shared: RunFiles) -> None:
     study = study_of(shared.root, "transfer", transfer_seeds=[1, 2])
-    assert len(experiments._reusable_retrainings(study)) == 4
+    assert len(phases._reusable_retrainings(study)) == 4
     for change in ({"batch_size": 64}, {"max_epochs": 7}, {"split_seed": 1}, {"deterministic": True}, {"patience": 3}):
         other = study_of(shared.root, "transfer", transfer_seeds=[1, 2], **change)
-        assert experiments._reusable_retrainings(other).empty
+        assert phases._reusable_retrainings(other).empty
 
 
 def test_a_transfer_without_search_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="01_search"):
-        experiments.transfer(study_of(tmp_path, "transfer"), RunFiles(tmp_path))
+        phases.transfer(study_of(tmp_path, "transfer"), RunFiles(tmp_path))
 
 
 # --- the choice -----------------------------------------------------------------------------------------------------
@@ -144,15 +144,15 @@ def results_of(*losses: float) -> pd.DataFrame:
 
 
 def test_ties_go_to_the_lowest_number() -> None:
-    assert statistics.best_trial(results_of(0.5, 0.3, 0.4, 0.3))["trial"] == 1
-    assert statistics.best_trial(results_of(0.3, 0.3))["trial"] == 0
+    assert summaries.best_trial(results_of(0.5, 0.3, 0.4, 0.3))["trial"] == 1
+    assert summaries.best_trial(results_of(0.3, 0.3))["trial"] == 0
     shuffled = results_of(0.5, 0.3, 0.4, 0.3).iloc[[3, 2, 1, 0]]
-    assert statistics.best_trial(shuffled)["trial"] == 1
+    assert summaries.best_trial(shuffled)["trial"] == 1
 
 
 def test_a_diverged_trial_is_never_chosen() -> None:
-    assert statistics.best_trial(results_of(np.nan, 2.3, np.inf, -np.inf))["trial"] == 1
-    assert statistics.best_trial(results_of(np.nan, np.inf)) is None
+    assert summaries.best_trial(results_of(np.nan, 2.3, np.inf, -np.inf))["trial"] == 1
+    assert summaries.best_trial(results_of(np.nan, np.inf)) is None
 
 
 def diverged(unit: Unit) -> Result:
@@ -166,7 +166,7 @@ def diverged(unit: Unit) -> Result:
 
 def diverge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training from now on diverges in its first epoch."""
-    monkeypatch.setattr("mlp_lib.study.train_units", lambda units, job: ((unit, diverged(unit)) for unit in units))
+    monkeypatch.setattr("mlp_lib.study.study.train_units", lambda units, job: ((unit, diverged(unit)) for unit in units))
 
 
 def test_a_search_in_which_all_diverged_is_an_error_that_says_so(
@@ -176,7 +176,7 @@ def test_a_search_in_which_all_diverged_is_an_error_that_says_so(
     study = study_of(tmp_path, "search")
     for _ in range(2):  # also when it is read from disk
         with pytest.raises(TrainingError, match="all 3 trials of mlp_4 diverged") as error:
-            experiments.search(study)
+            phases.search(study)
         assert "\n" not in str(error.value)
     results = read_table(tmp_path / "search" / "mlp_4" / "search_results.csv")
     assert set(results["status"]) == {"diverged"}
@@ -185,13 +185,13 @@ def test_a_search_in_which_all_diverged_is_an_error_that_says_so(
 
 def test_one_diverged_trial_is_recorded_and_passed_over(tmp_path: Path) -> None:
     study = study_of(tmp_path, "search", num_trials=2)
-    results = experiments.search(study)
+    results = phases.search(study)
     path = tmp_path / "search" / "mlp_4" / "search_results.csv"
     table = read_table(path)
     best = table.loc[table["val_loss"].idxmin(), "trial"]
     table.loc[table["trial"] == best, ["val_loss", "test_loss"]] = np.nan
     write_table(path, table)
-    experiments.search(study)
+    phases.search(study)
     assert read_yaml(path.with_name("best_hyperparameters.yaml"))["trial"] == 1 - best
     assert len(results) == 4
 
@@ -202,8 +202,8 @@ def test_one_diverged_trial_is_recorded_and_passed_over(tmp_path: Path) -> None:
 @pytest.fixture
 def retrained(tmp_path: Path) -> RunFiles:
     """A run with search and retraining, of which mlp_4's choice is then another."""
-    experiments.search(study_of(tmp_path, "search"))
-    experiments.retrain(study_of(tmp_path, "retrain"))
+    phases.search(study_of(tmp_path, "search"))
+    phases.retrain(study_of(tmp_path, "retrain"))
     path = tmp_path / "search" / "mlp_4" / "best_hyperparameters.yaml"
     best = read_yaml(path)
     best["hyperparameters"]["lr"] = 0.0123
@@ -215,22 +215,22 @@ def test_other_hyperparameters_are_retrained(retrained: RunFiles) -> None:
     study = study_of(retrained.root, "retrain")
     files = {a.name: retrained.architecture(a) for a in study.architectures}
     before = {path: path.read_bytes() for name in files for path in (files[name].config(1), files[name].model(1))}
-    missing = experiments.missing_seeds(study)
+    missing = phases.missing_seeds(study)
     assert {(unit.architecture.name, seed) for unit in missing for seed in unit.seeds} == {("mlp_4", 1), ("mlp_4", 2)}
-    losses = experiments.retrain(study)
+    losses = phases.retrain(study)
     for path, content in before.items():
         assert (path.read_bytes() == content) == ("mlp_3x2" in str(path))
     config = read_yaml(files["mlp_4"].config(1))
     assert config["hyperparameters"]["lr"] == 0.0123
     row = losses[(losses["architecture"] == "mlp_4") & (losses["seed"] == 1)]
     assert row["test_loss"].item() == config["result"]["test_loss"]
-    assert experiments.missing_seeds(study) == []
+    assert phases.missing_seeds(study) == []
 
 
 def test_no_checkpoint_of_other_hyperparameters_stays(retrained: RunFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     diverge(monkeypatch)
     study = study_of(retrained.root, "retrain")
-    experiments.retrain(study)
+    phases.retrain(study)
     for architecture in study.architectures:
         files = retrained.architecture(architecture)
         config = read_yaml(files.config(1))
@@ -245,7 +245,7 @@ def test_nothing_is_trained_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(unit: Unit, *_: Any, **__: Any) -> None:
         raise AssertionError(f"{unit} is on disk")
 
-    monkeypatch.setattr(workers, "train_unit", refuse)
+    monkeypatch.setattr(processes, "train_unit", refuse)
     run_all(tmp_path)
     assert tables(tmp_path) == before
 
@@ -284,7 +284,7 @@ def test_more_retrain_seeds_than_before_equal_a_fresh_run(tmp_path: Path) -> Non
 def test_the_winner_is_the_candidate_of_lowest_mean_loss_over_fresh_seeds(tmp_path: Path) -> None:
     """And the choice, its metrics and a continued run follow it."""
     study = study_of(tmp_path, "search", reevaluate_top_k=2, num_trials=4)
-    trials = experiments.search(study)
+    trials = phases.search(study)
     for architecture in study.architectures:
         files = study.files.architecture(architecture)
         table, results = read_table(files.reevaluation), read_table(files.results)
@@ -300,7 +300,7 @@ def test_the_winner_is_the_candidate_of_lowest_mean_loss_over_fresh_seeds(tmp_pa
         assert len(metrics) == best["epochs_trained"]
         assert metrics["val_loss"].min() == best["val_loss"]
     before = tables(tmp_path)
-    experiments.search(study)
+    phases.search(study)
     assert tables(tmp_path) == before
 
 
@@ -308,7 +308,7 @@ def test_a_candidate_that_diverges_under_a_fresh_seed_does_not_win(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_of(tmp_path, "search", reevaluate_top_k=2)
-    experiments.search(study)
+    phases.search(study)
     for architecture in study.architectures:
         files = study.files.architecture(architecture)
         table = read_table(files.reevaluation)

@@ -15,15 +15,15 @@ import torch
 from IPython.display import Image, Markdown
 from test_notebooks import FOLDER, parameters_of
 
-from mlp_lib import explore, explore_panel
-from mlp_lib.data import load_dataset
-from mlp_lib.errors import MlpError, SettingsError
-from mlp_lib.explore import FAILED, FIRST, STOPPED, Explorer
-from mlp_lib.explore_panel import Panel
-from mlp_lib.notebook import ROOT
-from mlp_lib.settings import Architecture, ExploreSettings, Hyperparameters
-from mlp_lib.stored import find_stored
-from mlp_lib.train import train_population
+from mlp_lib.core.data import load_dataset
+from mlp_lib.core.errors import MlpError, SettingsError
+from mlp_lib.core.training import train_population
+from mlp_lib.core.values import Architecture, Hyperparameters
+from mlp_lib.lab import explore, panel
+from mlp_lib.lab.explore import FAILED, FIRST, STOPPED, Explorer, find_stored
+from mlp_lib.lab.panel import Panel
+from mlp_lib.run.files import ROOT
+from mlp_lib.run.parameters import ExploreSettings
 
 VALUES: dict[str, Any] = {
     "dataset": "digits",
@@ -296,12 +296,12 @@ def test_the_panel_takes_a_stored_runs_values(explorer: Explorer) -> None:
 @pytest.mark.parametrize(("name", "value"), [("lr", 2.0), ("dropout", 0.95), ("beta1", 0.0), ("eps", 1e-12)])
 def test_a_slider_makes_room_for_a_value(explorer: Explorer, name: str, value: float) -> None:
     slider = Panel(explorer).sliders[name]
-    explore_panel._set(slider, value)
+    panel._set(slider, value)
     assert slider.value == pytest.approx(value)
 
 
 def test_where_nobody_can_press_there_is_a_note(explorer: Explorer) -> None:
-    assert isinstance(explore_panel.show(explorer), Markdown)
+    assert isinstance(panel.show(explorer), Markdown)
 
 
 def test_the_table_of_nothing_is_empty(explorer: Explorer) -> None:

@@ -17,8 +17,8 @@ import pytest
 import torch
 from study import command, differing, environment, processes_under, write_parameters
 
-from mlp_lib import meta
-from mlp_lib.artifacts import RunFiles, read_table, read_yaml
+from mlp_lib.run import meta
+from mlp_lib.run.files import RunFiles, read_table, read_yaml
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PARTS = ("command", "kernel", "worker")

@@ -10,15 +10,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mlp_lib.figures import (
-    heatmap,
-    learning_curves,
-    loss_curve,
-    loss_distribution,
-    search_overview,
-    transfer_losses,
-)
-from mlp_lib.settings import HYPERPARAMETERS
+from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.figures.curves import learning_curves, loss_curve
+from mlp_lib.figures.effects import heatmap
+from mlp_lib.figures.losses import loss_distribution, transfer_losses
+from mlp_lib.figures.search import search_overview
 
 NAN = np.nan
 

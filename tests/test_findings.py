@@ -8,7 +8,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from mlp_lib.notebook import ROOT
+from mlp_lib.run.files import ROOT
 
 REFERENCE, README, FINDINGS = ROOT / "executed/reference", ROOT / "README.md", ROOT / "docs/findings.md"
 TABLE = re.compile(r"<!-- (?P<path>\S+\.csv) -->\n+(?P<table>(?:\|.*\n)+)")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from mlp_lib import fused, population
-from mlp_lib.adamw import AdamW
-from mlp_lib.fused import Graph
-from mlp_lib.model import Buffers, Network, Tile, draw_weights
-from mlp_lib.settings import CLASSES, Architecture, Hyperparameters
-from mlp_lib.train import COMPLETED, DIVERGED, train_population
+from mlp_lib.core import kernels, population
+from mlp_lib.core.kernels import Graph
+from mlp_lib.core.network import Buffers, Network, Tile, draw_weights
+from mlp_lib.core.optimizer import AdamW
+from mlp_lib.core.training import COMPLETED, DIVERGED, train_population
+from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
 
 ARCHITECTURE = Architecture((12, 1, 7))
 INPUTS, ROWS = 9, 33
@@ -46,7 +46,7 @@ def network(members: int, streams: int) -> Network:
 def how(request, monkeypatch) -> str:
     """The kernels as plain functions, and fused by torch.compile for this machine's processor."""
     if request.param == "as it is":
-        monkeypatch.setattr(fused, "compiled", lambda function: function)
+        monkeypatch.setattr(kernels, "compiled", lambda function: function)
     elif not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("torch.compile needs a C++ compiler")
     return request.param
@@ -156,7 +156,7 @@ def test_training_with_graphs_and_fused_kernels_is_near_the_cpus(
     arguments = data, validation, Architecture((16, 8)), [*vary(4), diverging], seeds, training_settings
     plain = train_population(*arguments)
     assert FakeGraph.replays == 0
-    monkeypatch.setattr(fused, "compiled", lambda function: function)
+    monkeypatch.setattr(kernels, "compiled", lambda function: function)
     monkeypatch.setattr(population, "_train_rows", deferring(population._train_rows))
     on_fused()
     trained = train_population(*arguments)

@@ -10,22 +10,23 @@ import pandas as pd
 import pytest
 from study import ARCHITECTURES, tables
 from test_analysis import evidence_of
-from test_experiments import experiments, study_of
+from test_experiments import study_of
 
-from mlp_lib import units, workers
-from mlp_lib.analysis import Evidence
-from mlp_lib.artifacts import RunFiles, read_table, read_yaml
-from mlp_lib.errors import RunDirectoryError
-from mlp_lib.halving import rung_epochs, survivors
-from mlp_lib.meta import merge_parameters, read_architectures
-from mlp_lib.practice_statistics import compare_search
+from mlp_lib.core.errors import RunDirectoryError
+from mlp_lib.evidence.comparisons import compare_search
+from mlp_lib.reports.analysis import Evidence
+from mlp_lib.run.files import RunFiles, read_table, read_yaml
+from mlp_lib.run.meta import merge_parameters, read_architectures
+from mlp_lib.study import phases
+from mlp_lib.study.draws import rung_epochs, survivors
+from mlp_lib.workers import processes, units
 
 HALVING = {"search_method": "successive_halving", "num_trials": 5, "max_epochs": 16, "val_interval": 2, "patience": 4}
 
 
 @pytest.fixture(autouse=True)
 def _train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
 
 
 def test_epochs_double_at_each_rung() -> None:
@@ -64,14 +65,14 @@ def test_odd_numbers_ties_and_divergence() -> None:
 
 def run_search(run_dir: Path, **changes: Any) -> pd.DataFrame:
     run_dir.mkdir(exist_ok=True)
-    return experiments.search(study_of(run_dir, "search", **HALVING | changes))
+    return phases.search(study_of(run_dir, "search", **HALVING | changes))
 
 
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("halved")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
         run_search(run_dir)
     return run_dir
 
@@ -126,7 +127,7 @@ def test_workers_do_not_matter(halved: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_an_interrupted_search_goes_on_to_the_same_files(halved: Path, tmp_path: Path, monkeypatch, after: int) -> None:
-    train_unit, done = workers.train_unit, []
+    train_unit, done = processes.train_unit, []
 
     def stop(*args: Any, **kwargs: Any) -> Any:
         if len(done) == after:
@@ -134,10 +135,10 @@ def test_an_interrupted_search_goes_on_to_the_same_files(halved: Path, tmp_path:
         done.append(1)
         return train_unit(*args, **kwargs)
 
-    monkeypatch.setattr(workers, "train_unit", stop)
+    monkeypatch.setattr(processes, "train_unit", stop)
     with pytest.raises(KeyboardInterrupt):
         run_search(tmp_path)
-    monkeypatch.setattr(workers, "train_unit", train_unit)
+    monkeypatch.setattr(processes, "train_unit", train_unit)
     run_search(tmp_path)
     assert tables(tmp_path) == tables(halved)
 
@@ -147,7 +148,7 @@ def test_what_is_finished_is_not_trained_again(halved: Path, monkeypatch: pytest
         raise AssertionError("it is on disk")
 
     before = tables(halved)
-    monkeypatch.setattr(workers, "train_unit", refuse)
+    monkeypatch.setattr(processes, "train_unit", refuse)
     run_search(halved)
     assert tables(halved) == before
 

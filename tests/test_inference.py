@@ -8,7 +8,7 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from mlp_lib.inference import adjust, blocked_differences, mean_interval, p_beyond, p_value
+from mlp_lib.evidence.intervals import adjust, blocked_differences, mean_interval, p_beyond, p_value
 
 A, B, C = "mlp_32", "mlp_256x128", "mlp_8x8x8"
 

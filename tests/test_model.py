@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from mlp_lib import model
-from mlp_lib.data import CLASSES, Split
-from mlp_lib.model import draw_uniforms, draw_weights, keep_threshold, to_sequential
-from mlp_lib.parametrization import LayerScale, layer_scales
-from mlp_lib.population import Population, prepare
-from mlp_lib.runtime import Stream, generator, training_mode
-from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core import network
+from mlp_lib.core.data import CLASSES, Split
+from mlp_lib.core.machine import training_mode
+from mlp_lib.core.network import LayerScale, draw_uniforms, draw_weights, keep_threshold, layer_scales, to_sequential
+from mlp_lib.core.population import Population, prepare
+from mlp_lib.core.streams import Stream, generator
+from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +127,7 @@ def test_twin_in_several_row_tiles(make_split, training_settings, batch_size):
 
 
 def test_twin_in_several_member_tiles(make_split, training_settings, monkeypatch):
-    monkeypatch.setattr(model, "_TILE_VALUES", 2 * 16 * 13)
+    monkeypatch.setattr(network, "_TILE_VALUES", 2 * 16 * 13)
     train = make_split(50, 6, dtype=torch.float64)
     settings = training_settings.model_copy(update={"batch_size": 16})
     for seeds in ([3] * 5, [3, 4, 3, 5, 6]):

@@ -10,10 +10,8 @@ import nbformat
 import papermill
 import pytest
 
-from mlp_lib.artifacts import NOTEBOOKS, REPORTS, read_yaml
-from mlp_lib.notebook import ROOT
-from mlp_lib.run import COMMON_FILES
-from mlp_lib.settings import NOTEBOOK_SETTINGS, parse
+from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, read_yaml
+from mlp_lib.run.parameters import COMMON_FILES, NOTEBOOK_SETTINGS, parse
 
 FOLDER = ROOT / "notebooks"
 PATHS = {phase: FOLDER / f"{name}.ipynb" for phase, name in REPORTS.items()}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from study import ARCHITECTURES, command, write_parameters
 
-from mlp_lib import meta
-from mlp_lib.artifacts import RunFiles, read_table, read_yaml
+from mlp_lib.run import meta
+from mlp_lib.run.files import RunFiles, read_table, read_yaml
 
 FIXED = {
     "lr": 1e-3,

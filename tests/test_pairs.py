@@ -9,12 +9,12 @@ import pytest
 from study import command, differing, write_parameters
 from test_practice import run_all
 
-from mlp_lib.artifacts import RunFiles, read_table, read_yaml
-from mlp_lib.errors import RunDirectoryError, SettingsError
-from mlp_lib.meta import merge_parameters
-from mlp_lib.settings import Architecture
-from mlp_lib.sources import select_pairs
-from mlp_lib.verdicts import answer_transfer
+from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.values import Architecture
+from mlp_lib.evidence.transfer import answer_transfer
+from mlp_lib.run.files import RunFiles, read_table, read_yaml
+from mlp_lib.run.meta import merge_parameters
+from mlp_lib.study.sources import select_pairs
 
 SOME = tuple(Architecture(widths) for widths in ((4,), (8,), (4, 4), (16, 2), (3,)))
 

@@ -8,14 +8,13 @@ import torch
 from matplotlib.figure import Figure
 from test_model import Twin, draw_hyperparameters
 
-from mlp_lib.coordinate_check import coordinate_check
-from mlp_lib.model import draw_weights
-from mlp_lib.parametrization import LayerScale, layer_scales
-from mlp_lib.population import Population, prepare
-from mlp_lib.practice_figures import coordinate_sizes
-from mlp_lib.runtime import training_mode
-from mlp_lib.settings import CLASSES, Architecture, TrainingSettings
-from mlp_lib.train import train_population
+from mlp_lib.core.machine import training_mode
+from mlp_lib.core.network import LayerScale, draw_weights, layer_scales
+from mlp_lib.core.population import Population, prepare
+from mlp_lib.core.training import train_population
+from mlp_lib.core.values import CLASSES, Architecture, TrainingSettings
+from mlp_lib.figures.curves import coordinate_sizes
+from mlp_lib.lab.coordinate_check import coordinate_check
 
 
 @pytest.fixture

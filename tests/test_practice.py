@@ -10,18 +10,21 @@ import pytest
 from matplotlib.figure import Figure
 from study import ARCHITECTURES, settings_of
 from test_analysis import evidence_of
-from test_experiments import VALUES, experiments, run_all, study_of
+from test_experiments import VALUES, run_all, study_of
 
-from mlp_lib import inference, run, statistics, workers
-from mlp_lib.analysis import Evidence
-from mlp_lib.artifacts import RunFiles, read_table, write_yaml
-from mlp_lib.errors import RunDirectoryError, SettingsError
-from mlp_lib.meta import different_parameters, merge_parameters, read_architectures
-from mlp_lib.notebook import Session
-from mlp_lib.practice_figures import quotient_intervals
-from mlp_lib.practice_statistics import ANY, compare_transfer, comparison_sentence, extra_sources, other_search
-from mlp_lib.settings import HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.sources import DEFAULT, consensus, median, read_best, read_sources
+from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.evidence import intervals, summaries
+from mlp_lib.evidence.comparisons import ANY, compare_transfer, comparison_sentence, extra_sources, other_search
+from mlp_lib.figures.losses import quotient_intervals
+from mlp_lib.reports.analysis import Evidence
+from mlp_lib.reports.session import Session
+from mlp_lib.run import parameters
+from mlp_lib.run.files import RunFiles, read_table, write_yaml
+from mlp_lib.run.meta import different_parameters, merge_parameters, read_architectures
+from mlp_lib.study import phases
+from mlp_lib.study.sources import DEFAULT, consensus, median, read_best, read_sources
+from mlp_lib.workers import processes
 
 ALL_EXTRA = ["cheapest", "median", "consensus", "default"]
 SAME = {"same_trials_for_all_architectures": True}
@@ -30,7 +33,7 @@ STUDY = {**SAME, "search_seed": 3}  # whose two architectures choose different t
 
 @pytest.fixture(autouse=True)
 def _train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
 
 
 # --- the sources ----------------------------------------------------------------------------------------------------
@@ -66,8 +69,8 @@ def test_consensus_leaves_the_target_out() -> None:
 
 def test_in_a_consensus_a_diverged_trial_ranks_last() -> None:
     trials = trials_of({"a": [math.nan, 0.2, 0.3], "b": [0.1, 0.2, 0.3]})
-    assert statistics.consensus_trial(trials) == 1  # mean ranks 2, 1.5, 2.5
-    assert statistics.consensus_trial(trials_of({"a": [0.1, math.nan], "b": [0.1, math.nan]})) == 0
+    assert summaries.consensus_trial(trials) == 1  # mean ranks 2, 1.5, 2.5
+    assert summaries.consensus_trial(trials_of({"a": [0.1, math.nan], "b": [0.1, math.nan]})) == 0
 
 
 def test_there_is_no_consensus_without_common_trials() -> None:
@@ -80,17 +83,19 @@ def test_there_is_no_consensus_without_common_trials() -> None:
 
 
 def test_a_consensus_that_cannot_be_is_refused_before_anything_is_made() -> None:
-    merged = run.merge(None, [], [("transfer_extra_sources", "[consensus]")])
+    merged = parameters.merge(None, [], [("transfer_extra_sources", "[consensus]")])
     with pytest.raises(SettingsError, match=r"-p transfer_extra_sources: .*needs same_trials"):
-        run.check(merged)
-    run.check(run.merge(None, [], [("transfer_extra_sources", "[consensus]"), *[(name, "true") for name in SAME]]))
+        parameters.check_all(merged)
+    parameters.check_all(
+        parameters.merge(None, [], [("transfer_extra_sources", "[consensus]"), *[(name, "true") for name in SAME]])
+    )
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("extended")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
         run_all(run_dir, **STUDY, transfer_extra_sources=ALL_EXTRA)
     return run_dir
 
@@ -153,7 +158,7 @@ def test_the_parametrization_is_part_of_what_decides_a_result(extended: Path) ->
     assert "parametrization" not in standard["training"]  # as in the runs of before
     assert mup["training"] == standard["training"] | {"parametrization": "mup", "base_width": 128}
     other = study_of(extended, "transfer", **STUDY, parametrization="mup")
-    assert experiments._reusable_retrainings(other).empty
+    assert phases._reusable_retrainings(other).empty
 
 
 # --- their statistics -----------------------------------------------------------------------------------------------
@@ -214,7 +219,7 @@ def test_a_comparison_has_an_interval_over_the_seeds() -> None:
     own = {("a", "a"): [1.0] * 5, ("b", "b"): [1.0] * 5}
     one, other = ({**own, ("a", "b"): list(2 * factors)} for factors in noise)
     regret = compare_transfer(losses_of(one), losses_of(other), 0.95).iloc[0]
-    mean, low, high = inference.mean_interval(np.log(noise[0] / noise[1]), 0.95)
+    mean, low, high = intervals.mean_interval(np.log(noise[0] / noise[1]), 0.95)
     assert regret[["quotient", "low", "high"]].tolist() == pytest.approx(np.exp([mean, low, high]).tolist())
     assert regret["low"] < 1 < regret["high"]
     assert "may be the same" in comparison_sentence(compare_transfer(losses_of(one), losses_of(other), 0.95), "x", 0.95)
@@ -266,7 +271,7 @@ def test_the_figure_draws_every_quotient() -> None:
 
 def test_best_hyperparameters_are_read_from_the_search(extended: Path) -> None:
     trials = read_table(RunFiles(extended).search / "mlp_4" / "search_results.csv")
-    best = statistics.best_trial(trials)
+    best = summaries.best_trial(trials)
     chosen = read_best(RunFiles(extended).architecture(read_architectures(RunFiles(extended))[0]))
     assert chosen.lr == best["lr"]
 
@@ -287,10 +292,10 @@ def test_another_search_by_hand() -> None:
 def test_hyperparameters_can_come_from_a_search_on_other_data(extended: Path, tmp_path: Path, monkeypatch) -> None:
     """Other data: the digits split otherwise, which has its own context, so that nothing of the other run is reused."""
     other = {**STUDY, "split_seed": 5, "search_seed": 1}
-    experiments.search(study_of(tmp_path, "search", **other))
-    experiments.retrain(study_of(tmp_path, "retrain", **other))
+    phases.search(study_of(tmp_path, "search", **other))
+    phases.retrain(study_of(tmp_path, "retrain", **other))
     study = study_of(tmp_path, "transfer", **other, search_dir=str(extended))
-    losses = experiments.transfer(study, RunFiles(extended))
+    losses = phases.transfer(study, RunFiles(extended))
     assert not losses["reused"].any()
     sources = read_table(RunFiles(tmp_path).sources).set_index(["target", "source"])
     for name in ARCHITECTURES:

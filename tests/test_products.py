@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlp_lib import products
-from mlp_lib.products import multiply
+from mlp_lib.core import kernels
+from mlp_lib.core.kernels import multiply
 
 
 @pytest.fixture(params=["mkl", "onednn"], autouse=True)
 def _library(request, monkeypatch) -> Iterator[None]:
-    if request.param == "onednn" and not products._onednn_linear:
+    if request.param == "onednn" and not kernels._onednn_linear:
         pytest.skip("this torch comes without oneDNN")
-    monkeypatch.setattr(products, "_ONEDNN", request.param == "onednn")
-    monkeypatch.setattr(products, "_ONEDNN_LEAST", 0)
+    monkeypatch.setattr(kernels, "_ONEDNN", request.param == "onednn")
+    monkeypatch.setattr(kernels, "_ONEDNN_LEAST", 0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

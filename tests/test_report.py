@@ -10,8 +10,8 @@ import yaml
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mlp_lib.claim import claim
-from mlp_lib.report import render_notebook, write_run_index, write_runs_index
+from mlp_lib.reports.pages import render_notebook, write_run_index, write_runs_index
+from mlp_lib.run.claim import claim
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n tiny").decode()
 HOSTILE = "<script>alert('x')</script>"

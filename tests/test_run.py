@@ -29,13 +29,14 @@ from study import (
 )
 from torch import nn
 
-from mlp_lib import __main__, meta
-from mlp_lib.artifacts import NOTEBOOKS, RunFiles, read_table, read_yaml, write_table, write_yaml
-from mlp_lib.claim import claim
-from mlp_lib.data import load_dataset
-from mlp_lib.notebook import ROOT
-from mlp_lib.runtime import describe_machine
-from mlp_lib.settings import HYPERPARAMETERS, PHASES
+from mlp_lib import __main__
+from mlp_lib.core.data import load_dataset
+from mlp_lib.core.machine import describe_machine
+from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.run import meta
+from mlp_lib.run.claim import claim
+from mlp_lib.run.files import NOTEBOOKS, ROOT, RunFiles, read_table, read_yaml, write_table, write_yaml
+from mlp_lib.run.parameters import PHASES
 
 LONG = {"max_epochs": 120, "val_interval": 20, "patience": 6}  # no early stop: a phase takes long enough to be killed
 MORE = {

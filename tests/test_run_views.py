@@ -15,20 +15,22 @@ from test_analysis import evidence_of
 from test_experiments import run_all, study_of
 from torch import nn
 
-from mlp_lib import explore_figures, meta, run_explorer, workers
-from mlp_lib.analysis import Evidence
-from mlp_lib.artifacts import RunFiles, read_yaml, write_yaml
-from mlp_lib.checkpoints import load_model, predict
-from mlp_lib.data import load_dataset
-from mlp_lib.errors import RunDirectoryError, SettingsError
-from mlp_lib.notebook import ROOT
-from mlp_lib.run_views import Choice, RunViews
+from mlp_lib.core.data import load_dataset
+from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.figures import images as image_figures
+from mlp_lib.lab import run_explorer
+from mlp_lib.lab.run_explorer import Choice, RunViews
+from mlp_lib.reports.analysis import Evidence
+from mlp_lib.run import meta
+from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
+from mlp_lib.study.checkpoints import load_model, predict
+from mlp_lib.workers import processes
 
 
 def make_run(run_dir: Path) -> Path:
     """The tables of 01 to 03 with checkpoints, and the record that the notebooks would have left."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
         run_all(run_dir)
     evidence_of(run_dir)  # stores the parameters
     digest = study_of(run_dir, "search").digest
@@ -177,7 +179,7 @@ def test_other_data_than_the_runs_is_refused(run_dir: Path, views: RunViews) -> 
 def test_the_mistakes_are_counted_and_the_surest_come_first() -> None:
     images, labels = np.zeros((5, 4)), np.array([0, 1, 2, 1, 0])
     probabilities = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.8, 0, 0.2], [0, 1, 0], [0, 0.3, 0.7]])
-    figure = explore_figures.mistakes(images, labels, probabilities)
+    figure = image_figures.mistakes(images, labels, probabilities)
     left, right = figure.subfigs
     counts = [text.get_text() for text in left.axes[0].texts]
     assert counts == ["1", "", "1", "1", "1", "", "1", "", ""]

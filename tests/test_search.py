@@ -3,8 +3,9 @@
 import pytest
 from scipy import stats
 
-from mlp_lib.search import draw_trials
-from mlp_lib.settings import HYPERPARAMETERS, Architecture, SearchSpace
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture
+from mlp_lib.run.parameters import SearchSpace
+from mlp_lib.study.draws import draw_trials
 
 RANGES = {
     "lr": ("log_uniform", 1e-5, 3e-2),

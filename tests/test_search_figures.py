@@ -7,14 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlp_lib.search_figures import (
-    expected_best_curves,
-    importance_bars,
-    lr_sensitivity_curves,
-    parallel_coordinates,
-)
-from mlp_lib.search_statistics import POOLED, expected_best
-from mlp_lib.settings import HYPERPARAMETERS, SearchSpace
+from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.evidence.search import POOLED, expected_best
+from mlp_lib.figures.search import expected_best_curves, importance_bars, lr_sensitivity_curves, parallel_coordinates
+from mlp_lib.run.parameters import SearchSpace
 
 NAN = np.nan
 SPACE = SearchSpace(

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mlp_lib.search_statistics import (
+from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.evidence.search import (
     expected_best,
     importance,
     lr_envelope,
@@ -18,7 +19,7 @@ from mlp_lib.search_statistics import (
     validation_test_correlation,
     winner_instability,
 )
-from mlp_lib.settings import HYPERPARAMETERS, Range, SearchSpace
+from mlp_lib.run.parameters import Range, SearchSpace
 
 NAN = np.nan
 A, B = "mlp_8", "mlp_4x4"

@@ -7,19 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mlp_lib.errors import SettingsError
-from mlp_lib.settings import (
-    HYPERPARAMETERS,
-    NOTEBOOK_SETTINGS,
-    PARAMETERS,
-    PHASES,
-    Architecture,
-    ArchitectureChoice,
-    Hyperparameters,
-    Range,
-    check_names,
-    parse,
-)
+from mlp_lib.core.errors import SettingsError
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, PARAMETERS, PHASES, ArchitectureChoice, Range, check_names, parse
 
 PARAMS = Path(__file__).parent.parent / "params"
 NAN, INF = float("nan"), float("inf")

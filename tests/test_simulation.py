@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlp_lib.architecture_statistics import grand_mean
-from mlp_lib.transfer_statistics import transfer_effects
-from mlp_lib.verdicts import answer_architecture, answer_transfer
+from mlp_lib.evidence.architectures import answer_architecture, grand_mean
+from mlp_lib.evidence.transfer import answer_transfer, transfer_effects
 
 NAMES = [f"mlp_{width}x32" for width in (8, 16, 32, 64, 128, 192, 256, 512)]
 MARGIN, CONFIDENCE, SPREAD, CORRELATION = 0.05, 0.95, 0.026, 0.5

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-from mlp_lib import state, units
-from mlp_lib.artifacts import WorkFiles
-from mlp_lib.data import Split, load_dataset
-from mlp_lib.errors import TrainingError
-from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
-from mlp_lib.state import Keeper, State, join_states, read_state
-from mlp_lib.train import Trained, train_population
-from mlp_lib.units import Unit, fit_in_memory
-from mlp_lib.workers import _train_here
+from mlp_lib.core.data import Split, load_dataset
+from mlp_lib.core.errors import TrainingError
+from mlp_lib.core.population import State
+from mlp_lib.core.training import Trained, train_population
+from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.run.files import WorkFiles
+from mlp_lib.workers import units
+from mlp_lib.workers.processes import _train_here
+from mlp_lib.workers.units import Keeper, Unit, fit_in_memory, join_states, read_state
 
 ARCHITECTURE = Architecture((7, 5))
 BASE = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 1e-3, "dropout": 0.2, "leaky_relu_alpha": 0.05}
@@ -73,7 +73,7 @@ def test_members_go_on_alone_or_in_other_company(splits: Any, settings: Training
 
 
 def test_a_state_reads_back_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "_FIRST_S", 0)
+    monkeypatch.setattr(units, "_FIRST_S", 0)
     made = {"epoch": np.array([3, 3]), "weight_0": np.random.default_rng(0).random((2, 4, 5)).astype(np.float32)}
     paths = [tmp_path / "a.npz", tmp_path / "b.npz"]
     Keeper(paths)(lambda: made)

@@ -6,13 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlp_lib.statistics import (
-    chosen,
-    mean_loss_matrix,
-    regret_matrix,
-    relative_regret_matrix,
-    summarize,
-)
+from mlp_lib.evidence.summaries import chosen, mean_loss_matrix, regret_matrix, relative_regret_matrix, summarize
 
 A, B, C = "mlp_32", "mlp_256x128", "mlp_8x8x8"
 

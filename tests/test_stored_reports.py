@@ -8,7 +8,7 @@ import pytest
 import yaml
 from study import command
 
-from mlp_lib.notebook import ROOT
+from mlp_lib.run.files import ROOT
 
 EXECUTED = ROOT / "executed"
 REPORTS = [path.parent.parent for path in sorted(EXECUTED.glob("example/analysis/answers.yaml"))]

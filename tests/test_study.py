@@ -6,10 +6,11 @@ import pandas as pd
 import torch
 from study import settings_of
 
-from mlp_lib import study, units
-from mlp_lib.artifacts import RunFiles, read_yaml
-from mlp_lib.settings import Hyperparameters
-from mlp_lib.study import Study
+from mlp_lib.core.values import Hyperparameters
+from mlp_lib.run.files import RunFiles, read_yaml
+from mlp_lib.study import study
+from mlp_lib.study.study import Study
+from mlp_lib.workers import units
 
 TRIAL = Hyperparameters(lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, dropout=0.1, leaky_relu_alpha=0.01)
 

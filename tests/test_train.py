@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from mlp_lib import model, products
-from mlp_lib import train as train_module
-from mlp_lib.data import CLASSES, Split
-from mlp_lib.model import draw_weights, to_sequential
-from mlp_lib.settings import Architecture, Hyperparameters, TrainingSettings
-from mlp_lib.train import COMPLETED, DIVERGED, Trained, evaluate, train_population
+from mlp_lib.core import kernels, network, training
+from mlp_lib.core.data import CLASSES, Split
+from mlp_lib.core.network import draw_weights, to_sequential
+from mlp_lib.core.training import COMPLETED, DIVERGED, Trained, evaluate, train_population
+from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 BASE = Hyperparameters(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-3, dropout=0.2, leaky_relu_alpha=0.05)
 DIVERGING = BASE.model_copy(update={"lr": 1e3, "weight_decay": 1e3})  # each step multiplies the weights by -1e6
@@ -81,9 +80,9 @@ def draw_case(make_split: Callable[..., Split], seed: int) -> Case:
 @pytest.mark.parametrize("seed", range(40))
 def test_the_law(make_split, monkeypatch, seed: int):
     """Alone, among neighbours, in another order, in other tiles: the same bits, though member 0 runs wild."""
-    if seed % 2 and products._onednn_linear:  # the products of a processor that is not Intel's
-        monkeypatch.setattr(products, "_ONEDNN", True)
-        monkeypatch.setattr(products, "_ONEDNN_LEAST", 0)
+    if seed % 2 and kernels._onednn_linear:  # the products of a processor that is not Intel's
+        monkeypatch.setattr(kernels, "_ONEDNN", True)
+        monkeypatch.setattr(kernels, "_ONEDNN_LEAST", 0)
     case = draw_case(make_split, seed)
     members = list(range(len(case.seeds)))
     together = case.run(members)
@@ -91,7 +90,7 @@ def test_the_law(make_split, monkeypatch, seed: int):
     for i in draws.permutation(members)[:3]:
         assert case.run([i]) == [together[i]], f"member {i} alone"
     order = draws.permutation(members).tolist()
-    monkeypatch.setattr(model, "_TILE_VALUES", int(draws.choice([1, 2**10, 2**13, 2**30])))
+    monkeypatch.setattr(network, "_TILE_VALUES", int(draws.choice([1, 2**10, 2**13, 2**30])))
     assert case.run(order) == [together[i] for i in order], "another order and other tiles"
 
 
@@ -102,7 +101,7 @@ def test_the_law_in_several_row_tiles(make_split, monkeypatch, training_settings
     case = Case(*splits, Architecture((40, 1, 30)), vary(7, np.random.default_rng(0)), [3] * 5 + [4, 5], settings)
     together = case.run(list(range(7)))
     assert case.run([6]) == [together[6]]
-    monkeypatch.setattr(model, "_TILE_VALUES", 2 * 512 * 71)
+    monkeypatch.setattr(network, "_TILE_VALUES", 2 * 512 * 71)
     assert case.run([4, 0, 2, 1, 3]) == [together[i] for i in (4, 0, 2, 1, 3)]
 
 
@@ -178,7 +177,7 @@ def scripted(make_split, monkeypatch) -> Callable[..., tuple[Trained, list[list[
                 seen[member].append([weight[place].clone() for weight in network.weights])
             return np.array(losses), np.exp(-np.array(losses))
 
-        monkeypatch.setattr(train_module, "measure", read_script)
+        monkeypatch.setattr(training, "measure", read_script)
         settings = TrainingSettings(
             batch_size=16,
             max_epochs=max_epochs,

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from study import ARCHITECTURES
 from test_analysis import evidence_of
-from test_experiments import experiments, run_all, study_of
+from test_experiments import run_all, study_of
 
-from mlp_lib import workers
-from mlp_lib.artifacts import RunFiles, read_table, write_yaml
-from mlp_lib.meta import read_meta
-from mlp_lib.settings import HYPERPARAMETERS
-from mlp_lib.trainings import write_trainings
+from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.run.files import RunFiles, read_table, write_yaml
+from mlp_lib.run.ledger import write_trainings
+from mlp_lib.run.meta import read_meta
+from mlp_lib.study import phases
+from mlp_lib.workers import processes
 
 STUDY = {
     "same_trials_for_all_architectures": True,
@@ -29,7 +30,7 @@ RESULT = ["status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy"]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
     files = RunFiles(tmp_path_factory.mktemp("whole"))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
+        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
         run_all(files.root, **STUDY)
     evidence_of(files.root, **STUDY)  # stores the parameters
     write_trainings(files)
@@ -81,8 +82,8 @@ def test_a_transferred_training_names_all_its_sources(whole: RunFiles) -> None:
 
 
 def test_a_run_that_has_the_search_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_make_executor", lambda number: ThreadPoolExecutor(1))
-    experiments.search(study_of(tmp_path, "search"))
+    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
+    phases.search(study_of(tmp_path, "search"))
     evidence_of(tmp_path)
     files = RunFiles(tmp_path)
     write_trainings(files)

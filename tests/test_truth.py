@@ -19,10 +19,12 @@ import yaml
 from bs4 import BeautifulSoup
 from study import command, environment, processes_under, snapshot, tables, write_parameters
 
-from mlp_lib import __main__, meta, status
-from mlp_lib.artifacts import RunFiles, read_yaml
-from mlp_lib.errors import TrainingError
-from mlp_lib.notebook import Session, _Recorder
+from mlp_lib import __main__
+from mlp_lib.core.errors import TrainingError
+from mlp_lib.reports import pages
+from mlp_lib.reports.session import Session, _Recorder
+from mlp_lib.run import meta
+from mlp_lib.run.files import RunFiles, read_yaml
 
 ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
 
@@ -45,7 +47,7 @@ def searched(folder: Path) -> Path:
 
 def told(run_dir: Path) -> dict[str, str]:
     """The status command's line of each phase."""
-    lines = status.describe(run_dir).splitlines()
+    lines = pages.describe_status(run_dir).splitlines()
     return {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in lines[:4]}
 
 
@@ -104,7 +106,7 @@ def test_the_state_is_told_as_it_is(folder: Path) -> None:
     assert told_by_the_page(run_dir)["search"].startswith("running")
     assert "of 4 trainings" in told_by_the_page(run_dir)["search"]
     assert {told(run_dir)[phase] for phase in ("retrain", "transfer", "analysis")} == {"not begun"}
-    assert f"in use: run by process {process.pid}" in status.describe(run_dir)
+    assert f"in use: run by process {process.pid}" in pages.describe_status(run_dir)
     second = command("run", "--run-dir", run_dir)
     assert second.returncode == 1
     assert f"in use: run by process {process.pid}" in second.stderr

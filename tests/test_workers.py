@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 import torch
 
-from mlp_lib import units, workers
-from mlp_lib.artifacts import WorkFiles
-from mlp_lib.data import load_dataset
-from mlp_lib.errors import DataError, TrainingError
-from mlp_lib.runtime import resolve_device
-from mlp_lib.settings import Architecture, Hyperparameters, StudySettings
-from mlp_lib.units import Job, Unit, split_into_units
-from mlp_lib.workers import count_workers, train_units
+from mlp_lib.core.data import load_dataset
+from mlp_lib.core.errors import DataError, TrainingError
+from mlp_lib.core.machine import resolve_device
+from mlp_lib.core.values import Architecture, Hyperparameters
+from mlp_lib.run.files import WorkFiles
+from mlp_lib.run.parameters import StudySettings
+from mlp_lib.workers import processes, units
+from mlp_lib.workers.processes import count_workers, train_units
+from mlp_lib.workers.units import Job, Unit, split_into_units
 
 SETTINGS = StudySettings(
     project_name="test",
@@ -110,7 +111,7 @@ def test_workers_are_as_asked_or_one_a_core_or_what_feeds_cuda(monkeypatch: pyte
     assert count_workers(SETTINGS) == 2
     automatic = SETTINGS.model_copy(update={"workers": "auto"})
     assert count_workers(automatic) == len(os.sched_getaffinity(0))
-    monkeypatch.setattr(workers, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(processes, "resolve_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
     assert count_workers(automatic) == 4
 

@@ -1,0 +1,70 @@
+"""core.machine."""
+
+import contextlib
+import os
+import platform
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlp_lib.core.errors import SettingsError
+from mlp_lib.core.values import TrainingSettings
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for `auto`, `cpu` or `cuda`; SettingsError for `cuda` where there is none."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise SettingsError(
+            "device = 'cuda': torch finds no CUDA device on this machine; device = auto takes one when there is one"
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def read_processor() -> dict[str, Any]:
+    """The processor's name (cpu_name) and instructions (avx512_f), as torch tells; nothing, by an older one."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
+def describe_machine(device: torch.device) -> str:
+    """What computes: the CUDA device's name, or the processor's with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    processor = read_processor().get("cpu_name")
+    return f"{processor or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of torch, numpy and random, for code outside the library that draws from them."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def training_mode(settings: TrainingSettings) -> Iterator[None]:
+    """Numerics as the settings ask, one intra-op thread, no gradient tape; restored afterwards.
+
+    One thread because batched products then give every member the same bits whatever its neighbours, and because
+    two threads on two cores do less work than two processes.
+    """
+    before = (
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+    if settings.deterministic:  # cuBLAS wants it before its first product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision(settings.matmul_precision)
+    torch.use_deterministic_algorithms(settings.deterministic)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+        torch.use_deterministic_algorithms(before[2])

@@ -1,0 +1,131 @@
+"""core.values."""
+
+import itertools
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+MAX_SEED = 2**32 - 1
+CLASSES = 10  # of every data set
+TRAINING_DATA_SIZES = {"mnist": 60000, "fashion_mnist": 60000, "kmnist": 60000, "qmnist": 60000, "digits": 1437}
+INPUTS = {"mnist": 784, "fashion_mnist": 784, "kmnist": 784, "qmnist": 784, "digits": 64}  # pixels an image
+_EXPONENT_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def _read_exponent(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 (no dot) as text; it is a number here."""
+    if isinstance(value, str) and _EXPONENT_NUMBER.fullmatch(value):
+        value = float(value)
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    return value
+
+
+def _refuse_repeats(values: tuple) -> tuple:
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise ValueError(f"should not repeat {repeated[0]}")
+    return values
+
+
+def _refuse_number(value: Any) -> Any:
+    """Python takes 0 for False."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise PydanticCustomError("number", "a number is neither a name nor false")
+    return value
+
+
+# the bounds come before the reader: only then does the JSON schema, which the messages are made from, show them
+_Exponent = BeforeValidator(_read_exponent)
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]
+Count = Annotated[Whole, Field(ge=1, le=10**9), _Exponent]
+Width = Annotated[Whole, Field(ge=1, le=65536), _Exponent]
+Seed = Annotated[Whole, Field(ge=0, le=MAX_SEED), _Exponent]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=10**5), AfterValidator(_refuse_repeats)]
+Flag = Annotated[bool, Field(strict=True)]
+_NAME_RULE = "at most 100 letters, digits, dots, hyphens and underscores, the first a letter or digit"
+Text = Annotated[str, Field(strict=True, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$", description="a line of text")]
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description=_NAME_RULE)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, order=True)
+class Architecture:
+    """The hidden widths of a multilayer perceptron, first layer first."""
+
+    widths: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return "mlp_" + "x".join(map(str, self.widths))
+
+    @classmethod
+    def from_name(cls, name: str) -> "Architecture":
+        return cls(tuple(int(width) for width in name.removeprefix("mlp_").split("x")))
+
+    def layer_sizes(self, inputs: int, classes: int) -> list[tuple[int, int]]:
+        """(inputs, outputs) of each linear layer, the last one to the classes."""
+        return list(itertools.pairwise((inputs, *self.widths, classes)))
+
+    def count_parameters(self, inputs: int, classes: int) -> int:
+        """Number of weights and biases."""
+        return sum((n_in + 1) * n_out for n_in, n_out in self.layer_sizes(inputs, classes))
+
+
+class Hyperparameters(_Frozen):
+    """What the search tunes: AdamW's five numbers and the two of the regularization (all without unit)."""
+
+    lr: Annotated[Real, Field(gt=0, le=1e3), _Exponent]
+    beta1: Annotated[Real, Field(ge=0, lt=1), _Exponent]
+    beta2: Annotated[Real, Field(ge=0, lt=1), _Exponent]
+    eps: Annotated[Real, Field(gt=0, le=1), _Exponent]
+    weight_decay: Annotated[Real, Field(ge=0, le=1e3), _Exponent]
+    dropout: Annotated[Real, Field(ge=0, lt=1), _Exponent]
+    leaky_relu_alpha: Annotated[Real, Field(ge=0, le=1), _Exponent]
+
+
+HYPERPARAMETERS = tuple(Hyperparameters.model_fields)
+LOG_HYPERPARAMETERS = ("lr", "eps", "weight_decay")  # shown and modelled on a log scale
+
+
+class DataSettings(_Frozen):
+    """Which data, where from, how split, how fed."""
+
+    dataset: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "digits"]
+    data_root: Text
+    preload: Annotated[Literal["auto", "cuda", "cpu", False], BeforeValidator(_refuse_number)]
+    validation_size: Count | None
+    split_seed: Seed
+    loader_workers: Annotated[Whole, Field(ge=0, le=256), _Exponent]
+
+    @model_validator(mode="after")
+    def _leaves_training_data(self) -> "DataSettings":
+        size = TRAINING_DATA_SIZES[self.dataset]
+        if self.validation_size is not None and self.validation_size >= size:
+            raise ValueError(
+                f"validation_size = {self.validation_size} should be below the {size} training images of {self.dataset}"
+            )
+        return self
+
+
+Parametrization = Literal["standard", "mup"]
+
+
+class TrainingSettings(_Frozen):
+    """What decides the result of one training besides data, hyperparameters and run seed."""
+
+    batch_size: Count  # images an optimizer step
+    max_epochs: Count
+    patience: Count  # validation checks without improvement
+    val_interval: Count  # epochs between checks
+    matmul_precision: Literal["highest", "high", "medium"]
+    deterministic: Flag
+    parametrization: Parametrization = "standard"
+    base_width: Width = 128  # under mup, the width that is trained as standard

@@ -1,0 +1,142 @@
+"""Pure functions of tables of losses: what transfers better than another architecture's hyperparameters.
+
+`losses`: target, source, seed, test_loss, as in transfer_seed_losses.csv. Differences are of log losses, paired by run
+seed, so effects are quotients; their intervals are Student's t over the seeds, so they speak of these architectures.
+"""
+
+import numpy as np
+import pandas as pd
+
+from mlp_lib.evidence.intervals import mean_interval
+from mlp_lib.evidence.search import expected_best
+
+ANY = "an architecture at random"
+
+
+def _log_losses(losses: pd.DataFrame) -> pd.DataFrame:
+    """target, source, seed, log (of the test loss; NaN: diverged) and cost (log less that of the target's own)."""
+    log = np.log(losses["test_loss"].where(np.isfinite(losses["test_loss"]) & (losses["test_loss"] > 0)))
+    table = losses[["target", "source", "seed"]].assign(log=log)
+    own = table.loc[table["target"] == table["source"], ["target", "seed", "log"]]
+    table = table.merge(own, on=["target", "seed"], suffixes=("", "_own"), how="left")
+    return table.assign(cost=table["log"] - table["log_own"]).drop(columns="log_own")
+
+
+def _mean_over_seeds(values: pd.Series, seeds: pd.Series, confidence: float) -> dict[str, float]:
+    """The geometric mean of exp(values) with its interval, and the number of seeds that it is over."""
+    by_seed = values.groupby(seeds).mean().dropna()
+    mean, low, high = np.exp(mean_interval(by_seed, confidence))
+    return {"quotient": float(mean), "low": float(low), "high": float(high), "n": len(by_seed)}
+
+
+def extra_sources(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """What the hyperparameters of each source that is no architecture cost, over all targets: a row a source.
+
+    Columns: source, targets, n (seeds), quotient (transferred / own: a geometric mean over the targets, at each seed,
+    then over the seeds), low, high, diverged (trainings, which are left out of the quotient). The last row, ANY, is for
+    comparison: the mean over the architectures as sources for all targets, also for themselves.
+    """
+    table = _log_losses(losses)
+    architecture = table["source"].isin(table["target"])
+    groups = [*table[~architecture].groupby("source", sort=False), (ANY, table[architecture])]
+    rows = []
+    for source, group in groups:
+        effect = _mean_over_seeds(group["cost"], group["seed"], confidence)
+        rows.append(
+            {
+                "source": source,
+                "targets": group["target"].nunique(),
+                **effect,
+                "diverged": int(group["log"].isna().sum()),
+            }
+        )
+    return pd.DataFrame(rows)[["source", "targets", "n", "quotient", "low", "high", "diverged"]]
+
+
+def other_search(transfers: pd.DataFrame, retrainings: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """What it costs to take each architecture's hyperparameters from another run's search: a row a target, then all.
+
+    transfers: of the run whose `search_dir` names the other; retrainings (architecture, seed, test_loss): with what
+    this run's own search chose. Columns: target, n (seeds), quotient (other / own), low, high, diverged.
+    """
+    own = retrainings.rename(columns={"architecture": "target"}).assign(source=lambda table: table["target"])
+    other = transfers[transfers["target"] == transfers["source"]].assign(source="other")
+    losses = pd.concat([own, other[other["target"].isin(own["target"])]])
+    groups = [*losses.groupby("target", sort=False), ("all", losses)]
+    rows = [extra_sources(group, confidence).iloc[:-1].assign(target=name) for name, group in groups]
+    return pd.concat(rows, ignore_index=True)[["target", "n", "quotient", "low", "high", "diverged"]]
+
+
+def compare_transfer(here: pd.DataFrame, there: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """The transfer of two runs, paired by (target, source, seed): a row a quantity.
+
+    Quantities: regret (transferred / own), own (test loss with the target's own hyperparameters) and transferred (with
+    another architecture's). Columns: quantity, pairs (of target and source that both runs have), n (seeds), here and
+    there (geometric means; losses in nats), quotient (here / there), low, high, left_out (trainings that diverged here
+    or there). The regret is smaller here where high is below 1.
+    """
+    keys = ["target", "source", "seed"]
+    both = _log_losses(here).merge(_log_losses(there), on=keys, suffixes=("_here", "_there"))
+    both = both[both["source"].isin(both["target"])]
+    own = both["target"] == both["source"]
+    rows = []
+    for quantity, of, value in (("regret", ~own, "cost"), ("own", own, "log"), ("transferred", ~own, "log")):
+        columns = both.loc[of, [*keys, f"{value}_here", f"{value}_there"]]
+        finite = columns.dropna()
+        sides = [finite[f"{value}_{side}"] for side in ("here", "there")]
+        levels = [_mean_over_seeds(side, finite["seed"], confidence)["quotient"] for side in sides]
+        effect = _mean_over_seeds(sides[0] - sides[1], finite["seed"], confidence)
+        rows.append(
+            {
+                "quantity": quantity,
+                "pairs": len(finite[["target", "source"]].drop_duplicates()),
+                "here": levels[0],
+                "there": levels[1],
+                **effect,
+                "left_out": len(columns) - len(finite),
+            }
+        )
+    columns = ["quantity", "pairs", "n", "here", "there", "quotient", "low", "high", "left_out"]
+    return pd.DataFrame(rows)[columns]
+
+
+def compare_search(here: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
+    """The best validation loss of a search beside what another is expected to find at the same cost.
+
+    Tables of trials: architecture, trial, val_loss, epochs_trained. A row an architecture that both have: best (here),
+    epochs (that all trials here cost), trials_there (how many those epochs buy there, at most all), expected_there (the
+    best validation loss of that many, by expected_best), quotient (best / expected_there), epochs_there (of all there).
+    """
+    rows = []
+    for name, trials in here.groupby("architecture", sort=False):
+        others = there[there["architecture"] == name]
+        expected = expected_best(others)["expected"]
+        if expected.empty:
+            continue
+        epochs, each = int(trials["epochs_trained"].sum()), others["epochs_trained"].mean()
+        number = min(max(1, int(epochs / each)), len(expected))
+        best, other = trials["val_loss"].astype(float).min(), expected[number - 1]
+        rows.append((name, best, epochs, number, other, best / other, int(others["epochs_trained"].sum())))
+    names = "architecture best epochs trials_there expected_there quotient epochs_there"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) -> str:
+    """Whether the regret of transfer is smaller here than in the run `name`, in a sentence; see compare_transfer."""
+    regret, own, _ = comparison.itertuples()
+    if not regret.n:
+        return f"This run and {name} share no pair of architectures and run seed that could be compared."
+    claim = (
+        f"Using another architecture's hyperparameters multiplies the test loss by {regret.here:.3f} here and by "
+        f"{regret.there:.3f} in {name}: a quotient of {regret.quotient:.3f}"
+    )
+    if regret.n == 1:
+        return f"{claim} at one seed, which gives no interval."
+    interval = f"{100 * confidence:g} % interval {regret.low:.3f} to {regret.high:.3f}"
+    basis = f"({interval}, {regret.pairs} pairs, {regret.n} seeds)"
+    verdict = (
+        "is smaller here" if regret.high < 1 else "is larger here" if regret.low > 1 else "may be the same in both"
+    )
+    level = f"With its own hyperparameters the test loss is {own.quotient:.3f} times that of {name}."
+    left_out = f" Left out: {regret.left_out} trainings that diverged in one of them." if regret.left_out else ""
+    return f"{claim} {basis}. The regret of transfer {verdict}. {level}{left_out}"

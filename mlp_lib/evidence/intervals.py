@@ -1,0 +1,101 @@
+"""Intervals and tests of differences, on which the answers stand."""
+
+import math
+import warnings
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+
+def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
+    """(mean, low, high) of Student's t interval of the finite values' mean; low and high are NaN below two values."""
+    values = np.array([value for value in values if math.isfinite(value)], dtype=float)
+    if len(values) < 2:
+        return (float(values[0]) if len(values) else math.nan), math.nan, math.nan
+    mean = float(values.mean())
+    # not stats.t.interval: that is NaN when the values are equal
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def p_value(difference: np.ndarray, se: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """Two-sided p of Student's t test of difference 0; without residual variance it is 1 at 0, else 0."""
+    return 2 * p_beyond(np.abs(difference), 0.0, se, df)
+
+
+def p_beyond(difference: np.ndarray, bound: float, se: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """One-sided p of Student's t test of difference <= bound against difference > bound."""
+    distance = np.asarray(difference, dtype=float) - bound
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where((np.asarray(se) == 0) & (distance == 0), 0.0, distance / np.asarray(se))
+    return stats.t.sf(t, df)
+
+
+def half_width(se: np.ndarray, df: np.ndarray, alpha: float) -> np.ndarray:
+    """Half of Student's t interval of level 1 - alpha."""
+    return stats.t.ppf(1 - alpha / 2, df) * np.asarray(se)
+
+
+def adjust(p: np.ndarray, alpha: float, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """(adjusted p, rejected) of statsmodels' multipletests over the p values that are not NaN."""
+    p = np.asarray(p, dtype=float)
+    adjusted, rejected, tested = np.full(len(p), np.nan), np.zeros(len(p), dtype=bool), np.isfinite(p)
+    if tested.any():
+        rejected[tested], adjusted[tested], *_ = multipletests(p[tested], alpha, method)
+    return adjusted, rejected
+
+
+def blocked_differences(table: pd.DataFrame, pairs: Sequence[tuple[Hashable, Hashable]]) -> pd.DataFrame:
+    """Differences of pairs of columns, blocked by row, with one residual variance pooled over all columns.
+
+    The additive model value = column + row + error is fitted by least squares to the finite values: the randomized
+    complete block design (Montgomery, Design and Analysis of Experiments, chapter 4). Complete columns of n rows give
+    the mean paired difference, standard error sqrt(2 s2 / n) and (columns - 1)(n - 1) degrees of freedom.
+
+    A row a pair: first, second, n (rows where both are finite), difference (first - second), se, df, and for
+    comparison sd, the spread of the pair's own paired differences, beside the model's pooled_sd = sqrt(2 s2). All in
+    the table's unit, of which 1 is a usual size: what is below 1e-12 is rounding and becomes 0. NaN: the difference of
+    a pair that shares no row, se without degrees of freedom, sd of a single row.
+    """
+    values = np.where(np.isfinite(table), table, np.nan)
+    finite = np.isfinite(values)
+    first, second = (table.columns.get_indexer([pair[end] for pair in pairs]) for end in (0, 1))
+    n = (finite[:, first] & finite[:, second]).sum(axis=0)
+    numbers = np.full((5, len(pairs)), np.nan)
+    if n.any():
+        row, column = np.nonzero(finite)
+        design = np.hstack([np.eye(values.shape[1])[column], np.eye(values.shape[0])[row][:, 1:]])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty column makes it singular; what shares a row is still unique
+            fit = sm.OLS(values[finite], design).fit()
+        mean, cov, df = fit.params, fit.normalized_cov_params, fit.df_resid
+        s2 = fit.ssr / df if df > 0 else np.nan
+        numbers[0] = mean[first] - mean[second]
+        numbers[1] = np.sqrt(s2 * (cov[first, first] + cov[second, second] - 2 * cov[first, second]))
+        numbers[2], numbers[4] = df, np.sqrt(2 * s2)
+        numbers[3, n > 1] = np.nanstd((values[:, first] - values[:, second])[:, n > 1], axis=0, ddof=1)
+        numbers = np.where(np.abs(numbers) < 1e-12, 0.0, numbers)
+        numbers[:, n == 0] = np.nan
+    names = {"first": [pair[0] for pair in pairs], "second": [pair[1] for pair in pairs]}
+    return pd.DataFrame(
+        names | {"n": n} | dict(zip(("difference", "se", "df", "sd", "pooled_sd"), numbers, strict=True))
+    )
+
+
+def basis_text(interval: tuple[float, ...], kind: str | None, pairs: int, seeds: int) -> str:
+    low, high = interval
+    text = "" if math.isnan(low) else f"{kind} {low:+.2%} to {high:+.2%}, "
+    return f"({text}{pairs} pair{'' if pairs == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'})"
+
+
+def plain_answer(
+    verdict: str, estimate: tuple[float, ...], confidence: float, margin: float, n: int, sentence: str
+) -> dict:
+    """The answer as plain values; what is not a number becomes None, which YAML can say."""
+    effect, *interval = (None if math.isnan(value) else float(value) for value in estimate)
+    answer = {"verdict": verdict, "effect": effect, "interval": interval, "confidence": float(confidence)}
+    return answer | {"margin": float(margin), "n": int(n), "sentence": sentence.replace("%", " %")}

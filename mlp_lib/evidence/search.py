@@ -1,0 +1,279 @@
+"""Pure functions of the tables of trials: how good a search was and which hyperparameters mattered.
+
+`trials` is search_results.csv of all architectures with the column architecture: a row a trial, losses in nats an
+example. A trial whose validation loss is not finite diverged. What can't be said is NaN.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import KFold
+
+from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
+from mlp_lib.run.parameters import Range, SearchSpace
+
+POOLED = "pooled"  # stands for the architectures that share a forest
+MIN_TRIALS = 60  # finite trials below which an architecture gets no forest of its own
+MIN_BETTER = 20  # better trials below which a forest says nothing
+FOLDS = 5
+
+
+def _finite(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that did not diverge, best first (ties: the lowest number, as the winner is chosen)."""
+    finite = trials[np.isfinite(trials["val_loss"].astype(float))]
+    return finite.sort_values(["val_loss", "trial"])
+
+
+def _by_architecture(trials: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return list(trials.groupby("architecture", sort=False))
+
+
+def range_position(values: pd.Series, range_: Range) -> pd.Series:
+    """Where values lie in a search range: 0 at its low end, 1 at its high end, on the scale it is drawn on.
+
+    A fixed hyperparameter (low == high) has no position: NaN.
+    """
+    values, low, high = values.astype(float), range_.low, range_.high
+    if low == high:
+        return values * np.nan
+    if range_.distribution == "log_uniform":
+        return np.log(values / low) / np.log(high / low)
+    return (values - low) / (high - low)
+
+
+def expected_best(trials: pd.DataFrame, n_max: int | None = None, confidence: float = 0.95) -> pd.DataFrame:
+    """Best validation loss after n random trials: architecture, n, expected, low, high; n = 1 .. min(n_max, trials).
+
+    `expected` is the unbiased U-statistic, the mean of the minimum over all subsets of n trials: the i-th smallest of
+    N losses has the weight C(N - i, n - 1) / C(N, n) (Tang et al. 2020, on Dodge et al. 2019).
+
+    `low` and `high` are the exact (1 -+ confidence) / 2 quantiles of the best of n fresh draws from the trials,
+    1 - (1 - F)^n: where another search of n trials would end. That is the bootstrap with infinitely many resamples, so
+    it needs no seed; drawing without replacement instead would give width 0 at n = N. The band can't reach below the
+    best loss seen, so it is too narrow as n nears N (the bootstrap of a minimum: Bickel & Freedman 1981).
+
+    A diverged trial counts as the worst finite loss of its architecture: as infinity it would make every expectation
+    up to n = the diverged infinite. So small n look no worse than a search without divergence would.
+    """
+    tables = []
+    for architecture, group in _by_architecture(trials):
+        losses = group["val_loss"].to_numpy(dtype=float)
+        worst = max(losses[np.isfinite(losses)], default=np.nan)
+        losses = np.sort(np.where(np.isfinite(losses), losses, worst))  # [N]
+        size = len(losses)
+        n = np.arange(1, min(size, n_max or size) + 1)
+        rank = np.arange(size + 1)[:, None]
+        # P(the best of n has a rank above i) [N + 1, n]: of a subset of the N trials, and of n fresh draws
+        of_subset = np.cumprod(np.clip(size - rank - (n - 1), 0, None) / (size - (n - 1)), axis=1)
+        of_fresh = (1 - rank / size) ** n
+        tail = (1 - confidence) / 2
+        low, high = (losses[np.argmax(1 - of_fresh >= q - 1e-12, axis=0) - 1] for q in (tail, 1 - tail))
+        expected = losses @ -np.diff(of_subset, axis=0)
+        tables.append(pd.DataFrame({"n": n, "expected": expected, "low": low, "high": high}))
+        tables[-1].insert(0, "architecture", architecture)
+    return pd.concat(tables, ignore_index=True) if tables else _table([], "architecture n expected low high")
+
+
+def _table(rows: list, columns: str) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def relative_seed_spread(losses: pd.DataFrame, column: str = "test_loss") -> pd.Series:
+    """Standard deviation over mean of the finite losses by architecture; NaN below two.
+
+    losses: architecture and `column`, a row a retraining.
+    """
+    groups = losses[np.isfinite(losses[column])].groupby("architecture", sort=False)[column]
+    return (groups.std() / groups.mean()).reindex(losses["architecture"].unique())
+
+
+def winner_instability(
+    trials: pd.DataFrame, seed_spread: Mapping[str, float], seed: int = 0, simulations: int = 10_000
+) -> pd.DataFrame:
+    """How little it would take for another trial to win, a row an architecture.
+
+    `seed_spread` maps an architecture to the relative standard deviation of a loss over run seeds, of the part that
+    trials of one seed do not share: noise common to all trials changes no winner.
+
+    Columns: architecture, trial (the winner), val_loss, seed_spread, gap_2nd and gap_5th (how far these trials lie
+    above the winner, relative to it), spreads_2nd and spreads_5th (the same over seed_spread), change_probability: the
+    share of `simulations` in which another trial is best after every loss is multiplied by fresh, independent
+    log-normal noise of that spread. The losses seen hold one such noise already, which flattered the winner: the true
+    ranking is less certain still.
+    """
+    rows = []
+    for architecture, group in _by_architecture(trials):
+        finite = _finite(group)
+        losses = finite["val_loss"].to_numpy(dtype=float)
+        spread = float(seed_spread.get(architecture, np.nan))
+        gaps = [losses[i] / losses[0] - 1 if len(losses) > i else np.nan for i in (1, 4)]
+        change = np.nan
+        if len(losses) > 1 and np.isfinite(spread):
+            # a generator of its own, so that a row depends on no other architecture
+            noise = np.random.default_rng(seed).standard_normal((simulations, len(losses)))
+            again = np.log(losses) + np.sqrt(np.log1p(spread**2)) * noise
+            change = float((again.argmin(axis=1) != 0).mean())
+        winner = finite.iloc[0][["trial", "val_loss"]] if len(finite) else (np.nan, np.nan)
+        rows.append((architecture, *winner, spread, *gaps, *(g / spread if spread else np.nan for g in gaps), change))
+    columns = "architecture trial val_loss seed_spread gap_2nd gap_5th spreads_2nd spreads_5th change_probability"
+    return _table(rows, columns).astype({"trial": "Int64"})
+
+
+def validation_test_correlation(trials: pd.DataFrame, top: int = 10, confidence: float = 0.95) -> pd.DataFrame:
+    """Spearman correlation of validation and test loss in the `top` trials: architecture, n, correlation, low, high.
+
+    The trials of lowest validation loss are taken, of those with both losses. The interval is Bonett & Wright's
+    (2000), Fisher's z with the variance (1 + r^2 / 2) / (n - 3). NaN below 3 trials, its
+    interval also below 4 and at +-1. The
+    correlation in the top says whether validation loss still ranks the candidates; over all trials it is near 1.
+    """
+    rows = []
+    for architecture, group in _by_architecture(trials):
+        best = _finite(group[np.isfinite(group["test_loss"].astype(float))]).head(top)
+        n, r, low, high = len(best), np.nan, np.nan, np.nan
+        if n > 2 and best["val_loss"].nunique() > 1 and best["test_loss"].nunique() > 1:
+            r = float(stats.spearmanr(best["val_loss"], best["test_loss"]).statistic)
+        if n > 3 and not np.isclose(abs(r), 1):
+            half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((1 + r**2 / 2) / (n - 3))
+            low, high = np.tanh(np.arctanh(r) + np.array([-half, half]))
+        rows.append((architecture, n, r, low, high))
+    return _table(rows, "architecture n correlation low high")
+
+
+def search_warnings(trials: pd.DataFrame, space: SearchSpace, max_epochs: int) -> list[str]:
+    """Plain sentences on what the search may have cut off: best trials at the edge of a range or at `max_epochs`.
+
+    The edge is the outer 5 % at either end, on the log scale where the range is log_uniform.
+    """
+    finite = _finite(trials)
+    best = finite.groupby("architecture", sort=False).head(1)
+    warnings = []
+    for name in HYPERPARAMETERS:
+        range_ = getattr(space, name)
+        position = range_position(best[name], range_)
+        for end, at_end in (("lower", position <= 0.05), ("upper", position >= 0.95)):
+            if at_end.any():
+                warnings.append(
+                    f"The best {name} of {at_end.sum()} of {_count(len(best), 'architecture')} lies in the {end} 5 % of"
+                    f" its range, {range_.low:g} to {range_.high:g} ({_names(best[at_end])}): better values may lie"
+                    f" beyond (chance alone would put {0.05 * len(best):.2g} there)."
+                )
+    capped = best[best["epochs_trained"] >= max_epochs]
+    if len(capped):
+        warnings.append(
+            f"The best trial of {len(capped)} of {_count(len(best), 'architecture')} trained until max_epochs"
+            f" ({max_epochs}; {_names(capped)}): longer training may have improved it."
+        )
+    at_cap = trials["epochs_trained"] >= max_epochs
+    if at_cap.any():
+        share = trials.loc[at_cap, "epochs_trained"].sum() / trials["epochs_trained"].sum()
+        warnings.append(
+            f"{share:.0%} of all epochs went to trials that hit max_epochs".replace("%", " %")
+            + f" ({at_cap.sum()} of {_count(len(trials), 'trial')})."
+        )
+    return warnings
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _names(best: pd.DataFrame) -> str:
+    return ", ".join(name.removeprefix("mlp_") for name in sorted(best["architecture"]))
+
+
+def importance(trials: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Permutation importance of each hyperparameter among the better half of the trials, a row a hyperparameter.
+
+    The better half: finite trials at or below their architecture's median validation loss. A random forest is fitted
+    to log validation loss (lr, eps, weight_decay as logs), architecture by architecture; those with fewer than
+    60 finite trials share one forest, on log losses centred by architecture.
+
+    Columns: architecture (`pooled` for the shared forest), hyperparameter, importance, error, r2, trials,
+    architectures, pooled. `importance` is the increase of the squared error of held-out trials when the
+    hyperparameter is permuted (Breiman 2001), over twice the variance of the log losses: the share of the variance
+    that it has a part in, alone or with others (its total Sobol index; Gregorutti et al. 2017). `error` is its
+    standard error over the 5 folds, widened for the training data they share (Nadeau & Bengio 2003). `r2` is the
+    share of variance that held-out predictions explain: where it is not above 0, the importances say nothing. NaN
+    below 20 better trials.
+    """
+    finite = _finite(trials)
+    losses = finite.groupby("architecture", sort=False)["val_loss"]
+    better = finite[finite["val_loss"] <= losses.transform("median")]
+    sizes = losses.size().reindex(trials["architecture"].unique(), fill_value=0)
+    few = list(sizes.index[sizes < MIN_TRIALS])
+    forests = {name: [name] for name in sizes.index if name not in few}
+    if few:
+        forests[POOLED if len(few) > 1 else few[0]] = few
+    tables = []
+    for label, architectures in forests.items():
+        table = _importance(better[better["architecture"].isin(architectures)], seed)
+        table.insert(0, "architecture", label)
+        tables.append(table.assign(architectures=len(architectures), pooled=len(architectures) > 1))
+    columns = "architecture hyperparameter importance error r2 trials architectures pooled"
+    return pd.concat(tables, ignore_index=True) if tables else _table([], columns)
+
+
+def _importance(better: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """hyperparameter, importance, error, r2, trials of one forest."""
+    better = better.sort_values(["architecture", "trial"])  # the folds depend on the trials, not on the rows' order
+    inputs = better[list(HYPERPARAMETERS)].astype(float)
+    for name in LOG_HYPERPARAMETERS:
+        if (inputs[name] > 0).all():
+            inputs[name] = np.log(inputs[name])
+    target = np.log(better["val_loss"].astype(float))
+    target -= target.groupby(better["architecture"]).transform("mean")
+    x, y = inputs.to_numpy(), target.to_numpy()
+    table = pd.DataFrame({"hyperparameter": HYPERPARAMETERS, "importance": np.nan, "error": np.nan, "r2": np.nan})
+    if len(y) >= MIN_BETTER and y.var() > 0:
+        increases, squares = [], 0.0
+        for train, held_out in KFold(FOLDS, shuffle=True, random_state=seed).split(x):
+            forest = RandomForestRegressor(100, min_samples_leaf=2, random_state=seed).fit(x[train], y[train])
+            found = permutation_importance(
+                forest, x[held_out], y[held_out], scoring="neg_mean_squared_error", n_repeats=5, random_state=seed
+            )
+            increases.append(found.importances_mean / (2 * y.var()))
+            squares += ((forest.predict(x[held_out]) - y[held_out]) ** 2).sum()
+        increases = np.array(increases)  # [folds, hyperparameters]
+        table["importance"] = increases.mean(axis=0)
+        table["error"] = increases.std(axis=0, ddof=1) * np.sqrt(1 / FOLDS + 1 / (FOLDS - 1))
+        table["r2"] = 1 - squares / len(y) / y.var()
+    return table.assign(trials=len(y))
+
+
+def lr_envelope(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials on the lower envelope of validation loss over lr: architecture, lr, val_loss, by rising lr.
+
+    The envelope falls to the best trial and rises after it: of the trials up to there a trial is on it if none of
+    lower lr is better, of those after it if none of higher lr is better. So it shows what a lr allows, the other
+    hyperparameters well drawn.
+    """
+    parts = []
+    for _, group in _by_architecture(_finite(trials)):
+        group = group.sort_values("lr", kind="stable")
+        losses = group["val_loss"].to_numpy(dtype=float)
+        rising = np.minimum.accumulate(losses[::-1])[::-1]
+        envelope = np.maximum(np.minimum.accumulate(losses), rising)
+        parts.append(group.loc[losses == envelope, ["architecture", "lr", "val_loss"]])
+    return pd.concat(parts, ignore_index=True) if parts else _table([], "architecture lr val_loss")
+
+
+def lr_sensitivity(trials: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
+    """How wide the range of good learning rates is: architecture, best_lr, low, high, decades, trials.
+
+    `low` to `high` is where the envelope (see lr_envelope) is at most (1 + within) times the best loss, that is from
+    the smallest to the largest lr of the trials that good; `decades` is log10(high / low), `trials` counts them.
+    The true range is at least that wide, and few trials show little of it: `decades` is NaN for a lone trial.
+    """
+    rows = []
+    for architecture, group in _by_architecture(trials):
+        finite = _finite(group)
+        good = finite[finite["val_loss"] <= (1 + within) * finite["val_loss"].min()]
+        best_lr = finite["lr"].iloc[0] if len(finite) else np.nan
+        low, high = good["lr"].min(), good["lr"].max()
+        rows.append((architecture, best_lr, low, high, np.log10(high / low) if len(good) > 1 else np.nan, len(good)))
+    return _table(rows, "architecture best_lr low high decades trials")

@@ -1,0 +1,102 @@
+"""Pure functions of tables of losses: their summaries, regret and choices.
+
+A table has a row a training; losses are in nats an example, and one that is not finite is of a training that diverged.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mlp_lib.core.values import HYPERPARAMETERS
+
+
+def _summary(group: pd.DataFrame) -> dict[str, float]:
+    losses, accuracies = group["test_loss"].to_numpy(float), group["test_accuracy"].to_numpy(float)
+    finite = np.isfinite(losses)
+    values = np.sort(losses[finite])  # sorted, so that the bits do not depend on the order of the rows
+    n = len(values)
+    return {
+        "n": n,
+        "mean": values.mean() if n else np.nan,
+        "var": values.var(ddof=1) if n > 1 else np.nan,
+        "min": values[0] if n else np.nan,
+        "max": values[-1] if n else np.nan,
+        "mean_accuracy": np.sort(accuracies[finite]).mean() if n else np.nan,
+    }
+
+
+def summarize(losses: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
+    """A row a group, in order of first appearance: `by`, n, mean, var, min, max, mean_accuracy.
+
+    `losses` has the columns `by`, test_loss and test_accuracy. n counts the finite losses, and everything else is over
+    these; var is the sample variance (n - 1), NaN for n = 1; a group without a finite loss has n = 0 and NaN.
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    groups = losses.groupby(by, sort=False)
+    rows = [dict(zip(by, key, strict=True)) | _summary(group) for key, group in groups]
+    return pd.DataFrame(rows, columns=[*by, "n", "mean", "var", "min", "max", "mean_accuracy"])
+
+
+def mean_loss_matrix(losses: pd.DataFrame) -> pd.DataFrame:
+    """Mean test loss over the finite seeds: rows are targets, columns sources; NaN where there is none.
+
+    `losses` has the columns target, source, seed, test_loss. Targets come in order of first appearance, sources in the
+    same order, and after them those that are no target.
+    """
+    targets, sources = losses["target"].unique(), losses["source"].unique()
+    columns = [t for t in targets if t in sources] + [s for s in sources if s not in targets]
+    summary = summarize(losses.assign(test_accuracy=np.nan), ["target", "source"])
+    return summary.pivot(index="target", columns="source", values="mean").reindex(index=targets, columns=columns)
+
+
+def regret_matrix(losses: pd.DataFrame) -> pd.DataFrame:
+    """Mean test loss(target with the source's hyperparameters) - mean test loss(target with its own), in nats.
+
+    Rows are targets, columns sources, the diagonal is exactly 0; the row of a target without an own result is NaN.
+    """
+    means, own = _means_and_own(losses)
+    return means.sub(own, axis=0)
+
+
+def relative_regret_matrix(losses: pd.DataFrame) -> pd.DataFrame:
+    """The quotient of the same two means, transferred / own; the diagonal is exactly 1."""
+    means, own = _means_and_own(losses)
+    return means.div(own, axis=0)
+
+
+def _means_and_own(losses: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    means = mean_loss_matrix(losses)
+    return means, pd.Series({t: means.at[t, t] if t in means.columns else np.nan for t in means.index}, dtype=float)
+
+
+def best_trial(results: pd.DataFrame) -> pd.Series | None:
+    """The completed trial of lowest validation loss (ties: the lowest number), or None if all diverged.
+
+    results: the columns of search_results.csv.
+    """
+    finite = results[np.isfinite(results["val_loss"].astype(float))].sort_values("trial")
+    return None if finite.empty else finite.loc[finite["val_loss"].idxmin()]
+
+
+def consensus_trial(trials: pd.DataFrame) -> int | None:
+    """The trial of best mean rank of validation loss over the architectures (ties: the lowest number).
+
+    trials: architecture, and the columns of search_results.csv; a diverged trial shares the last rank; only the trials
+    that all architectures have count. None without any, or where a trial's hyperparameters are not the same on all.
+    """
+    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique() > 1).any(axis=None):
+        return None
+    losses = trials["val_loss"].astype(float)
+    table = trials.assign(loss=losses.where(np.isfinite(losses), np.inf))
+    ranks = table.pivot(index="trial", columns="architecture", values="loss").dropna().rank()
+    return None if ranks.empty else int(ranks.mean(axis=1).idxmin())
+
+
+def chosen(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trial that the search chose on each architecture, a row each; first its architecture.
+
+    trials: architecture, the columns of search_results.csv, and `chosen` (whether it is that one).
+    """
+    rows = trials[trials["chosen"]].drop(columns="chosen").reset_index(drop=True)
+    return rows[["architecture", *rows.columns.drop("architecture")]]

@@ -1,0 +1,369 @@
+"""Pure functions of a run's tables: what hyperparameters cost on an architecture that they were not tuned on.
+
+`confidence` 0.95 means tests at alpha = 1 - 0.95; `margin` 0.05 means that 5 % more loss is practically the same.
+"""
+
+import math
+from collections.abc import Hashable
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture
+from mlp_lib.evidence.intervals import (
+    adjust,
+    basis_text,
+    blocked_differences,
+    half_width,
+    mean_interval,
+    p_value,
+    plain_answer,
+)
+from mlp_lib.evidence.summaries import mean_loss_matrix
+
+EFFECTS = (
+    *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
+    *("mean", "own_mean", "regret", "oracle_regret", "relative_regret"),
+    *("quotient", "low", "high", "p", "p_adjusted", "adjusted_low", "adjusted_high", "sd", "pooled_sd", "df"),
+    *("excludes_zero", "beyond_margin", "within_margin"),
+)
+FLAGS = ("identical", "counted", "excludes_zero", "beyond_margin", "within_margin")
+
+
+def _first_equal(table: pd.DataFrame, target: Hashable, vectors: pd.Series | None) -> dict[Hashable, Hashable]:
+    """Of each source the first one with the same hyperparameters, the target itself before all others."""
+    if vectors is not None:
+        keys = {name: ("vector", vectors.get(name, name)) for name in table}
+    else:
+        columns = zip(table, np.nan_to_num(table.to_numpy()).T, strict=True)
+        keys = {name: tuple(losses) if losses.any() else name for name, losses in columns}
+    first: dict[Hashable, Hashable] = {keys[target]: target}
+    return {name: first.setdefault(key, name) for name, key in keys.items()}
+
+
+def _target_effects(table: pd.DataFrame, target: Hashable, vectors: pd.Series | None) -> pd.DataFrame:
+    """A row a source of one target: same_as, and blocked_differences of the log losses [seeds x sources] to its own."""
+    same_as = _first_equal(table, target, vectors)
+    distinct = list(dict.fromkeys(same_as.values()))
+    fitted = blocked_differences(np.log(table[distinct]), [(name, target) for name in distinct]).set_index("first")
+    rows = fitted.loc[list(same_as.values())].reset_index(names="same_as").drop(columns="second")
+    return rows.assign(target=target, source=list(same_as))
+
+
+def _all_effects(losses: pd.DataFrame, vectors: pd.Series | None) -> pd.DataFrame:
+    """The rows of _target_effects for all off-diagonal pairs of `losses`, and diverged."""
+    usable = np.isfinite(losses["test_loss"]) & (losses["test_loss"] > 0)
+    wide = losses.assign(usable=losses["test_loss"].where(usable))
+    wide = wide.pivot(index=["target", "seed"], columns="source", values="usable")
+    wide = wide.reindex(columns=pd.unique(pd.concat([losses["source"], losses["target"]])))
+    sources = losses.groupby("target", sort=False)["source"].unique()
+    parts = [
+        _target_effects(wide.loc[target][list(dict.fromkeys([*tried, target]))], target, vectors)
+        for target, tried in sources.items()
+    ]
+    rows = pd.concat(parts, ignore_index=True).query("target != source").reset_index(drop=True)
+    pairs = pd.MultiIndex.from_frame(rows[["target", "source"]])
+    own = pd.MultiIndex.from_frame(losses.loc[usable & (losses["target"] == losses["source"]), ["target", "seed"]])
+    alone = ~usable & pd.MultiIndex.from_frame(losses[["target", "seed"]]).isin(own)
+    diverged = losses[alone].groupby(["target", "source"]).size().reindex(pairs, fill_value=0).to_numpy()
+    rows["diverged"] = np.where(rows["same_as"] == rows["target"], 0, diverged)
+    return rows
+
+
+def transfer_effects(
+    losses: pd.DataFrame, margin: float, confidence: float, vectors: pd.Series | None = None
+) -> pd.DataFrame:
+    """What each source's hyperparameters cost on each target: a row an off-diagonal pair (target, source).
+
+    losses: target, source, seed, test_loss. vectors: source -> anything that is equal for equal hyperparameters;
+    without it, sources whose losses on a target are equal at all seeds count as equal there.
+
+    Differences are of log losses, always: losses are positive and their spread grows with their mean, so that on the
+    log scale one variance can serve good and bad sources, and the effect is a quotient, the margin's own scale.
+    They are paired by seed, their residual variance is pooled over the sources of a target (`blocked_differences`):
+    with five seeds a lone pair has 4 degrees of freedom, eight sources together have 28. Equal hyperparameters are
+    tested once a target, and the target's own not at all: their quotient is exactly 1.
+
+    In nats: mean, own_mean, regret, oracle_regret (above the target's best source). Quotients: relative_regret (of
+    means), quotient (of geometric means over the n shared seeds), low and high (its t interval), adjusted_low and
+    adjusted_high. Of log losses: sd (of the pair's own paired differences) beside pooled_sd (the model's), df.
+    p is Student's, p_adjusted Benjamini & Hochberg's (1995) over all tests. The adjusted interval is Benjamini &
+    Yekutieli's (2005) for selected parameters, of level 1 - max(R, 1) alpha / m for R rejections in m tests: it
+    excludes 1 exactly where Benjamini-Hochberg rejects.
+    same_as: the first source with these hyperparameters, the target before all others; identical: that is the target;
+    counted: that is this row, so one row a test; diverged: seeds at which the transferred training alone diverged.
+    excludes_zero: the log quotient differs from 0 by p_adjusted; beyond_margin: the adjusted interval lies wholly
+    outside 1 / (1 + margin) to 1 + margin; within_margin: the interval lies wholly inside, and nothing diverged.
+    What can't be said is NaN, or False.
+    """
+    if losses.empty:
+        return pd.DataFrame(columns=list(EFFECTS)).astype(dict.fromkeys(FLAGS, bool))
+    rows = _all_effects(losses, vectors)
+    rows["identical"], rows["counted"] = rows["same_as"] == rows["target"], rows["same_as"] == rows["source"]
+    rows = _with_regret(rows, mean_loss_matrix(losses))
+
+    alpha, identical, difference = 1 - confidence, rows["identical"], rows["difference"]
+    rows["p"] = np.where(identical, np.nan, p_value(difference, rows["se"], rows["df"]))
+    rows["p_adjusted"], rows["excludes_zero"] = adjust(rows["p"].where(rows["counted"]), alpha, "fdr_bh")
+    selected = alpha * max(rows["excludes_zero"].sum(), 1) / max(rows["p_adjusted"].notna().sum(), 1)
+    for name in ("p_adjusted", "excludes_zero"):  # repeats share the result of the pair that was tested
+        rows[name] = rows.groupby(["target", "same_as"], sort=False)[name].transform("max")
+
+    rows["quotient"] = np.exp(difference)
+    for name, level in (("", alpha), ("adjusted_", selected)):
+        half = np.where(identical & difference.notna(), 0.0, half_width(rows["se"], rows["df"], level))
+        rows[f"{name}low"], rows[f"{name}high"] = np.exp(difference - half), np.exp(difference + half)
+    low, high = 1 / (1 + margin), 1 + margin
+    rows["beyond_margin"] = (rows["adjusted_low"] > high) | (rows["adjusted_high"] < low)
+    rows["within_margin"] = (rows["low"] >= low) & (rows["high"] <= high) & (rows["diverged"] == 0)
+    return rows[list(EFFECTS)]
+
+
+def _with_regret(rows: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
+    target, values = means.index.get_indexer(rows["target"]), means.to_numpy()
+    own = means.columns.get_indexer(rows["target"])
+    mean, own_mean = values[target, means.columns.get_indexer(rows["source"])], values[target, own]
+    own_mean = np.where(own < 0, np.nan, own_mean)
+    best = means.min(axis=1).to_numpy()[target]
+    regrets = {"regret": mean - own_mean, "oracle_regret": mean - best, "relative_regret": mean / own_mean}
+    return rows.assign(mean=mean, own_mean=own_mean, **regrets)
+
+
+def _log_cost(effects: pd.DataFrame) -> pd.Series:
+    """The log quotient of each pair; infinity with a diverged training."""
+    return np.log(effects["quotient"]).where(effects["diverged"] == 0, np.inf)
+
+
+def transfer_summary(effects: pd.DataFrame) -> dict:
+    """The transfer in a few plain values, from the rows of transfer_effects; descriptive, no test of its own.
+
+    Numbers of pairs: pairs (counted ones: one a target and distinct vector of hyperparameters), and of these diverged,
+    excludes_zero, costs_beyond_margin, gains_beyond_margin, within_margin; beside them repeated and identical.
+    share_within_margin: of the pairs with an interval or a diverged training. best_donor: the source of lowest
+    geometric mean quotient over the other targets; most_tolerant_target, least_tolerant_target: the same over the
+    counted sources; worst_pair: each of these a dict of names and quotient, where a pair with a diverged training
+    costs infinity. What can't be said is None.
+    """
+    counted, cost = effects[effects["counted"]], _log_cost(effects)
+    known, within = counted["low"].notna() | (counted["diverged"] > 0), counted["within_margin"]
+    donors = cost.groupby(effects["source"], sort=False).mean()
+    targets = cost[effects["counted"]].groupby(counted["target"], sort=False).mean()
+    pairs = cost[effects["counted"]].set_axis(pd.MultiIndex.from_frame(counted[["target", "source"]]))
+    return {
+        "pairs": len(counted),
+        "diverged": int((counted["diverged"] > 0).sum()),
+        "excludes_zero": int(counted["excludes_zero"].sum()),
+        "costs_beyond_margin": int((counted["beyond_margin"] & (counted["quotient"] > 1)).sum()),
+        "gains_beyond_margin": int((counted["beyond_margin"] & (counted["quotient"] < 1)).sum()),
+        "within_margin": int(within.sum()),
+        "share_within_margin": float(within[known].mean()) if known.any() else None,
+        "repeated": int((~effects["counted"] & ~effects["identical"]).sum()),
+        "identical": int(effects["identical"].sum()),
+        "best_donor": _end(donors, "source", "idxmin"),
+        "most_tolerant_target": _end(targets, "target", "idxmin"),
+        "least_tolerant_target": _end(targets, "target", "idxmax"),
+        "worst_pair": _end(pairs, ("target", "source"), "idxmax"),
+    }
+
+
+def _end(costs: pd.Series, names: str | tuple[str, ...], which: str) -> dict | None:
+    costs = costs.dropna()
+    if costs.empty:
+        return None
+    key = getattr(costs, which)()
+    named = {names: key} if isinstance(names, str) else dict(zip(names, key, strict=True))
+    return named | {"quotient": float(np.exp(costs[key]))}
+
+
+def architecture_distances(architectures: pd.DataFrame) -> dict[str, np.ndarray]:
+    """How different two architectures are, in five ways, each [architectures, architectures].
+
+    architectures: architecture (the name), parameters (their number). depth: difference of the numbers of hidden
+    layers; the others are log2 of a quotient without its sign: total_width (sum of the widths), max_width, parameters,
+    and layer_widths, the mean over the layers that both have.
+    """
+    widths = [np.log2(Architecture.from_name(name).widths) for name in architectures["architecture"]]
+    measures = {
+        "depth": [len(w) for w in widths],
+        "layer_widths": None,
+        "total_width": [np.log2(np.exp2(w).sum()) for w in widths],
+        "max_width": [w.max() for w in widths],
+        "parameters": np.log2(architectures["parameters"].to_numpy(float)),
+    }
+    by_layer = [[np.mean([abs(x - y) for x, y in zip(a, b, strict=False)]) for b in widths] for a in widths]
+    return {
+        name: np.array(by_layer) if of is None else np.abs(np.subtract.outer(of, of)) for name, of in measures.items()
+    }
+
+
+def distance_relation(effects: pd.DataFrame, architectures: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Do hyperparameters cost more between architectures that differ more? A row a measure of difference.
+
+    effects: transfer_effects' rows (a pair with a diverged training costs most); architectures: architecture,
+    parameters. Columns: measure (of architecture_distances), pairs, correlation (Spearman's, of quotient and distance),
+    p (two-sided), p_adjusted (Holm, over the measures). The pairs share architectures, so p comes from permuting the
+    architectures' labels (Mantel 1967; scipy's permutation_test, exact up to seven architectures, else 9,999 draws by
+    `seed`). NaN where all distances or all costs are equal, as parameters are in the default study.
+    """
+    names = architectures["architecture"].tolist()
+    cost = _log_cost(effects).set_axis(pd.MultiIndex.from_frame(effects[["target", "source"]]))
+    target, source = np.nonzero(~np.eye(len(names), dtype=bool))
+    pairs = cost.reindex(pd.MultiIndex.from_arrays([np.take(names, target), np.take(names, source)])).to_numpy(float)
+    target, source, costs = (values[~np.isnan(pairs)] for values in (target, source, pairs))
+    vary = len(costs) > 0 and np.ptp(costs) > 0
+    costs = _standard_ranks(costs) if vary else costs
+    rows = []
+    for measure, distance in architecture_distances(architectures).items():
+
+        def spearman(labels: np.ndarray, axis: int = -1, distance: np.ndarray = distance) -> np.ndarray:
+            return _standard_ranks(distance[labels[..., target], labels[..., source]]) @ costs
+
+        correlation, p = np.nan, np.nan
+        if vary and np.ptp(distance[target, source]) > 1e-9:
+            test = stats.permutation_test(
+                (np.arange(len(names)),),
+                spearman,
+                permutation_type="pairings",
+                vectorized=True,
+                n_resamples=9999,
+                batch=max(1, 10**6 // len(costs)),
+                axis=-1,
+                random_state=np.random.default_rng(seed),
+            )
+            correlation, p = test.statistic, test.pvalue
+        rows.append((measure, len(costs), float(correlation), float(p)))
+    relation = pd.DataFrame(rows, columns=["measure", "pairs", "correlation", "p"])
+    return relation.assign(p_adjusted=adjust(relation["p"], 0.05, "holm")[0])
+
+
+def _standard_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis, centred and of length 1, so that a product of two is Spearman's correlation."""
+    ranks = stats.rankdata(np.round(values, 9), axis=-1)
+    ranks -= ranks.mean(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return ranks / np.linalg.norm(ranks, axis=-1, keepdims=True)
+
+
+def trial_rank_correlation(trials: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's correlation of the trials' validation losses between architectures, a square frame of names.
+
+    trials: search_results.csv's columns with architecture. It asks whether good hyperparameters are good everywhere,
+    so trial i must have the same ones on all (`same_trials_for_all_architectures`): otherwise the frame is empty.
+    Over the trials that all have; a diverged one shares the last rank; below two trials NaN.
+    """
+    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique(dropna=False) > 1).any(axis=None):
+        return pd.DataFrame()
+    losses = trials["val_loss"].astype(float)
+    table = trials.assign(loss=losses.where(np.isfinite(losses), np.inf))
+    table = table.pivot(index="trial", columns="architecture", values="loss")[trials["architecture"].unique()].dropna()
+    return table.rank().corr().rename_axis(index="architecture", columns=None)
+
+
+def answer_transfer(
+    losses: pd.DataFrame,
+    margin: float,
+    confidence: float,
+    vectors: pd.Series | None = None,
+    drawn: bool = False,
+) -> dict:
+    """Do hyperparameters transfer? Plain values: verdict, effect, interval, confidence, margin, n, sentence, pairs.
+
+    losses: target, source, seed, test_loss; vectors: source -> id of its hyperparameters (see transfer_effects). The
+    effect is the geometric mean of the quotients transferred / own, less 1: of log quotients, the mean over the counted
+    pairs at each seed, then over the n seeds, where both losses are finite. The interval is Student's t over the
+    seeds, so it speaks of these architectures and hyperparameters only. Where some pairs are missing and the others
+    were `drawn` at random, it speaks of all pairs: the variance of the mean of a sample of pairs is added (see
+    _with_sampling); else of those trained alone. The verdict is the first that holds:
+    `does_not_transfer`: the interval lies wholly above +margin;
+    `depends_on_the_pair`: a pair's cost lies beyond the margin, with an interval adjusted for the number of pairs;
+    `transfers`: the interval lies wholly below +margin and no transferred training diverged, or all architectures
+    share their hyperparameters, so that nothing can be lost;
+    `undetermined`: otherwise, and always with less than two seeds.
+    `pairs` are transfer_summary's numbers and extremes. What can't be said is None.
+    """
+    effects = transfer_effects(losses, margin, confidence, vectors)
+    pairs = transfer_summary(effects)
+    quotients = _log_quotients(losses, effects)
+    by_seed = quotients["log_quotient"].groupby(quotients["seed"]).mean().dropna()
+    n, diverged = len(by_seed), int(quotients["log_quotient"].isna().sum())
+    missing = _count_missing(losses)
+    interval = mean_interval(by_seed, confidence)
+    if missing and drawn:
+        by_pair = quotients.groupby(["target", "source"])["log_quotient"].mean().dropna()
+        interval = _with_sampling(by_seed, by_pair, missing, confidence)
+    estimate = tuple(math.expm1(value) for value in interval)
+    identical = effects.loc[effects["identical"], "n"]
+    if not pairs["pairs"] and identical.any():
+        n, estimate = int(identical.max()), (0.0, 0.0, 0.0)
+        verdict, sentence = "transfers", "All architectures share their hyperparameters, so nothing is lost."
+    else:
+        verdict, conclusion = _transfer_rule(estimate, n, diverged, pairs["costs_beyond_margin"], margin)
+        sentence = conclusion
+    if n and pairs["pairs"]:
+        basis = basis_text(estimate[1:], f"{100 * confidence:g}% interval", pairs["pairs"], n)
+        claim = f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
+        sentence = f"{claim} {basis}: {conclusion}"
+    if n > 1 and pairs["pairs"]:
+        sentence += (
+            f" Of these pairs, after correction for their number, {pairs['excludes_zero']} differ from 0 and"
+            f" {pairs['costs_beyond_margin']} cost more than the margin; {pairs['within_margin']} lie within it."
+        )
+    if missing:
+        asked = "drawn at random, which the interval allows for" if drawn else "so the answer is about these alone"
+        sentence += f" Of {missing + len(effects)} pairs {len(effects)} were trained, {asked}."
+    if diverged:
+        sentence += f" Not counted: {diverged} of {len(quotients)} trainings with transferred hyperparameters diverged."
+    return plain_answer(verdict, estimate, confidence, margin, n, sentence) | {"pairs": pairs}
+
+
+def _count_missing(losses: pd.DataFrame) -> int:
+    """How many pairs of a target and another architecture have no row."""
+    names = {*losses["target"], *losses["source"]}
+    pairs = losses.loc[losses["target"] != losses["source"], ["target", "source"]].drop_duplicates()
+    return losses["target"].nunique() * (len(names) - 1) - len(pairs)
+
+
+def _with_sampling(by_seed: pd.Series, by_pair: pd.Series, missing: int, confidence: float) -> tuple[float, ...]:
+    """(mean, low, high) of the mean over all pairs, from the means by seed and by pair of a random sample of pairs.
+
+    The variances of both means are added, that of the pairs with the correction for a finite population (Cochran,
+    Sampling Techniques, chapter 2); degrees of freedom by Welch and Satterthwaite. The pairs' spread holds some of the
+    seeds' too, so the interval is a little too wide.
+    """
+    mean, seeds, pairs = float(by_seed.mean()), len(by_seed), len(by_pair)
+    if seeds < 2 or pairs < 2:
+        return mean, math.nan, math.nan
+    parts = by_seed.var() / seeds, by_pair.var() / pairs * missing / (missing + pairs)
+    variance = sum(parts)
+    df = variance**2 / (parts[0] ** 2 / (seeds - 1) + parts[1] ** 2 / (pairs - 1)) if variance else 1.0
+    half = half_width(math.sqrt(variance), df, 1 - confidence)
+    return mean, mean - float(half), mean + float(half)
+
+
+def _log_quotients(losses: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
+    """target, source, seed, log_quotient of the counted pairs where the target's own loss is finite; NaN: diverged."""
+    losses = losses.assign(log=np.log(losses["test_loss"].where(np.isfinite(losses["test_loss"]))))
+    own = losses.loc[losses["target"] == losses["source"], ["target", "seed", "log"]].dropna()
+    counted = effects.loc[effects["counted"], ["target", "source"]]
+    pairs = losses.merge(counted, on=["target", "source"]).merge(own, on=["target", "seed"], suffixes=("", "_own"))
+    return pairs.assign(log_quotient=pairs["log"] - pairs["log_own"])
+
+
+def _transfer_rule(estimate: tuple[float, ...], n: int, diverged: int, costly: int, margin: float) -> tuple[str, str]:
+    """(verdict, the end of the sentence), by answer_transfer's rule."""
+    (_, low, high), bound = estimate, f"the {100 * margin:g}% margin"
+    side = "below" if high < margin else "around"
+    if n == 0:
+        return "undetermined", "Whether hyperparameters transfer cannot be said: no target has losses to compare."
+    if n == 1:
+        return "undetermined", "one seed gives no interval, so whether they transfer cannot be said."
+    if low > margin:
+        return "does_not_transfer", f"above {bound}, so they do not transfer."
+    if costly:
+        return "depends_on_the_pair", f"{side} {bound}, but some pairs cost more, so it depends on the pair."
+    if high < margin and diverged:
+        return "undetermined", f"below {bound}, but for the trainings that diverged, so the question stays open."
+    if high < margin:
+        return "transfers", f"below {bound}, so they transfer."
+    return "undetermined", f"the interval contains {bound}, so the question stays open."

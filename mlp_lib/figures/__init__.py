@@ -1,0 +1,36 @@
+"""Tables to matplotlib Figures."""
+
+from mlp_lib.figures.curves import attempt_curves, coordinate_sizes, learning_curves, loss_curve, trial_curve
+from mlp_lib.figures.effects import architecture_intervals, effect_matrix, effect_table_html, heatmap
+from mlp_lib.figures.images import mistakes, sample_images
+from mlp_lib.figures.losses import loss_distribution, quotient_intervals, speeds, transfer_losses
+from mlp_lib.figures.search import (
+    expected_best_curves,
+    importance_bars,
+    lr_sensitivity_curves,
+    parallel_coordinates,
+    search_overview,
+)
+
+__all__ = [
+    "architecture_intervals",
+    "attempt_curves",
+    "coordinate_sizes",
+    "effect_matrix",
+    "effect_table_html",
+    "expected_best_curves",
+    "heatmap",
+    "importance_bars",
+    "learning_curves",
+    "loss_curve",
+    "loss_distribution",
+    "lr_sensitivity_curves",
+    "mistakes",
+    "parallel_coordinates",
+    "quotient_intervals",
+    "sample_images",
+    "search_overview",
+    "speeds",
+    "transfer_losses",
+    "trial_curve",
+]

@@ -1,0 +1,156 @@
+"""figures.curves."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from mlp_lib.figures.style import (
+    BLUE,
+    COLOURS,
+    GREY,
+    LOSS,
+    MARKERS,
+    ORANGE,
+    log_if_wide,
+    new_figure,
+    plain_axes,
+    short_name,
+)
+
+
+def loss_curve(metrics: pd.DataFrame) -> Figure:
+    """Training and validation loss of one training by epoch, its best epoch marked.
+
+    metrics: epoch, train_loss, val_loss, val_accuracy (NaN where not checked).
+    """
+    figure = new_figure(7, 4.2)
+    ax = figure.subplots()
+    checks = metrics[np.isfinite(metrics["val_loss"])]
+    ax.plot(metrics["epoch"], metrics["train_loss"], color=ORANGE, label="training (with dropout)")
+    ax.plot(checks["epoch"], checks["val_loss"], color=BLUE, marker=".", label="validation")
+    title = "Loss of one training: no finite validation loss"
+    if len(checks):
+        best = checks.loc[checks["val_loss"].idxmin()]
+        ax.axvline(best["epoch"], color=GREY, linestyle=":", zorder=0)
+        ax.plot(best["epoch"], best["val_loss"], "*", color=BLUE, markeredgecolor="black", markersize=13, label="best")
+        title = f"Loss of one training: best validation loss {best['val_loss']:.4f} at epoch {best['epoch']:g}"
+        title += f" (accuracy {best['val_accuracy']:.2%})"
+    log_if_wide(ax, "y", pd.concat([metrics["train_loss"], checks["val_loss"]]))
+    plain_axes(ax)
+    ax.set(xlabel="epoch", ylabel=LOSS)
+    ax.set_title(title, fontsize="medium")
+    ax.legend(frameon=False)
+    return figure
+
+
+def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
+    """Validation loss by epoch of all trials, a panel an architecture, the chosen trial highlighted.
+
+    curves: architecture, trial, epoch, val_loss; chosen: architecture, trial, a row an architecture.
+    """
+    best = dict(zip(chosen["architecture"], chosen["trial"], strict=True))
+    columns = min(4, len(best))
+    rows = -(-len(best) // columns)
+    figure = new_figure(3.4 * columns, 2.6 * rows + 0.5)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for ax, (architecture, trial) in zip(panels.flat, best.items(), strict=False):
+        group = curves[curves["architecture"] == architecture]
+        for number, curve in group.groupby("trial"):
+            look = (
+                {"color": BLUE, "linewidth": 2, "zorder": 3} if number == trial else {"color": GREY, "linewidth": 0.8}
+            )
+            ax.plot(curve["epoch"], curve["val_loss"], **look)
+        ax.set_title(f"{short_name(architecture)} (trial {trial})", fontsize=10)
+        plain_axes(ax)
+    for ax in panels.flat[len(best) :]:
+        ax.remove()
+    log_if_wide(panels[0, 0], "y", curves["val_loss"])
+    figure.supxlabel("epoch")
+    figure.supylabel(f"validation {LOSS}")
+    return figure
+
+
+NAMES = {"standard": "standard parametrization", "mup": "maximal update parametrization (mup)"}
+
+
+def coordinate_sizes(table: pd.DataFrame) -> Figure:
+    """How far activations moved since the first step against the width: a panel a parametrization, a line a step.
+
+    table: coordinate_check's. Later steps are drawn stronger.
+    """
+    figure = new_figure(8.5, 3.8)
+    panels = figure.subplots(1, 2, sharey=True)
+    layers, steps = sorted(table["layer"].unique()), table["step"].max()
+    for ax, (name, title) in zip(panels, NAMES.items(), strict=True):
+        rows = table[table["parametrization"] == name]
+        for (layer, step), line in rows.groupby(["layer", "step"]):
+            look = {"color": COLOURS[layer - 1], "marker": MARKERS[layer - 1], "markersize": 4}
+            ax.plot(line["width"], line["change"], alpha=0.25 + 0.75 * step / steps, **look)
+        plain_axes(ax)
+        log_if_wide(ax, "x", rows["width"])
+        log_if_wide(ax, "y", table["change"])
+        ax.set(xlabel="width of both hidden layers", title=title)
+    panels[0].set_ylabel("mean absolute change of activations")
+    names = [f"hidden layer {layer}" for layer in layers[:-1]] + ["logits"]
+    looks = [{"color": COLOURS[i], "marker": MARKERS[i], "label": label} for i, label in enumerate(names)]
+    handles = [Line2D([], [], **look) for look in looks]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(f"Change since initialization after 1 to {steps} steps (stronger: later)", fontsize="medium")
+    return figure
+
+
+def attempt_curves(curves: pd.DataFrame, stored: pd.DataFrame | None = None, label: str = "") -> Figure:
+    """Validation loss by epoch of trainings by hand; the last one thick and with its training loss.
+
+    curves: attempt, epoch, train_loss, val_loss (NaN where not checked). stored: epoch, val_loss of a stored run's
+    training, drawn dashed under its label.
+    """
+    figure = new_figure(7.5, 4)
+    ax = figure.subplots()
+    attempts = curves["attempt"].unique()
+    shown = [curves["val_loss"]]
+    for attempt in attempts:
+        last = attempt == attempts[-1]
+        curve, colour = curves[curves["attempt"] == attempt], COLOURS[(attempt - 1) % len(COLOURS)]
+        checks = curve[np.isfinite(curve["val_loss"])]
+        if last:
+            shown.append(curve["train_loss"])
+            ax.plot(curve["epoch"], curve["train_loss"], color=colour, alpha=0.4, label=f"{attempt}: training loss")
+        look = {"linewidth": 2.2, "marker": "."} if last else {"linewidth": 1}
+        ax.plot(checks["epoch"], checks["val_loss"], color=colour, label=f"{attempt}: validation loss", **look)
+    if stored is not None:
+        checks = stored[np.isfinite(stored["val_loss"])]
+        shown.append(checks["val_loss"])
+        ax.plot(checks["epoch"], checks["val_loss"], color="black", linestyle="--", linewidth=1.2, label=label)
+    log_if_wide(ax, "y", pd.concat(shown))
+    plain_axes(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="epoch", ylabel=LOSS)
+    if ax.lines:
+        figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    return figure
+
+
+def trial_curve(curves: pd.DataFrame, architecture: str, trial: int, chosen: int | None) -> Figure:
+    """Losses of one trial at its checks, among the validation losses of all trials of its architecture.
+
+    curves: trial, epoch, train_loss, val_loss of this architecture; chosen: the trial that the search chose.
+    """
+    figure = new_figure(6.5, 3.9)
+    ax = figure.subplots()
+    for number, curve in curves.groupby("trial"):
+        if number != trial:
+            ax.plot(curve["epoch"], curve["val_loss"], color=GREY, linewidth=0.7, zorder=1)
+    own = curves[curves["trial"] == trial]
+    ax.plot(own["epoch"], own["train_loss"], color=ORANGE, label="training (with dropout)")
+    ax.plot(own["epoch"], own["val_loss"], color=BLUE, marker=".", linewidth=2, label="validation")
+    ax.plot([], [], color=GREY, linewidth=0.7, label="validation, other trials")
+    log_if_wide(ax, "y", pd.concat([curves["val_loss"], own["train_loss"]]))
+    plain_axes(ax)
+    title = f"{short_name(architecture)}, trial {trial}" + (" (the chosen one)" if trial == chosen else "")
+    ax.set(xlabel="epoch", ylabel=LOSS)
+    ax.set_title(title if len(own) else f"{title}: no check was reached", fontsize="medium")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    return figure

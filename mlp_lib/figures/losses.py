@@ -1,0 +1,131 @@
+"""Pure functions from the tables of a run to matplotlib Figures.
+
+No pyplot, so nothing global is touched. Losses are in nats an example; a value that is not finite is not drawn.
+Architectures are shown without their prefix: `mlp_256x128` as 256x128.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mlp_lib.figures.style import (
+    BLUE,
+    GREY,
+    LOSS,
+    ORANGE,
+    log_if_wide,
+    new_figure,
+    plain_axes,
+    rows_of_architectures,
+    spread,
+    with_diverged,
+)
+
+
+def loss_distribution(losses: pd.DataFrame) -> Figure:
+    """Test loss of every retrain seed by architecture, the mean as a bar, the mean accuracy at the right.
+
+    losses: architecture, seed, test_loss, test_accuracy; a row a training.
+    """
+    architectures = losses["architecture"].unique()
+    figure = new_figure(7.5, 1.8 + 0.4 * len(architectures))
+    ax = figure.subplots()
+    finite = losses[np.isfinite(losses["test_loss"])]
+    accuracies = []
+    for row, architecture in enumerate(architectures):
+        group = finite[finite["architecture"] == architecture]
+        ax.plot(group["test_loss"], row + spread(len(group), 0.18), "o", color=BLUE, alpha=0.6, markeredgewidth=0)
+        if len(group):
+            ax.vlines(group["test_loss"].mean(), row - 0.33, row + 0.33, color=ORANGE, linewidth=2.5)
+        accuracies.append(f"{group['test_accuracy'].mean():.2%}" if len(group) else "none finite")
+    rows_of_architectures(ax, architectures)
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(architectures)), accuracies)
+    right.set_ylabel("mean test accuracy")
+    right.tick_params(length=0)
+    right.spines["right"].set_visible(False)
+    log_if_wide(ax, "x", finite["test_loss"])
+    ax.set(xlabel=f"test {LOSS}", ylabel="architecture")
+    title = f"Test loss over {losses['seed'].nunique()} retrain seeds by architecture (bar: mean)"
+    ax.set_title(with_diverged(title, len(losses) - len(finite), "training"), fontsize="medium")
+    return figure
+
+
+def transfer_losses(losses: pd.DataFrame) -> Figure:
+    """Test loss of every target with its own and with the other architectures' hyperparameters, a point a training.
+
+    losses: target, source, seed, test_loss; sources that are no architecture are left out.
+    """
+    losses = losses[losses["source"].isin(losses["target"])]
+    targets = losses["target"].unique()
+    figure = new_figure(7.5, 2.2 + 0.5 * len(targets))
+    ax = figure.subplots()
+    finite = losses[np.isfinite(losses["test_loss"])]
+    own = finite["target"] == finite["source"]
+    looks = {
+        "own hyperparameters": (finite[own], -0.2, {"color": BLUE, "marker": "D", "markersize": 6}),
+        "another architecture's": (finite[~own], 0.16, {"color": ORANGE, "marker": "o", "markersize": 4, "alpha": 0.5}),
+    }
+    for label, (points, offset, look) in looks.items():
+        for row, target in enumerate(targets):
+            values = points.loc[points["target"] == target, "test_loss"]
+            heights = row + offset + spread(len(values), 0.04 if offset < 0 else 0.16)
+            ax.plot(values, heights, linestyle="", markeredgewidth=0, label=label if row == 0 else None, **look)
+            if len(values):
+                ax.vlines(values.mean(), row + offset - 0.17, row + offset + 0.17, color="black", linewidth=2)
+    for row in range(len(targets) - 1):
+        ax.axhline(row + 0.5, color="0.9", linewidth=0.8, zorder=0)
+    rows_of_architectures(ax, targets)
+    log_if_wide(ax, "x", finite["test_loss"])
+    ax.set(xlabel=f"test {LOSS}", ylabel="target (trained)")
+    ax.plot([], [], "|", color="black", markersize=12, markeredgewidth=2, label="mean")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    title = f"Test loss by target over {losses['seed'].nunique()} seeds: own against transferred hyperparameters"
+    ax.set_title(with_diverged(title, len(losses) - len(finite), "training"), fontsize="medium")
+    return figure
+
+
+def quotient_intervals(table: pd.DataFrame, label: str, title: str) -> Figure:
+    """Quotients with their intervals, a row each, the first at the top; 1 is a line.
+
+    table: the column `label`, quotient, low, high (NaN: no interval).
+    """
+    figure = new_figure(7, 1.4 + 0.35 * len(table))
+    ax = figure.subplots()
+    ax.axvline(1, color="black", linewidth=0.8)
+    places = range(len(table))
+    ax.hlines(places, table["low"], table["high"], color=BLUE, linewidth=2)
+    ax.plot(table["quotient"], places, "o", color=BLUE, markeredgecolor="white")
+    ax.set_yticks(places, table[label])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    plain_axes(ax)
+    ax.grid(False, axis="y")
+    log_if_wide(ax, "x", table["quotient"])
+    ax.set_xlabel("quotient of test losses (interval: Student's t over the run seeds)")
+    ax.set_title(title, fontsize="medium")
+    return figure
+
+
+def speeds(table: pd.DataFrame) -> Figure:
+    """Time of a member's epoch by method, a panel a case; rows as in benchmark.csv."""
+    cases = list(table.groupby(["architecture", "members", "batch_size", "workers"], sort=False))
+    figure = Figure(figsize=(8, 0.6 + 1.9 * len(cases)), layout="constrained")
+    for axes, ((architecture, members, batch_size, workers), rows) in zip(
+        figure.subplots(len(cases), squeeze=False)[:, 0], cases, strict=True
+    ):
+        colors = [BLUE if method == "population" else GREY for method in rows["method"]]
+        seconds = rows["seconds_per_member_epoch"]
+        bars = axes.barh(rows["method"], seconds, color=colors, height=0.7)
+        axes.bar_label(bars, [_seconds(value) for value in seconds], padding=4)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.15 * seconds.max())
+        axes.set_title(
+            f"{architecture}, {members} members, batch {batch_size}, workers {workers}", loc="left", fontsize=10
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("seconds a member and epoch", fontsize=10)
+    return figure
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value >= 0.1 else f"{1000 * value:.3g} ms"

@@ -1,0 +1,227 @@
+"""Pure functions from the tables of search_statistics to matplotlib Figures.
+
+A panel an architecture where lines would cover each other, so that 16 read as well as 2. Losses are in nats an example.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
+from mlp_lib.evidence.search import POOLED, lr_envelope, lr_sensitivity, range_position
+from mlp_lib.figures.style import (
+    BLUE,
+    COLOURS,
+    GREY,
+    LOSS,
+    MARKERS,
+    ORANGE,
+    log_if_wide,
+    new_figure,
+    plain_axes,
+    short_name,
+    with_diverged,
+)
+from mlp_lib.run.parameters import SearchSpace
+
+
+def search_overview(results: pd.DataFrame) -> Figure:
+    """Validation loss of every trial against each of the seven hyperparameters, a colour an architecture.
+
+    results: architecture and the columns of search_results.csv; a row a trial.
+    """
+    architectures = results["architecture"].unique()
+    columns = -(-len(architectures) // 18)  # of the legend, which takes the eighth panel
+    figure = new_figure(13 + 1.6 * (columns - 1), 6.5)
+    *panels, legend = figure.subplots(2, 4, sharey=True).flat
+    finite = results[np.isfinite(results["val_loss"])]
+    handles = []
+    for i, architecture in enumerate(architectures):
+        trials = finite[finite["architecture"] == architecture]
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}
+        for ax, name in zip(panels, HYPERPARAMETERS, strict=True):
+            ax.scatter(trials[name], trials["val_loss"], s=22, alpha=0.75, linewidths=0, **look)
+        handles.append(Line2D([], [], linestyle="", label=short_name(architecture), **look))
+    for i, (ax, name) in enumerate(zip(panels, HYPERPARAMETERS, strict=True)):
+        plain_axes(ax)
+        ax.set(xlabel=name, ylabel=f"validation {LOSS}" if i % 4 == 0 else "")
+        if name in LOG_HYPERPARAMETERS and (finite[name] > 0).all():
+            ax.set_xscale("log")
+        else:
+            ax.locator_params(axis="x", nbins=5)
+    log_if_wide(panels[0], "y", finite["val_loss"])
+    legend.axis("off")
+    legend.legend(handles=handles, title="architecture", loc="center", ncols=columns, frameon=False, fontsize="small")
+    title = f"Validation loss of {len(finite)} trials against each hyperparameter"
+    figure.suptitle(with_diverged(title, len(results) - len(finite), "trial"))
+    return figure
+
+
+COLUMNS = 4  # panels side by side
+FADING = LinearSegmentedColormap.from_list("fading", ["#08306b", "#c6dbef"])  # from dark to a blue still seen on white
+
+
+def _panels(
+    names: Sequence[str], width: float, height: float, title: str, x: str = "", y: str = ""
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure of one panel a name with shared axes; x and y label the outer ones. Sizes of a panel in inches."""
+    columns = 3 if len(names) in (5, 6, 9) else min(COLUMNS, max(1, len(names)))
+    rows = max(1, -(-len(names) // columns))
+    figure = new_figure(max(width * columns, 6) + 0.4, height * rows + 1)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        if i >= len(names):
+            ax.set_axis_off()
+        elif i + columns >= len(names):  # the lowest of its column, though maybe not in the last row
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel(x)
+    figure.supylabel(y, fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
+    return figure, dict(zip(names, axes.flat, strict=False))
+
+
+def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Figure:
+    """Expected best validation loss after n trials, a panel an architecture with its band; the others in grey.
+
+    expected: architecture, n, expected, low, high (search_statistics.expected_best).
+    """
+    names = list(expected["architecture"].unique())
+    title = "What n random trials find: expected best validation loss"
+    figure, panels = _panels(names, 3.2, 2.5, title, "number of trials n", f"validation {LOSS}")
+    curves = {name: expected[expected["architecture"] == name] for name in names}
+    for name, ax in panels.items():
+        for curve in curves.values():
+            ax.plot(curve["n"], curve["expected"], color="0.8", linewidth=0.8, zorder=1)
+        own = curves[name]
+        ax.fill_between(own["n"], own["low"], own["high"], color=BLUE, alpha=0.2, linewidth=0)
+        ax.plot(own["n"], own["expected"], color=BLUE, linewidth=2)
+        last = own.iloc[-1]
+        ax.plot(last["n"], last["expected"], "o", color=BLUE, markersize=4)
+        ax.set_title(f"{short_name(name)}: {last['expected']:.4f} after {last['n']:g}", fontsize=10)
+        log_if_wide(ax, "y", pd.concat([expected[column] for column in ("expected", "low", "high")]))
+        plain_axes(ax)
+        ax.locator_params(axis="x", integer=True)
+    handles = [
+        Line2D([], [], color=BLUE, linewidth=2, label="expected best"),
+        Patch(color=BLUE, alpha=0.2, label=f"{100 * confidence:g} % band of the best"),
+        Line2D([], [], color="0.8", label="other architectures"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def importance_bars(importance: pd.DataFrame) -> Figure:
+    """Permutation importance of each hyperparameter with its standard error, a panel a forest.
+
+    importance: the columns of search_statistics.importance. The hyperparameters come in order of mean importance.
+    """
+    names = list(importance["architecture"].unique())
+    title = "Which hyperparameters matter among the better half of the trials"
+    figure, panels = _panels(names, 3.4, 2.4, title, "share of the variance of log loss\n(with standard error)")
+    mean = importance.groupby("hyperparameter", sort=False)["importance"].mean()
+    order = list(mean.sort_values(ascending=False, kind="stable").index)
+    for name, ax in panels.items():
+        bars = importance[importance["architecture"] == name].set_index("hyperparameter").loc[order]
+        first = bars.iloc[0]
+        of = f"{first['architectures']} architectures pooled" if name == POOLED else short_name(name)
+        explained = "too few to say" if np.isnan(first["r2"]) else f"held-out R² {first['r2']:.2f}"
+        ax.set_title(f"{of}\n{first['trials']} better trials, {explained}", fontsize=10)
+        look = {"color": BLUE, "height": 0.65, "error_kw": {"elinewidth": 1.2, "capsize": 3}}
+        ax.barh(range(len(order)), bars["importance"], xerr=bars["error"], **look)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_yticks(range(len(order)), order)
+        ax.set_ylim(len(order) - 0.5, -0.5)
+        plain_axes(ax)
+        ax.grid(False, axis="y")
+    return figure
+
+
+def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, top: int = 10) -> Figure:
+    """The `top` trials of each architecture across the seven hyperparameters, scaled by the search space.
+
+    trials: architecture and the columns of search_results.csv. The height is the place in the range (log where the
+    range is log_uniform, the middle where it is fixed); darker is a lower validation loss, the winner is orange.
+    """
+    finite = trials[np.isfinite(trials["val_loss"])].sort_values(["val_loss", "trial"])
+    best = finite.groupby("architecture", sort=False).head(top).reset_index(drop=True)
+    names = list(trials["architecture"].unique())
+    title = f"Hyperparameters of the {top} best trials"
+    figure, panels = _panels(names, 3.4, 3.0, title, y="place in the search range")
+    excess = best["val_loss"] / best.groupby("architecture")["val_loss"].transform("min") - 1
+    limit = np.clip(excess.quantile(0.9), 0.01, 1) if len(excess) else 1.0  # one bad trial does not bleach the rest
+    scale = ScalarMappable(Normalize(0, 100 * limit), FADING)
+    places = pd.DataFrame(
+        {name: range_position(best[name], getattr(space, name)).fillna(0.5) for name in HYPERPARAMETERS}
+    )
+    for name, ax in panels.items():
+        rows = best.index[best["architecture"] == name]
+        for rank, row in reversed(list(enumerate(rows))):
+            look = {"color": scale.to_rgba(100 * excess[row]), "linewidth": 1}
+            if rank == 0:
+                look = {"color": ORANGE, "linewidth": 2.2, "marker": "o", "markersize": 4}
+            ax.plot(range(len(HYPERPARAMETERS)), places.loc[row], **look)
+        ax.set_title(short_name(name), fontsize=10)
+        plain_axes(ax)
+        ax.grid(True, axis="x", color="0.75")
+        ax.grid(False, axis="y")
+        ax.set_xticks(
+            range(len(HYPERPARAMETERS)), [_range_label(n, space) for n in HYPERPARAMETERS], rotation=90, fontsize=8
+        )
+        ax.set_yticks([0, 0.5, 1], ["low", "middle", "high"])
+        ax.set_ylim(-0.04, 1.04)
+    if panels:
+        label = "loss above the winner's (%)"
+        figure.colorbar(scale, ax=list(panels.values()), label=label, extend="max", shrink=0.8)
+    handles = [Line2D([], [], color=ORANGE, marker="o", label="winner")]
+    figure.legend(handles=handles, loc="outside lower center", frameon=False)
+    return figure
+
+
+def _range_label(name: str, space: SearchSpace) -> str:
+    range_ = getattr(space, name)
+    return f"{name}\n{range_.low:g} to {range_.high:g}"
+
+
+def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
+    """Validation loss against learning rate with its lower envelope, a panel an architecture.
+
+    trials: architecture and the columns of search_results.csv. The band is the range of lr_sensitivity.
+    """
+    names = list(trials["architecture"].unique())
+    title = "How much the learning rate matters"
+    figure, panels = _panels(names, 3.2, 2.5, title, "learning rate lr", f"validation {LOSS}")
+    finite = trials[np.isfinite(trials["val_loss"])]
+    envelope = lr_envelope(trials)
+    sensitivity = lr_sensitivity(trials, within).set_index("architecture")
+    for name, ax in panels.items():
+        points, lower = (table[table["architecture"] == name] for table in (finite, envelope))
+        width = sensitivity.loc[name]
+        ax.plot(points["lr"], points["val_loss"], "o", color=GREY, markersize=3.5, markeredgewidth=0)
+        ax.plot(lower["lr"], lower["val_loss"], color=BLUE, linewidth=1.8)
+        title = f"{short_name(name)}: "
+        if len(points):
+            ax.plot(width["best_lr"], points["val_loss"].min(), "*", color=BLUE, markeredgecolor="black", markersize=11)
+            title += f"best lr {width['best_lr']:.2g}"
+        if np.isfinite(width["decades"]):
+            ax.axvspan(width["low"], width["high"], color=ORANGE, alpha=0.2, linewidth=0)
+            title += f", {width['decades']:.1f} decades"
+        ax.set_title(title if len(points) else f"{title}no finite trial", fontsize=10)
+        log_if_wide(ax, "y", finite["val_loss"])
+        plain_axes(ax)
+        if (finite["lr"] > 0).all() and finite["lr"].nunique() > 1:
+            ax.set_xscale("log")
+    handles = [
+        Line2D([], [], color=GREY, marker="o", markersize=4, linestyle="", label="trial"),
+        Line2D([], [], color=BLUE, label="lower envelope"),
+        Line2D([], [], color=BLUE, marker="*", markeredgecolor="black", markersize=11, linestyle="", label="best"),
+        Patch(color=ORANGE, alpha=0.2, label=f"trials within {100 * within:g} % of the best"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    return figure

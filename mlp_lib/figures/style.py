@@ -1,0 +1,59 @@
+"""figures.style."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"  # Okabe & Ito's colour-blind-safe pair
+# Tol's "muted", safe for the colour-blind; past nine architectures the marker tells them apart
+COLOURS = ("#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499")
+MARKERS = ("o", "^", "s", "D", "v", "P", "X")
+LOSS = "loss (nats per example)"
+MAX_PRINTED = 12  # architectures up to which a heatmap prints its values
+MAX_INCHES = 40
+
+
+def new_figure(width: float, height: float) -> Figure:
+    return Figure((min(width, MAX_INCHES), min(height, MAX_INCHES)), dpi=120, layout="constrained")
+
+
+def plain_axes(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def short_name(architecture: str) -> str:
+    return architecture.removeprefix("mlp_")
+
+
+def log_if_wide(ax: Axes, name: str, values: pd.Series) -> None:
+    """A log axis, labelled in plain numbers, if the positive values span a factor of 5: below, too few labels fit."""
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > 5 * values.min():
+        axis = getattr(ax, f"{name}axis")
+        ax.set(**{f"{name}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 1000 * values.min() else (1,)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+
+
+def with_diverged(title: str, diverged: int, what: str) -> str:
+    return f"{title}\n({diverged} {what}{'' if diverged == 1 else 's'} diverged, not shown)" if diverged else title
+
+
+def spread(number: int, width: float) -> np.ndarray:
+    """Offsets that keep `number` points of one row apart; fixed, so that a figure repeats exactly."""
+    return np.linspace(-width, width, number) if number > 1 else np.zeros(number)
+
+
+def rows_of_architectures(ax: Axes, architectures: Sequence[str]) -> None:
+    """Architectures as rows, the first at the top: long names need no turning."""
+    ax.set_yticks(range(len(architectures)), [short_name(a) for a in architectures])
+    ax.set_ylim(len(architectures) - 0.5, -0.5)
+    plain_axes(ax)
+    ax.grid(False, axis="y")

@@ -1,0 +1,73 @@
+"""The coordinate check of a parametrization: how activations of networks of growing width move in the first steps.
+
+Yang et al. 2022, Tensor Programs V, appendix D.1: where the parametrization is right, they move as far at any width.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mlp_lib.core.data import Split
+from mlp_lib.core.machine import training_mode
+from mlp_lib.core.network import layer_scales, to_sequential
+from mlp_lib.core.population import Population, prepare
+from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
+
+_SEEDS = (1, 2, 3)
+_IMAGES = 256  # of one batch, which every step is made on
+_HYPERPARAMETERS = Hyperparameters(  # torch's AdamW, no dropout
+    lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, dropout=0.0, leaky_relu_alpha=0.01
+)
+
+
+def coordinate_check(train: Split, settings: TrainingSettings, widths: Sequence[int], steps: int = 4) -> pd.DataFrame:
+    """How far the units of each layer moved: a row a parametrization, width, step (from 1) and layer.
+
+    Columns: parametrization, width (of both hidden layers), step, layer (1, 2, 3: the logits), size (mean absolute
+    activation before its nonlinearity), change (the same of its difference to that before the first step). Means over
+    three run seeds. The parametrizations are both, whatever the settings' own.
+    """
+    images = train.images[:_IMAGES]
+    batch = Split(images, train.labels[:_IMAGES])
+    rows = []
+    for name in ("standard", "mup"):
+        chosen = settings.model_copy(update={"parametrization": name})
+        for width in widths:
+            architecture = Architecture((width, width))
+            before, *after = _activations(batch, architecture, chosen, steps)
+            for step, layers in enumerate(after, start=1):
+                for layer, (now, then) in enumerate(zip(layers, before, strict=True), start=1):
+                    sizes = float(now.abs().mean()), float((now - then).abs().mean())
+                    rows.append((name, width, step, layer, *sizes))
+    return pd.DataFrame(rows, columns=["parametrization", "width", "step", "layer", "size", "change"])
+
+
+def _activations(
+    batch: Split, architecture: Architecture, settings: TrainingSettings, steps: int
+) -> list[list[Tensor]]:
+    """Before the first step and after each: [seeds, images, units] of each layer, before its nonlinearity."""
+    found = []
+    with training_mode(settings):
+        prepared, vectors = prepare(batch), [_HYPERPARAMETERS] * len(_SEEDS)
+        inputs, like = batch.images.shape[1], torch.empty((), dtype=batch.images.dtype, device=batch.images.device)
+        scales = layer_scales(architecture, settings)
+        population = Population.start(architecture, vectors, list(_SEEDS), inputs, like, scales)
+        for epoch in range(steps + 1):
+            if epoch:
+                population.train_epoch(prepared, epoch, len(batch.labels))
+            weights = population.network.weights
+            members = [_layers(architecture, [w[i] for w in weights], batch.images) for i in range(len(_SEEDS))]
+            found.append([torch.stack(layer) for layer in zip(*members, strict=True)])
+    return found
+
+
+def _layers(architecture: Architecture, weights: list[Tensor], images: Tensor) -> list[Tensor]:
+    sequential = to_sequential(architecture, weights, _HYPERPARAMETERS).to(images.device).eval()
+    found = []
+    for module in sequential:
+        images = module(images)
+        if isinstance(module, torch.nn.Linear):
+            found.append(images)
+    return found

@@ -1,0 +1,310 @@
+"""Self-contained HTML pages of a run."""
+
+import base64
+import contextlib
+import datetime
+import json
+import mimetypes
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import jinja2
+import pandas as pd
+from bs4 import BeautifulSoup, NavigableString, Tag
+from latex2mathml.converter import convert as to_mathml
+
+from mlp_lib.core.errors import MlpError, SettingsError
+from mlp_lib.run import meta
+from mlp_lib.run.claim import find_holder
+from mlp_lib.run.files import NOTEBOOKS, RunFiles, read_table, read_yaml, write_bytes
+from mlp_lib.run.meta import read_states
+from mlp_lib.run.parameters import ArchitectureChoice
+from mlp_lib.workers.progress import seconds_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+QUESTIONS = {
+    "hyperparameter_transfer": "How much is lost by hyperparameters that were tuned on another architecture?",
+    "architecture_sensitivity": "Do all architectures end at practically the same test loss once each is tuned?",
+}
+_FORMULA = re.compile(r"\$([^$\n]+)\$")
+_SEEDS = ("retrain_seeds", "transfer_seeds")
+_HEADINGS = ("h1", "h2", "h3", "h4")
+_SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
+
+
+def render_notebook(notebook: Path, page: Path) -> None:
+    """Write an executed notebook as one HTML page that loads nothing from anywhere."""
+    from nbconvert import HTMLExporter  # takes two seconds to import, and a wrong parameter should be told at once
+    from traitlets.config import Config
+
+    exporter = HTMLExporter(
+        template_name="report",
+        extra_template_basedirs=[str(TEMPLATES)],
+        extra_template_paths=[str(TEMPLATES)],
+        config=Config(
+            {"NbConvertBase": {"display_data_priority": _SHOWN}, "CoalesceStreamsPreprocessor": {"enabled": True}}
+        ),
+    )
+    run = RunFiles(page.parent)
+    resources = {
+        "run_name": page.resolve().parent.name,
+        "index": run.index.name if run.search.is_dir() else "",
+        "facts": _facts(run, page),
+        "metadata": {"name": notebook.stem, "path": str(notebook.parent)},
+    }
+    html, _ = exporter.from_filename(str(notebook), resources=resources)
+    write_bytes(page, _finish(BeautifulSoup(html, "html.parser"), notebook).encode())
+
+
+def _facts(run: RunFiles, page: Path) -> list[str]:
+    """What the banner says of a run's page: data, device, versions, and when and how long the phase ran."""
+    found = _read_run(run)
+    meta, parameters = found["meta"], found["parameters"]
+    versions = _mapping(meta.get("versions"))
+    phase = next((found["phases"][p] for p in found["phases"] if run.page(p).name == page.name), {})
+    architectures = f"{found['architectures']} architectures" if found["architectures"] else None
+    counts = [f"{parameters['num_trials']} trials"] if "num_trials" in parameters else []
+    counts += [f"{len(parameters[name])} {name.replace('_', ' ')}" for name in _SEEDS if parameters.get(name)]
+    machines = meta.get("machines")
+    facts = [parameters.get("dataset"), architectures, *counts, meta.get("device")]
+    facts += machines if isinstance(machines, list) else []
+    facts += [f"{name} {versions[name]}" for name in ("mlp_lib", "torch") if name in versions]
+    facts += [_moment(phase["started"])] if "started" in phase else []
+    facts += [_duration(phase["duration_s"])] if phase.get("duration_s") else []
+    return [str(fact) for fact in facts if fact]
+
+
+def _with_formulas(soup: BeautifulSoup) -> None:
+    """The prose's $...$ as MathML, which a browser shows without loading anything."""
+    found = [text for section in soup.select("section.prose") for text in section.find_all(string=_FORMULA)]
+    for text in found:
+        if text.find_parent(("code", "pre")):
+            continue
+        pieces = _FORMULA.split(text)
+        for place, piece in enumerate(pieces):
+            new = BeautifulSoup(to_mathml(piece), "html.parser").math if place % 2 else NavigableString(piece)
+            text.insert_before(new)
+        text.extract()
+
+
+def _finish(soup: BeautifulSoup, notebook: Path) -> str:
+    """The page with its title, its contents, a text for each image and a box that scrolls for each table."""
+    for tag in soup.select("script, iframe, link, object, embed, base, a.anchor-link"):
+        tag.decompose()
+    for image in soup.select("main img"):
+        if image.get("alt", "") in ("", "No description has been provided for this image"):
+            image["alt"] = _describe(image)
+        if not image.get("src", "").startswith("data:"):
+            _embed(image, notebook.parent.resolve())
+    _with_formulas(soup)
+    for table in soup.select("main table"):
+        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
+    heading = soup.main.h1
+    title = heading.extract().get_text(strip=True) if heading else notebook.stem
+    soup.title.string = soup.header.h1.string = title
+    _list_contents(soup)
+    return str(soup)
+
+
+def _describe(image: Tag) -> str:
+    before = image.find_previous([*_HEADINGS, "p"])
+    text = before.get_text(" ", strip=True) if before else ""
+    return text.split(". ")[0][:200] or "Figure"
+
+
+def _embed(image: Tag, folder: Path) -> None:
+    """Put a picture of the notebook's own folder into the page; of any other only its text is left."""
+    path = (folder / unquote(image.get("src", ""))).resolve()
+    if path.is_relative_to(folder) and path.is_file():
+        kind = mimetypes.guess_type(path.name)[0] or "image/png"
+        image["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    else:
+        image.replace_with(f"[{image['alt']}]")
+
+
+def _list_contents(soup: BeautifulSoup) -> None:
+    headings = soup.main.find_all(_HEADINGS)
+    if len(headings) < 2:
+        soup.nav.decompose()
+        return
+    taken = set()
+    for number, heading in enumerate(headings):
+        if heading.get("id") in (None, *taken):
+            heading["id"] = f"section-{number}"
+        taken.add(heading["id"])
+        link = soup.new_tag("a", attrs={"class": heading.name, "href": f"#{quote(heading['id'])}"})
+        link.string = heading.get_text(" ", strip=True)
+        soup.nav.append(link)
+
+
+def write_run_index(run_dir: Path) -> None:
+    """Write a run's index.html from what is on disk: the answers, the state, the reports, figures, tables, origin."""
+    files = RunFiles(run_dir)
+    run = _read_run(files)
+    figures = {
+        files.distribution: "Test loss over the retrain seeds, by architecture",
+        files.regret_figure: "Regret: test loss of each target (row) with each source's hyperparameters (column), "
+        "less the test loss with its own",
+        files.relative_regret_figure: "Relative regret: the same two losses as a quotient, 1 where nothing is lost",
+        files.benchmark_figure: "Time of a member's epoch, by method",
+    }
+    content = {
+        "now": datetime.datetime.now().isoformat(timespec="seconds").replace("T", " "),
+        "command_path": shlex.quote(_from_repository(run_dir)),
+        "reports": [
+            (_link(page, run_dir), page.stem) for page in sorted(run_dir.glob("[!.]*.html")) if page != files.index
+        ],
+        "figures": [(_link(path, run_dir), alt) for path, alt in figures.items() if path.exists()],
+        "stats": _read(files.stats, read_table, pd.DataFrame, run["problems"]),
+        "files": _list_files(run_dir),
+    }
+    write_bytes(files.index, _fill("run_index.html.j2", **run, **content))
+
+
+def write_runs_index(runs_root: Path) -> None:
+    """Write the index.html that lists all runs at most two levels below `runs_root`, the newest first."""
+    metas = [*runs_root.glob("*/search/search_meta.yaml"), *runs_root.glob("*/*/search/search_meta.yaml")]
+    runs = []
+    for run_dir in (path.parents[1] for path in metas):
+        run = _read_run(RunFiles(run_dir))
+        index = RunFiles(run_dir).index
+        run["name"] = str(run_dir.relative_to(runs_root))
+        runs.append({**run, "link": _link(index, runs_root) if index.exists() else ""})
+    runs.sort(key=lambda run: (run["started"], run["name"]), reverse=True)
+    questions = [name.replace("_", " ") for name in QUESTIONS]
+    page = _fill("runs_index.html.j2", runs=runs, root=runs_root.resolve().name, questions=questions)
+    write_bytes(runs_root / "index.html", page)
+
+
+def _read_run(files: RunFiles) -> dict[str, Any]:
+    """What both indexes say of a run; `problems` tells what could not be read."""
+    problems: list[str] = []
+    meta, answers = (_read(path, read_yaml, dict, problems) for path in (files.meta, files.answers))
+    parameters, phases = _mapping(meta.get("parameters")), read_states(files, _mapping(meta.get("phases")))
+    statuses = [state.get("status") for state in phases.values()]
+    status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
+    started = [str(state["started"]) for state in phases.values() if state.get("started")]
+    return {
+        "name": files.root.resolve().name,
+        "meta": meta,
+        "parameters": parameters,
+        "architectures": _count_architectures(parameters, files),
+        "answers": [{"question": text, "found": _mapping(answers.get(name))} for name, text in QUESTIONS.items()],
+        "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
+        "phases": phases,
+        "status": status or ("complete" if all(s == "done" for s in statuses) else "incomplete"),
+        "started": min(started, default=""),
+        "problems": problems,
+    }
+
+
+def _mapping(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _read(path: Path, read: Callable[[Path], Any], kind: type, problems: list[str]) -> Any:
+    """What `read` makes of the file if that is a `kind`, else an empty one."""
+    if not path.exists():
+        return kind()
+    try:
+        value = read(path)
+    except (SettingsError, OSError, ValueError) as error:
+        problems.append(f"Unreadable: {path.name}: {error}")
+        return kind()
+    if not isinstance(value, kind):
+        problems.append(f"Unreadable: {path.name}: not a mapping")
+        return kind()
+    return value
+
+
+def _count_architectures(parameters: dict, files: RunFiles) -> int:
+    try:
+        return len(ArchitectureChoice.model_validate(parameters.get("architectures")).architectures)
+    except ValueError:
+        return sum(path.is_dir() for path in files.search.glob("mlp_*"))
+
+
+def _list_files(run_dir: Path) -> dict[str, list[tuple[str, str]]]:
+    """(link, name) of each table and YAML file, by folder; the single trainings' are left to their folders."""
+    folders: dict[str, list[tuple[str, str]]] = {}
+    for pattern in ("*", "search/*", "search/*/*", "transfer/*", "analysis/*", "benchmark/*"):
+        for path in sorted(run_dir.glob(pattern)):
+            if path.suffix in (".csv", ".yaml") and not path.name.startswith("."):
+                folder = str(path.parent.relative_to(run_dir))
+                folders.setdefault(folder, []).append((_link(path, run_dir), path.name))
+    return folders
+
+
+def _from_repository(path: Path) -> str:
+    """The path as one would type it in the repository, if it lies there."""
+    path, root = path.resolve(), Path(__file__).resolve().parents[2]
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _link(path: Path, base: Path) -> str:
+    return quote(path.relative_to(base).as_posix())
+
+
+def _show(value: Any) -> str:
+    """A value as text: four significant digits, nothing for what is missing."""
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    if value is None or isinstance(value, jinja2.Undefined) or pd.isna(value):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _span(value: Any) -> str:
+    return " to ".join(map(_show, value)) if isinstance(value, list) and len(value) == 2 else _show(value)
+
+
+def _duration(seconds: Any) -> str:
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e9:
+        return ""
+    return str(datetime.timedelta(seconds=round(seconds))) if seconds >= 60 else f"{seconds:.1f} s"
+
+
+def _moment(value: Any) -> str:
+    """2026-01-02T03:04:05 as 2026-01-02 03:04."""
+    return _show(value).replace("T", " ", 1)[:16] if value else ""
+
+
+def _fill(template: str, **content: Any) -> bytes:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(show=_show, span=_span, moment=_moment, duration=_duration)
+    return environment.get_template(template).render(**content).encode()
+
+
+def describe_status(run_dir: Path) -> str:
+    """A line a phase (done, failed, interrupted, running, outdated, not begun), then who is at work, if anybody is.
+
+    Brings index.html up to date, which a run that was killed could not. SettingsError where there is no run.
+    """
+    files = RunFiles(run_dir)
+    if not files.meta.exists():
+        raise SettingsError(f"{run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
+    states = meta.read_states(files, meta.read_meta(files)["phases"])
+    lines = [f"{phase:10}{_status_line(state)}" for phase, state in states.items()]
+    holder = find_holder(run_dir)
+    if holder:
+        lines.append(
+            f"in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
+            f"since {holder.get('since', '?')}"
+        )
+    elif any(state["status"] != meta.DONE for state in states.values()):
+        lines.append(f"to go on: python -m mlp_lib run --run-dir {run_dir}")
+    with contextlib.suppress(MlpError, OSError):  # a directory that can only be read has a state all the same
+        write_run_index(run_dir)
+    return "\n".join(lines)
+
+
+def _status_line(state: dict) -> str:
+    told = state.get("error") or state.get("progress") or ""
+    spent = f"{seconds_text(state['duration_s'])}" if state.get("duration_s") else ""
+    return f"{state['status']:13}" + ", ".join(part for part in (spent, told) if part)

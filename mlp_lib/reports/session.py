@@ -1,0 +1,225 @@
+"""What a notebook begins and ends with: strict parameters, the run directory, the state of its phase."""
+
+import ast
+import contextlib
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
+from mlp_lib.core.values import CLASSES, Architecture
+from mlp_lib.run import meta, parameters
+from mlp_lib.run.claim import claim, end_with_holder
+from mlp_lib.run.files import ROOT, RunFiles
+from mlp_lib.run.ledger import write_trainings
+from mlp_lib.run.meta import find_search
+from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, Kind, check_consensus, check_names, check_seeds, parse
+
+if TYPE_CHECKING:
+    from mlp_lib.core.data import Dataset
+    from mlp_lib.study.study import Study
+
+
+@dataclass(frozen=True)
+class Session:
+    """One phase in its notebook. `study` and `dataset` are there where the phase trains."""
+
+    phase: str
+    settings: Any
+    files: RunFiles
+    architectures: tuple[Architecture, ...]
+    study: "Study | None" = None
+    dataset: "Dataset | None" = None
+
+    def finish(self) -> str:
+        """Mark the phase as done; the last cell of a notebook."""
+        with claim(self.files.root, self.phase):
+            if self.study:
+                write_trainings(self.files)
+            meta.end(self.files, self.phase)
+        return f"{self.phase} is done"
+
+    def source_files(self) -> RunFiles:
+        """The run whose search gives the transfer its hyperparameters."""
+        return find_search(self.settings.search_dir) if self.settings.search_dir else self.files
+
+    def source_note(self) -> str:
+        """Where the transfer's hyperparameters come from, and on which data they were chosen, in a sentence."""
+        files, here = self.source_files(), self.settings.dataset
+        there = meta.read_meta(files)["parameters"].get("dataset", "unknown data")
+        if files.root == self.files.root:
+            return f"The hyperparameters were chosen by this run's own search, on {there}."
+        data = f"the same data, {there}" if there == here else f"**{there}**, and are trained here on **{here}**"
+        return f"The hyperparameters were chosen by the search of another run, {files.root.name}, on {data}."
+
+    def compared_files(self) -> RunFiles | None:
+        """The run that the analysis compares this one with, if it names one."""
+        name = self.settings.compare_with
+        return find_search(name, "compare_with") if name else None
+
+    def table(self) -> pd.DataFrame:
+        """The architectures with their numbers of parameters."""
+        inputs = self.study.inputs
+        counts = [architecture.count_parameters(inputs, CLASSES) for architecture in self.architectures]
+        names = [architecture.name for architecture in self.architectures]
+        return pd.DataFrame({"architecture": names, "parameters": counts})
+
+
+def start(phase: str, namespace: Mapping[str, Any]) -> Session:
+    """Check the notebook's parameters, then its data and run directory, and record that the phase has begun.
+
+    `namespace` is the notebook's globals(). Raises SettingsError, DataError or RunDirectoryError before anything is
+    trained or made.
+    """
+    pd.set_option("display.max_colwidth", None)  # a table that is kept as a report is not cut
+    where = f"notebook {phase}"
+    settings = read_parameters(NOTEBOOK_SETTINGS[phase], namespace, where, also=("run_dir",))
+    run_dir = namespace.get("run_dir")
+    if not isinstance(run_dir, str) or not run_dir:
+        raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be the path of a directory")
+    files = RunFiles(ROOT / Path(run_dir).expanduser())
+    if phase == "analysis":
+        session = _start_analysis(settings, files)
+    elif phase == "benchmark":
+        session = _start_benchmark(settings, files)
+    else:
+        session = _start_training(phase, settings, files)
+    end_with_holder(files.root)
+    _record_errors(session)
+    return session
+
+
+class _Recorder:
+    """Records that a phase failed or was interrupted when a cell ends with an error, whoever runs the notebook."""
+
+    def __init__(self, session: Session):
+        self.session = session
+
+    def __call__(self, result: Any) -> None:
+        error = result.error_in_exec
+        if error is None:
+            return
+        status = meta.INTERRUPTED if isinstance(error, KeyboardInterrupt) else meta.FAILED
+        text = str(error) if isinstance(error, MlpError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+        files = self.session.files
+        with contextlib.suppress(MlpError, OSError), claim(files.root, self.session.phase):
+            meta.end(files, self.session.phase, status, text.strip().splitlines()[0])
+
+
+def _record_errors(session: Session) -> None:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+    for earlier in [f for f in shell.events.callbacks["post_run_cell"] if isinstance(f, _Recorder)]:
+        shell.events.unregister("post_run_cell", earlier)
+    shell.events.register("post_run_cell", _Recorder(session))
+
+
+def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Kind:
+    """The notebook's parameters, parsed strictly; SettingsError for a wrong one or a name that no notebook declares."""
+    check_names(dict.fromkeys(_names_given(namespace)), where, (*kind.model_fields, *also))
+    return parse(kind, {name: namespace[name] for name in kind.model_fields if name in namespace}, where)
+
+
+def _start_analysis(settings: Any, files: RunFiles) -> Session:
+    architectures = meta.read_architectures(files)
+    phase = parameters.SEARCH_REPORT if settings.parts == "search" else "analysis"
+    session = Session(phase, settings, files, architectures)
+    session.compared_files()  # an error here leaves the run as it was
+    with claim(files.root, phase):
+        meta.begin(files, phase, settings.model_dump(mode="json"), {}, ROOT)
+    return session
+
+
+def _start_benchmark(settings: Any, files: RunFiles) -> Session:
+    from mlp_lib.core.machine import describe_machine, resolve_device
+
+    device = resolve_device(settings.device)
+    facts = {"device": device.type, "machine": describe_machine(device)}
+    _begin(files, "benchmark", settings.model_dump(mode="json"), facts)
+    return Session("benchmark", settings, files, ())
+
+
+def _begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[str, str]) -> None:
+    """Record in the run directory, made if it isn't there, that the phase has begun."""
+    try:
+        files.root.mkdir(parents=True, exist_ok=True)
+        with claim(files.root, phase):
+            meta.begin(files, phase, parameters, facts, ROOT)
+    except OSError as error:
+        raise RunDirectoryError(f"can't write to {files.root}: {error.strerror or error}") from None
+
+
+def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
+    # this loads torch, which the analysis does without
+    from mlp_lib.study.study import Study, find_device, find_machine, load_here
+
+    stored = meta.read_meta(files)
+    parameters = settings.model_dump(mode="json")
+    merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
+    check_seeds(merged, dict.fromkeys(parameters, f"notebook {phase}"))
+    check_consensus(merged, dict.fromkeys(parameters, f"notebook {phase}"))
+    if phase == "search":
+        architectures = settings.architectures.architectures
+    elif phase == "transfer" and settings.search_dir:
+        architectures = meta.read_architectures(find_search(settings.search_dir))
+    else:
+        architectures = meta.read_architectures(files)
+    device = find_device(settings)
+    dataset = load_here(settings, ROOT)
+    facts = {
+        "device": device,
+        "torch": importlib.metadata.version("torch"),
+        "data_digest": dataset.digest,
+        "machine": find_machine(settings),
+    }
+    meta.check_facts(stored, facts, settings.mixed_devices, files.root)
+    facts["device"] = stored.get("device") or device  # the one that the run was begun on; machines tells all
+    _begin(files, phase, parameters, facts)
+    study = Study(settings, files, architectures, dataset.train.images.shape[1], dataset.digest, ROOT)
+    return Session(phase, settings, files, architectures, study, dataset)
+
+
+def _names_given(namespace: Mapping[str, Any]) -> list[str]:
+    """The names that the cells before this one assign, as long as they are assignments of plain values alone.
+
+    These are the parameters cell and, under papermill, the injected one; globals() wouldn't do, since in JupyterLab it
+    also holds what later cells made.
+    """
+    names: list[str] = []
+    for source in reversed(namespace.get("In", [])[:-1]):
+        cell = _assigned_names(source)
+        if not cell:
+            break
+        names += cell
+    return names
+
+
+def _assigned_names(source: str) -> list[str]:
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return []
+    names = []
+    for statement in statements:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or not _is_plain(statement.value):
+            return []
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
+
+
+def _is_plain(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.Call):  # papermill writes NaN and infinity as float('nan')
+        return isinstance(value.func, ast.Name) and value.func.id == "float"
+    try:
+        ast.literal_eval(value)
+    except (ValueError, TypeError):
+        return False
+    return True

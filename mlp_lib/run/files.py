@@ -1,0 +1,216 @@
+"""Every file of a run: names, whole-or-nothing writing, strict reading."""
+
+import contextlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.values import Architecture
+
+NOTEBOOKS = {"search": "01_search", "retrain": "02_retrain", "transfer": "03_transfer", "analysis": "04_analysis"}
+REPORTS = {**NOTEBOOKS, "benchmark": "05_benchmark"}  # the phases of a study, and what stands beside it
+# pandas 3.1 reads floats to the bit by default and warns of the argument that earlier ones need for it
+_ROUND_TRIP = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+_WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters", "rung")
+
+
+class ArchitectureFiles:
+    """The files of one architecture's search and retraining."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.results = root / "search_results.csv"
+        self.reevaluation = root / "reevaluation.csv"
+        self.curves = root / "learning_curves.csv"
+        self.best = root / "best_hyperparameters.yaml"
+        self.metrics = root / "best_trial" / "metrics.csv"
+        self.loss_curve = root / "best_trial" / "loss_curve.png"
+        self.seed_losses = root / "retrain" / "seed_losses.csv"
+        self.summary = root / "summary.yaml"
+
+    def candidate(self, trial: int) -> Path:
+        """A row an epoch of a trial that may be named the best."""
+        return self.root / "best_trial" / f"candidate_{trial}.csv"
+
+    def candidates(self) -> list[Path]:
+        return sorted(self.metrics.parent.glob("candidate_*.csv"))
+
+    def config(self, seed: int) -> Path:
+        return self.root / "retrain" / f"seed_{seed}" / "config.yaml"
+
+    def configs(self) -> list[Path]:
+        """Those of all seeds that are there, by seed."""
+        paths = self.seed_losses.parent.glob("seed_*/config.yaml")
+        return sorted(paths, key=lambda path: int(path.parent.name.removeprefix("seed_")))
+
+    def model(self, seed: int) -> Path:
+        return self.root / "retrain" / f"seed_{seed}" / "model.pt"
+
+
+class WorkFiles:
+    """What is kept of trainings in progress; gone once they are recorded."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.progress = root / "progress.txt"
+
+    def counter(self, unit: int) -> Path:
+        """The epochs that a unit has trained since its start."""
+        return self.root / f"epochs_{unit}"
+
+    def counters(self) -> list[Path]:
+        return list(self.root.glob("epochs_*"))
+
+    def state(self, key: str) -> Path:
+        """Where a training stands."""
+        return self.root / f"state_{key}.npz"
+
+
+class RunFiles:
+    """The files of a run."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.search = root / "search"
+        self.meta = self.search / "search_meta.yaml"
+        self.summary = self.search / "summary.yaml"
+        self.population_sizes = self.search / "population_sizes.yaml"  # on a CUDA device that could not hold all
+        self.seed_losses = self.search / "search_seed_losses.csv"
+        self.stats = self.search / "search_test_loss_stats.csv"
+        self.distribution = self.search / "search_test_loss_over_seeds.png"
+        self.transfer = root / "transfer"
+        self.all_trainings = root / "trainings.csv"
+        self.sources = self.transfer / "sources.csv"
+        self.trainings = self.transfer / "trainings.csv"
+        self.transfer_losses = self.transfer / "transfer_seed_losses.csv"
+        self.transfer_results = self.transfer / "transfer_results.csv"
+        self.regret = self.transfer / "regret_matrix.csv"
+        self.relative_regret = self.transfer / "relative_regret_matrix.csv"
+        self.transfer_figure = self.transfer / "transfer_test_loss.png"
+        self.regret_figure = self.transfer / "regret_matrix_mean.png"
+        self.relative_regret_figure = self.transfer / "relative_regret_matrix.png"
+        self.analysis = root / "analysis"
+        self.answers = self.analysis / "answers.yaml"
+        self.benchmark = root / "benchmark" / "benchmark.csv"
+        self.measurements = self.benchmark.with_name("measurements.csv")
+        self.benchmark_figure = self.benchmark.with_name("benchmark.png")
+        self.index = root / "index.html"
+        self.work = WorkFiles(root / ".work")
+
+    def evidence(self, name: str) -> Path:
+        """A table or figure of the analysis."""
+        return self.analysis / name
+
+    def architecture(self, architecture: Architecture) -> ArchitectureFiles:
+        return ArchitectureFiles(self.search / architecture.name)
+
+    def notebook(self, phase: str) -> Path:
+        """The executed notebook of a phase, or of another report by its name."""
+        return self.root / f"{REPORTS.get(phase, phase)}.ipynb"
+
+    def unfinished_notebook(self, phase: str) -> Path:
+        return self.root / f".tmp_running_{self.notebook(phase).name}"
+
+    def page(self, phase: str) -> Path:
+        return self.notebook(phase).with_suffix(".html")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; RunDirectoryError if it can't be written."""
+    temporary = path.with_name(f".tmp_{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunDirectoryError(
+            f"can't write {path}: {error.strerror or error}; what was finished before is kept, "
+            "and the same run directory goes on when that is mended"
+        ) from error
+
+
+def write_table(path: Path, table: pd.DataFrame, index: bool = False) -> None:
+    """A CSV that `read_table` reads back to the bit: floats with the fewest digits that round-trip."""
+    write_bytes(path, table.to_csv(index=index, lineterminator="\n").encode())
+
+
+def read_table(path: Path, index: str | None = None) -> pd.DataFrame:
+    """What `write_table` wrote; whole numbers are int64, or Int64 where some are missing."""
+    table = pd.read_csv(path, dtype=dict.fromkeys(_WHOLE, "Int64"), index_col=index, **_ROUND_TRIP)
+    complete = [name for name in _WHOLE if name in table and table[name].notna().all()]
+    return table.astype(dict.fromkeys(complete, "int64"))
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """A matplotlib figure as PNG, 120 dots an inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_bytes(path, buffer.getvalue())
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Plain values as YAML, keys in their order."""
+    write_bytes(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120).encode())
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not a name", node.start_mark)
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The plain value of a YAML text; SettingsError that names `where` if it isn't strict, safe YAML."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SettingsError(f"{where}{line}: not valid YAML: {' '.join(reason.split())}") from None
+    except (RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:  # PyYAML's, of a tag's value
+        raise SettingsError(f"{where}: not valid YAML: {type(error).__name__}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in a YAML file; SettingsError if it can't be read."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: not UTF-8 text") from None
+
+
+def make_run_directory(runs_root: Path, name: str) -> Path:
+    """A new directory below `runs_root`; a number is added to a name that is taken."""
+    try:
+        runs_root.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10**6):
+            path = runs_root / (name if number == 1 else f"{name}_{number}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise RunDirectoryError(f"can't make a run directory in {runs_root}: {error.strerror or error}") from None
+    raise RunDirectoryError(f"no free name like {name} in {runs_root}")
+
+
+ROOT = Path(__file__).resolve().parents[2]  # the repository: what relative paths in a notebook start from

@@ -1,0 +1,256 @@
+"""What a run was made with, and the state of its phases: search_meta.yaml."""
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.values import Architecture
+from mlp_lib.run.claim import find_holder
+from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
+from mlp_lib.run.parameters import (
+    ADDED,
+    FREE,
+    NOTEBOOK_SETTINGS,
+    PARAMETERS,
+    PHASES,
+    SEARCH_REPORT,
+    ArchitectureChoice,
+    Merged,
+    check_all,
+)
+
+PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
+DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
+NOT_BEGUN = "not begun"
+
+
+def read_meta(files: RunFiles) -> dict[str, Any]:
+    """search_meta.yaml, or an empty record of a run that hasn't begun."""
+    if not files.meta.exists():
+        return {"parameters": {}, "phases": {}}
+    try:
+        meta = read_yaml(files.meta)
+        return meta if "parameters" in meta and "phases" in meta else 1 / 0
+    except (SettingsError, TypeError, ZeroDivisionError):
+        raise RunDirectoryError(f"{files.meta} is damaged: delete it to start {files.root} anew") from None
+
+
+def read_architectures(files: RunFiles) -> tuple[Architecture, ...]:
+    """The architectures of the run; RunDirectoryError if the search hasn't begun."""
+    choice = read_meta(files)["parameters"].get("architectures")
+    if choice is None:
+        raise RunDirectoryError(f"{files.root} holds no search: run 01_search on it first")
+    return ArchitectureChoice.model_validate(choice).architectures
+
+
+def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """The stored parameters with those given; architectures, trials and seeds may grow.
+
+    Raises RunDirectoryError with the list of differences.
+    """
+    known = ADDED | stored if "architectures" in stored else stored
+    differences = [
+        f"{name}: {_short(known[name])} in the run, {_short(value)} given"
+        for name, value in given.items()
+        if name in known and name not in FREE and not _may_become(name, known, value)
+    ]
+    if differences:
+        raise RunDirectoryError(
+            f"{run_dir} was made with other settings ({'; '.join(differences)}); use its own or another directory"
+        )
+    return {**stored, **given}
+
+
+def _may_become(name: str, parameters: dict[str, Any], given: Any) -> bool:
+    """Whether a run of these parameters may go on with the given value: it is the same, or holds more of the same.
+
+    With more trials, successive halving would have dropped others.
+    """
+    stored = parameters[name]
+    if name == "num_trials" and parameters.get("search_method") != "successive_halving":
+        return given >= stored
+    if name in ("retrain_seeds", "transfer_seeds", "transfer_extra_sources"):
+        return set(given) >= set(stored)
+    if name == "transfer_pairs":
+        return given == "all" or stored == given or (type(given) is type(stored) and _holds(given, stored))
+    if name == "architectures":
+        old, new = (set(ArchitectureChoice.model_validate(choice).architectures) for choice in (stored, given))
+        return new >= old
+    return given == stored
+
+
+def _holds(given: Any, stored: Any) -> bool:
+    """Whether as many pairs or more are asked for: so many a target, or a list."""
+    return given >= stored if isinstance(given, int) else {*map(tuple, given)} >= {*map(tuple, stored)}
+
+
+def different_parameters(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """The parameters that decide results and differ between two runs, each with its values if these are short."""
+    described = []
+    for name, value in (ADDED | here).items():
+        other = (ADDED | there).get(name)
+        if name not in (*FREE, "project_name") and value != other:
+            short = not isinstance(value, dict | list)
+            described.append(f"{name} ({value} here, {other} there)" if short else name)
+    return described
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_facts(meta: dict[str, Any], facts: dict[str, Any], mixed: bool, run_dir: Path) -> None:
+    """Refuse to train on with other data than the run's, or, unless they may be mixed, on another device or torch.
+
+    Raises RunDirectoryError.
+    """
+    stored = {"data_digest": meta.get("data_digest")}
+    if not mixed:
+        stored |= {"device": meta.get("device"), "torch": meta.get("versions", {}).get("torch")}
+    differences = [
+        f"{name}: {str(stored[name])[:16]} in the run, {str(value)[:16]} now"
+        for name, value in facts.items()
+        if stored.get(name) not in (None, value)
+    ]
+    if differences:
+        same_data = facts.get("data_digest") in (None, stored["data_digest"])
+        way = "; mixed_devices = true goes on, the same but for rounding" if same_data else ""
+        raise RunDirectoryError(f"{run_dir} can't go on here, results would differ ({'; '.join(differences)}){way}")
+
+
+def begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[str, Any], root: Path) -> None:
+    """Record that a phase has begun, with its parameters; phases whose parameters grew are outdated."""
+    meta = read_meta(files)
+    stored = meta["parameters"]
+    merged = merge_parameters(stored, parameters, files.root)
+    changed = {name for name in merged if name not in FREE and name in stored and merged[name] != stored[name]}
+    outdated = False  # from the first phase on whose parameters grew, and behind one that has yet to be done
+    for name, settings in PHASES.items():
+        outdated = outdated or bool(changed & set(settings.model_fields))
+        status = meta["phases"].get(name, {}).get("status")
+        if outdated and status == DONE:
+            meta["phases"][name]["status"] = OUTDATED
+        outdated = outdated or (name == phase and status != DONE)
+    before = meta["phases"].get(phase, {})
+    now = datetime.datetime.now().isoformat(timespec="seconds")
+    machines = meta.get("machines", [])
+    if facts.get("machine") not in (None, *machines):
+        meta["machines"] = [*machines, facts["machine"]]  # more than one: the same to the bit only if of one kind
+    meta["phases"][phase] = {
+        "status": RUNNING,
+        "started": before.get("started", now),
+        "resumed": now,
+        "duration_s": before.get("duration_s", 0.0),
+    }
+    _write(files, {**_environment(root), **{k: v for k, v in meta.items() if v is not None}}, merged, facts)
+
+
+def end(files: RunFiles, phase: str, status: str = DONE, error: str | None = None) -> None:
+    """Record how a phase that had begun came to its end.
+
+    Its first end counts, save that one may be done after all: in JupyterLab a cell that failed can be run again.
+    """
+    meta = read_meta(files)
+    entry = meta["phases"].get(phase)
+    if entry is None or (entry["status"] != RUNNING and (status != DONE or entry["status"] == DONE)):
+        return
+    if "resumed" in entry:
+        elapsed = datetime.datetime.now() - datetime.datetime.fromisoformat(entry.pop("resumed"))
+        entry["duration_s"] = round(entry["duration_s"] + elapsed.total_seconds(), 1)
+    entry["status"] = status
+    entry.pop("error", None)
+    if error:
+        entry["error"] = error
+    write_yaml(files.meta, meta)
+
+
+def read_states(files: RunFiles, phases: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The truth of each phase as recorded in search_meta.yaml's `phases`; NOT_BEGUN for those that are not there.
+
+    A phase recorded as running that nobody works on is interrupted; one at work has its `progress`, if it told any.
+    """
+    held = find_holder(files.root) is not None
+    states = {}
+    alone = set(phases) == {"benchmark"}
+    for phase in ("benchmark",) if alone else (*PHASES, *({"benchmark"} & set(phases))):
+        entry = phases.get(phase)
+        state = dict(entry) if isinstance(entry, dict) and "status" in entry else {"status": NOT_BEGUN}
+        if state["status"] == RUNNING and not held:
+            state["status"] = INTERRUPTED
+        elif state["status"] == RUNNING:
+            state["progress"] = _read_progress(files)
+        states[phase] = state
+    return states
+
+
+def _read_progress(files: RunFiles) -> str:
+    try:
+        return files.work.progress.read_text()
+    except OSError:
+        return ""
+
+
+def store_parameters(files: RunFiles, parameters: dict[str, Any]) -> None:
+    """Record parameters of phases that are still to come."""
+    meta = read_meta(files)
+    meta["parameters"] = {**parameters, **meta["parameters"]}
+    write_yaml(files.meta, meta)
+
+
+def _write(files: RunFiles, meta: dict[str, Any], parameters: dict[str, Any], facts: dict[str, Any]) -> None:
+    known = {name: facts[name] for name in ("device", "data_digest") if name in facts}
+    meta = {**meta, **known, "parameters": parameters}
+    order = ("parameters", "device", "machines", "data_digest", "versions", "git", "phases")
+    phases = {name: meta["phases"][name] for name in (*NOTEBOOK_SETTINGS, SEARCH_REPORT) if name in meta["phases"]}
+    write_yaml(files.meta, {name: meta[name] for name in order if name in meta} | {"phases": phases})
+
+
+def _environment(root: Path) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        versions[package] = importlib.metadata.version(package)
+    return {"versions": versions, "git": _git(root)}
+
+
+def _git(root: Path) -> dict[str, Any]:
+    """Commit and whether the tree has changes; nulls where there is no git."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
+    """The run that a parameter names: a run directory or the search directory in it."""
+    path = ROOT / Path(search_dir).expanduser()
+    files = RunFiles(path if (path / "search").is_dir() else path.parent)
+    if not files.meta.exists():
+        raise RunDirectoryError(f"{parameter} = {search_dir}: no search there (no {files.meta})")
+    return files
+
+
+def continue_run(run_dir: Path, merged: Merged) -> Merged:
+    """The parameters for an existing run: those stored, which the given ones must agree with or add to."""
+    files = RunFiles(run_dir)
+    if not files.meta.exists():
+        raise SettingsError(f"--run-dir {run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
+    stored = read_meta(files)["parameters"]
+    checked = {name: value for values in check_all(merged).values() for name, value in values.items()}
+    given = {name: checked[name] for name in merged.given}
+    try:
+        values = merge_parameters({k: v for k, v in stored.items() if k in PARAMETERS}, given, run_dir)
+    except RunDirectoryError as error:  # here the mistake is in the options
+        raise SettingsError(f"--run-dir: {error}") from None
+    where = {name: merged.where[name] if name in given else str(files.meta) for name in values}
+    return Merged({**merged.values, **values, "parts": "all"}, {**merged.where, **where}, merged.given)

@@ -1,0 +1,56 @@
+"""The networks that a run kept, as ordinary PyTorch modules."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.network import to_sequential
+from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
+from mlp_lib.run.files import ROOT, RunFiles, read_yaml
+
+
+def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> nn.Sequential:
+    """A retrained network of a run, on the CPU and in eval mode: images [N, D] in [0, 1] to logits [N, classes].
+
+    `run` is its directory, from the repository's root; `architecture` may be given by its name, mlp_256x128; `seed` is
+    the run seed of the retraining. RunDirectoryError if the run keeps no such checkpoint, or a damaged one.
+    """
+    if isinstance(architecture, str):
+        architecture = _by_name(architecture)
+    files = RunFiles(ROOT / Path(run).expanduser()).architecture(architecture)
+    path = files.model(seed)
+    if not path.exists():
+        raise RunDirectoryError(
+            f"{path} is missing: a run keeps its networks with save_checkpoints: true, and git does not take them along"
+        )
+    hyperparameters = Hyperparameters(**read_yaml(files.config(seed))["hyperparameters"])
+    try:
+        weights = _stacked(torch.load(path, map_location="cpu", weights_only=True), len(architecture.widths) + 1)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError) as error:
+        found = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunDirectoryError(f"{path} is damaged ({found}): delete it with its config.yaml and retrain") from None
+    if [weight.shape[0] for weight in weights] != [*architecture.widths, CLASSES]:
+        raise RunDirectoryError(f"{path} holds another architecture than {architecture.name}")
+    return to_sequential(architecture, weights, hyperparameters).eval()
+
+
+def _by_name(name: str) -> Architecture:
+    try:
+        return Architecture.from_name(name)
+    except ValueError:
+        raise SettingsError(f"architecture = {name!r}: should be a name like mlp_256x128") from None
+
+
+def _stacked(state: dict[str, Tensor], layers: int) -> list[Tensor]:
+    """The weights [out, in + 1] of each layer from a state dict, where every third module is Linear."""
+    return [torch.cat([state[f"{3 * n}.weight"], state[f"{3 * n}.bias"][:, None]], dim=1) for n in range(layers)]
+
+
+def predict(model: nn.Sequential, images: Tensor) -> np.ndarray:
+    """The probabilities [N, classes] of each image [N, D]."""
+    with torch.inference_mode():
+        return torch.softmax(model(images), dim=1).numpy()

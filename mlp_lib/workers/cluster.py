@@ -1,0 +1,203 @@
+"""Units of work on the workers of a Dask cluster, by the standard executor interface."""
+
+import functools
+import hashlib
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from mlp_lib.core.data import Dataset, RawData, read_raw, split_dataset
+from mlp_lib.core.errors import ClusterError, DataError, SettingsError, TrainingError
+from mlp_lib.core.machine import resolve_device
+from mlp_lib.core.values import DataSettings
+from mlp_lib.run.parameters import StudySettings
+from mlp_lib.workers.processes import open_work, tell
+from mlp_lib.workers.progress import Progress
+from mlp_lib.workers.units import Job, Result, Unit, as_finished, train_unit
+
+try:
+    from distributed import Client, KilledWorker, Reschedule, Worker, WorkerPlugin
+except ImportError:
+    raise SettingsError("scheduler: needs Dask: pip install 'mlp_lib[cluster]'; null trains on this machine") from None
+
+
+_CONNECT_S = 10  # for a scheduler to answer
+_WORKERS_S = 60  # for the first worker to come
+_LOST_S = 30  # for a scheduler to come back
+_UNFIT_S = 1  # that a worker that doesn't fit keeps a unit
+Traits = dict[str, str]  # what a worker says of itself, and has to have in common with the others: see `describe`
+
+
+_data: dict[str, RawData] = {}  # in a worker process: the data sets that it was supplied with, by digest
+
+
+_one_at_a_time = threading.Lock()  # in a worker process, however many threads it has
+
+
+@functools.lru_cache(maxsize=1)
+def describe() -> Traits:
+    """The torch, the mlp_lib (a digest of its code) and the device of this process: what decides the bits of a result.
+
+    And the processor may: see README.
+    """
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        code.update(path.read_bytes())
+    return {"torch": torch.__version__, "mlp_lib": code.hexdigest()[:12], "device": resolve_device("auto").type}
+
+
+def _unfit(traits: Traits, wanted: Traits) -> str:
+    """Why a worker of these traits may not train; empty if it may. One with a CUDA device may train on its CPU too."""
+    found = traits | ({"device": "cpu"} if wanted["device"] == "cpu" else {})
+    return ", ".join(
+        f"{name} {found[name]} instead of {value}" for name, value in wanted.items() if found[name] != value
+    )
+
+
+class Supply(WorkerPlugin):
+    """Brings the data set to each worker, now or when it joins."""
+
+    def __init__(self, raw: RawData):
+        self.raw, self.digest = raw, raw.digest
+        self.name = f"mlp_lib {uuid.uuid4()}"  # two studies on one cluster don't take it from each other
+
+    def setup(self, worker: Worker) -> None:
+        _data[self.digest] = self.raw
+
+
+def find_device(settings: StudySettings) -> str:
+    """What the cluster trains on: cuda, if a worker has it and `device` doesn't say cpu; ClusterError if none has."""
+    return _survey(settings.scheduler, settings.device)[0]["device"]
+
+
+def count_workers(settings: StudySettings) -> int:
+    """How many workers there are that fit."""
+    return _survey(settings.scheduler, settings.device)[1]
+
+
+@functools.lru_cache(maxsize=1)
+def _survey(scheduler: str, device: str) -> tuple[Traits, int]:
+    """The traits that workers have to have, and how many do; tells of those that don't. ClusterError if all don't."""
+    with _connect(scheduler) as client:
+        try:
+            client.wait_for_workers(1, timeout=_WORKERS_S)
+        except TimeoutError:
+            raise ClusterError(
+                f"scheduler = {scheduler}: it has no worker; start some: dask worker {scheduler}"
+            ) from None
+        found = client.run(describe, on_error="return")
+    wanted = describe()
+    cuda = any(isinstance(traits, dict) and traits["device"] == "cuda" for traits in found.values())
+    if device == "cuda" and not cuda:
+        raise ClusterError(
+            f"device = cuda: no worker of {scheduler} finds a CUDA device; device = auto takes what there is"
+        )
+    wanted["device"] = "cuda" if cuda and device != "cpu" else "cpu"
+    reasons = {
+        address: _unfit(traits, wanted) if isinstance(traits, dict) else f"{type(traits).__name__}: {traits}"
+        for address, traits in found.items()
+    }
+    unfit = [f"{address} ({reason})" for address, reason in reasons.items() if reason]
+    if len(unfit) == len(found):
+        raise ClusterError(f"scheduler = {scheduler}: no worker can take part: {'; '.join(unfit)}")
+    for line in unfit:
+        print(f"takes no part: {line}")
+    return wanted, len(found) - len(unfit)
+
+
+@contextmanager
+def _connect(scheduler: str) -> Iterator[Client]:
+    """A client, with Dask's own configuration (TLS, timeouts); ClusterError if no scheduler answers."""
+    place = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
+    try:
+        if "scheduler_file" in place and not Path(scheduler).is_file():
+            raise FileNotFoundError("no such file")  # which Dask would wait for
+        client = Client(**place, timeout=_CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ClusterError(f"scheduler = {scheduler}: no Dask scheduler answers there ({reason})") from None
+    try:
+        yield client
+    finally:
+        client.close(timeout=_CONNECT_S)
+
+
+def train_units(units: list[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
+    """Each unit with its result, as they finish on the cluster; Dask does those of a lost worker again elsewhere.
+
+    No states are kept: what is to be continued will be trained again from its start, to the same bits.
+
+    Raises TrainingError at the end, when all others are done, for units on which workers died more often than Dask's
+    distributed.scheduler.allowed-failures (3); ClusterError if the scheduler is lost.
+    """
+    if not units:
+        return
+    settings = job.settings
+    raw = read_raw(settings, job.base)
+    if raw.digest != job.digest:
+        raise DataError(f"{settings.dataset} changed while the run went on: its digest is {raw.digest[:12]}")
+    open_work(job.work)
+    wanted, _ = _survey(settings.scheduler, settings.device)
+    progress = Progress(job.what, sum(len(unit.labels) for unit in units), tell=functools.partial(tell, job.work))
+    done, epochs, failed, answered = 0, 0, [], time.monotonic()
+    with _connect(settings.scheduler) as client:
+        supply = Supply(raw)
+        client.register_plugin(supply)
+
+        def tick() -> None:
+            nonlocal answered
+            progress.update(done, epochs)
+            if client.status == "running":
+                answered = time.monotonic()
+            elif time.monotonic() - answered > _LOST_S:
+                raise CancelledError
+
+        executor = client.get_executor(pure=False)
+        task = functools.partial(_train_there, job=job, wanted=wanted)
+        try:
+            for unit, future in as_finished(executor, task, units, tick):
+                try:
+                    result = future.result()
+                except KilledWorker:
+                    failed.append(unit)
+                    continue
+                done, epochs = done + len(unit.labels), epochs + int(result.rows["epochs_trained"].sum())
+                yield unit, result
+        except CancelledError:
+            raise ClusterError(
+                f"scheduler = {settings.scheduler}: lost; what is finished is on disk: the same run directory goes on"
+            ) from None
+        finally:
+            executor.shutdown(wait=False)  # which cancels what is not done
+            if client.status == "running":
+                with suppress(OSError):  # with the scheduler the data is gone too
+                    client.unregister_worker_plugin(supply.name)
+    progress.update(done, epochs, last=True)
+    shutil.rmtree(job.work.root, ignore_errors=True)
+    if failed:
+        names = "; ".join(f"{unit.architecture.name} {', '.join(map(str, unit.labels))}" for unit in failed)
+        raise TrainingError(
+            f"workers of the cluster died again and again while training {names} (out of memory?); all else is on "
+            "disk, and the same run directory goes on"
+        )
+
+
+def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Result:
+    """Train a unit on a worker of the cluster; one that doesn't fit leaves it to another."""
+    if _unfit(describe(), wanted) or job.digest not in _data:
+        time.sleep(_UNFIT_S)  # it would get it back at once
+        raise Reschedule
+    with _one_at_a_time:
+        return train_unit(unit, job, _dataset(job.data_settings, job.settings.device, job.digest))
+
+
+@functools.lru_cache(maxsize=1)
+def _dataset(settings: DataSettings, device: str, digest: str) -> Dataset:
+    return split_dataset(_data[digest], settings, resolve_device(device))
