@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run lab test test-slow test-faults browser-test lint hooks clean
+.PHONY: run lab test test-slow test-faults browser-test parameters lint hooks clean
 .DEFAULT_GOAL := run
 
 # a small study on embedded data, start to report
@@ -30,6 +30,10 @@ browser-test: $(VENV)/installed-test
 	command -v chromium || { apt-get update && apt-get install -y chromium; } || \
 		{ echo 'the browser tests need chromium: install it, or run this as root on Debian' >&2; exit 1; }
 	$(BIN)/python -m pytest -m browser
+
+# params/, the notebooks' parameters cells and the table in docs/, written from the fields in mlp_lib
+parameters: $(VENV)/installed
+	$(BIN)/python -m mlp_lib.run.write_parameters
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check

@@ -4,7 +4,6 @@ import argparse
 import datetime
 import logging
 import re
-import resource
 import signal
 import sys
 import time
@@ -13,17 +12,18 @@ from typing import Any
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.reports import execute, pages
-from mlp_lib.run import meta, parameters
+from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
 from mlp_lib.run.meta import continue_run, find_search
-from mlp_lib.run.parameters import PARAMETERS, PHASES, Merged, check_all
+from mlp_lib.run.parameters import FREE, PHASES, change_of
+from mlp_lib.run.parsing import Merged, check_all, merge
 
 _OPEN_FILES = 512
 COMMANDS = {
     "run": ("search", "retrain", "transfer", "analysis"),
     "search": ("search", "retrain"),
-    "search_report": (parameters.SEARCH_REPORT,),
+    "search_report": ("search_report",),
     "transfer": ("transfer",),
     "analysis": ("analysis",),
     "benchmark": ("benchmark",),
@@ -64,8 +64,7 @@ def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str 
             everything = {name: value for phase in phases for name, value in parsed[phase].items()}
             meta.store_parameters(files, everything)
         for phase in COMMANDS[command]:
-            parameters = {**parsed[phase], "run_dir": _from_root(run_dir)}
-            run_phase(phase, parameters, files, always=len(COMMANDS[command]) == 1)
+            run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, always=len(COMMANDS[command]) == 1)
             pages.write_run_index(run_dir)
         pages.write_runs_index(run_dir.parent)
         if runs_root.resolve() in run_dir.resolve().parents[1:]:
@@ -76,8 +75,12 @@ def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str 
 def _allow_open_files() -> None:
     """As many open files as a kernel and its workers may need; MlpError where the system's limit is lower.
 
-    A kernel that runs into the limit can't even say so.
+    A kernel that runs into the limit can't even say so. Where there is no such limit (Windows) nothing is done.
     """
+    try:
+        import resource
+    except ImportError:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _OPEN_FILES:
         if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
@@ -85,10 +88,11 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
 
 
-def _from_root(path: Path) -> str:
-    """The path as a notebook takes it: from the repository's root if it lies there."""
-    path = path.resolve()
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+def _notebook_parameters(phase: str, parsed: dict[str, dict[str, Any]], run_dir: Path) -> dict[str, Any]:
+    """What the phase's notebook is given: the search's report is a part of the analysis; paths are from the root."""
+    given = {**parsed["analysis"], "parts": "search"} if phase == "search_report" else parsed[phase]
+    path = run_dir.resolve()
+    return {**given, "run_dir": str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)}
 
 
 def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
@@ -96,7 +100,7 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     name, source = files.notebook(phase).stem, REPORTS.get(phase, NOTEBOOKS["analysis"])
     entry = meta.read_meta(files)["phases"].get(phase, {})
     finished = entry.get("status") == meta.DONE and files.notebook(phase).exists() and files.page(phase).exists()
-    if finished and not always and not _grows(phase, parameters, files):
+    if finished and not always and not _grows(parameters, files):
         print(f"{name}: done before", flush=True)
         return
     started = time.monotonic()
@@ -124,13 +128,10 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:
+def _grows(parameters: dict[str, Any], files: RunFiles) -> bool:
+    """Whether more is asked for than the run holds."""
     stored = meta.read_meta(files)["parameters"]
-    return any(
-        stored.get(name, parameters.ADDED.get(name)) != value
-        for name, value in parameters.items()
-        if name in PARAMETERS and name not in parameters.FREE
-    )
+    return any(change_of(name) != FREE and stored.get(name) != value for name, value in parameters.items())
 
 
 def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
@@ -164,8 +165,8 @@ and on what there is:
   repeat FILE     the training of one seed again, from its config.yaml; says whether the bits agree (exit code 1: no)
 """
 EPILOG = """\
-Parameters come from params/*.yaml < --profile < -f < -p. Every parameter is explained there, and by
-'papermill --help-notebook notebooks/01_search.ipynb'.
+Parameters come from params/*.yaml < --profile < -f < -p. Every parameter is explained there, in
+docs/parameters.md, and by 'papermill --help-notebook notebooks/01_search.ipynb'.
 
 examples:
   python -m mlp_lib run --profile quick                         a small study on embedded data, some 60 s
@@ -227,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(pages.describe_status(options.path))
             return 0
         check_run_name(options.run_name)
-        merged = parameters.merge(options.profile, options.files, options.options)
+        merged = merge(options.profile, options.files, options.options)
         if options.phase == "repeat":
             return _repeat(options.path, merged)
         if options.dry_run:
@@ -248,10 +249,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _repeat(config: Path, merged: parameters.Merged) -> int:
+def _repeat(config: Path, merged: Merged) -> int:
     from mlp_lib.study.repeat import repeat  # loads torch, which takes seconds
 
-    parameters.check_all(merged)
+    check_all(merged)
     agree, told = repeat(config, merged.values["data_root"], ROOT)
     print(told)
     return 0 if agree else 1

@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import yaml
 
-from mlp_lib.run import parameters
-from mlp_lib.run.parameters import PHASES, parse
+from mlp_lib.run.parameters import PHASES
+from mlp_lib.run.parsing import merge, parse
 
 TINY = {
     "project_name": "tiny",
@@ -39,9 +39,9 @@ def write_parameters(path: Path, **changes: Any) -> Path:
 
 def settings_of(phase: str, **changes: Any) -> Any:
     """A phase's settings: the defaults of params/, TINY, the changes."""
-    values = parameters.merge(None, [], []).values | TINY | changes
+    values = merge(None, [], []).values | TINY | changes
     kind = PHASES[phase]
-    return parse(kind, {name: values[name] for name in kind.model_fields}, "the test")
+    return parse(kind, {name: value for name, value in values.items() if name in kind.model_fields}, "the test")
 
 
 def environment() -> Mapping[str, str]:

@@ -15,9 +15,10 @@ from study import command
 
 from mlp_lib import __main__
 from mlp_lib.core.values import HYPERPARAMETERS, MAX_SEED
-from mlp_lib.run import parameters
+from mlp_lib.run import parsing
 from mlp_lib.run.files import read_yaml
-from mlp_lib.run.parameters import PARAMETERS
+from mlp_lib.run.parameters import DEFAULTS, PARAMETERS
+from mlp_lib.run.parsing import PARAMS, check_all, merge
 
 # --- wrong values, parameter by parameter ---------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ WRONG_CASES = st.tuples(
 
 
 def default_space() -> dict[str, dict[str, Any]]:
-    return {name: dict(end) for name, end in parameters.merge(None, [], []).values["search_space"].items()}
+    return {name: dict(end) for name, end in DEFAULTS["search_space"].items()}
 
 
 @st.composite
@@ -102,7 +103,7 @@ def wrong_space(draw: st.DrawFn) -> Any:
 
 
 WHOLE = ("split_seed", "loader_workers", "batch_size", "max_epochs", "patience", "val_interval", "num_trials")
-WHOLE += ("search_seed", "training_seed", "reevaluate_top_k", "analysis_seed")
+WHOLE += ("search_seed", "training_seed", "analysis_seed")
 WRONG: dict[str, st.SearchStrategy] = {
     **dict.fromkeys(WHOLE, NO_WHOLE | NOTHING),
     **dict.fromkeys(
@@ -121,8 +122,6 @@ WRONG: dict[str, st.SearchStrategy] = {
     "parametrization": no_choice(),
     "search_method": no_choice(),
     "base_width": NO_WHOLE | NOTHING | st.just(0) | st.integers(65537, 10**9),
-    "transfer_pairs": NOTHING
-    | st.sampled_from(["some", 0, -1, 1.5, [], [["mlp_4"]], [["4", "mlp_4"]], [["mlp_4"] * 2] * 2]),
     "transfer_extra_sources": st.integers() | WORDS | NOTHING | st.lists(WORDS, min_size=1, max_size=3),
     "project_name": NO_TEXT | NO_NAME | NOTHING,
     "data_root": NO_TEXT | NOTHING | st.sampled_from(["", "a\0b", "a\nb", "x" * 5000]),
@@ -216,9 +215,7 @@ WRONG_RUN_NAME = NO_NAME.filter(lambda name: not name.startswith("-"))
 def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The files of params/ are read once, the working directory is empty, the handlers of signals are left alone."""
     known = functools.lru_cache(read_yaml)
-    monkeypatch.setattr(
-        __main__, "read_yaml", lambda path: (known if path.parent == parameters.PARAMS else read_yaml)(path)
-    )
+    monkeypatch.setattr(parsing, "read_yaml", lambda path: (known if path.parent == PARAMS else read_yaml)(path))
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     monkeypatch.setattr(__main__, "make_run_directory", lambda *arguments: pytest.fail(f"accepted: {arguments}"))
@@ -359,7 +356,6 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "training_seed": st.just(0),
     "loader_workers": st.integers(0, 256),
     "num_trials": st.integers(1, 10**6),
-    "reevaluate_top_k": st.integers(0, 1000),
     "validation_size": st.none() | st.integers(1, 59999),
     "workers": st.just("auto") | st.integers(1, 1024),
     "scheduler": st.sampled_from([None, "tcp://127.0.0.1:8786", "tls://host:8786", "scheduler.json"]),
@@ -371,7 +367,6 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "parametrization": st.sampled_from(["standard", "mup"]),
     "search_method": st.sampled_from(["random", "sobol", "successive_halving"]),
     "base_width": st.integers(1, 65536),
-    "transfer_pairs": st.sampled_from(["all", 1, 7]),
     "transfer_extra_sources": st.lists(st.sampled_from(["cheapest", "median", "default"]), unique=True),
     "project_name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True),
     "data_root": st.sampled_from(["data", "/data", "~/data", "a b/ü"]),
@@ -396,7 +391,7 @@ RIGHT: dict[str, st.SearchStrategy] = {
 @given(values=st.fixed_dictionaries({}, optional=RIGHT))
 def test_right_parameters_are_accepted(values: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
-    parsed = parameters.check_all(parameters.merge(None, [str(tmp_path / "my.yaml")], []))
+    parsed = check_all(merge(None, [str(tmp_path / "my.yaml")], []))
     assert set(RIGHT) == set(PARAMETERS)
     for name, value in values.items():
         if not isinstance(value, (str, dict)):

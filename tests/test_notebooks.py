@@ -11,7 +11,9 @@ import papermill
 import pytest
 
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, read_yaml
-from mlp_lib.run.parameters import COMMON_FILES, NOTEBOOK_SETTINGS, parse
+from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, PARAMETERS_OF_FILE
+from mlp_lib.run.parsing import check_names, parse
+from mlp_lib.run.write_parameters import expected
 
 FOLDER = ROOT / "notebooks"
 PATHS = {phase: FOLDER / f"{name}.ipynb" for phase, name in REPORTS.items()}
@@ -70,12 +72,10 @@ DEFAULTS = {
         "search_seed": 0,
         "training_seed": 0,
         "same_trials_for_all_architectures": False,
-        "reevaluate_top_k": 0,
     },
     "retrain": {"retrain_seeds": [1, 2, 3, 4, 5], "save_checkpoints": True},
     "transfer": {
         "transfer_seeds": [1, 2, 3, 4, 5],
-        "transfer_pairs": "all",
         "transfer_extra_sources": [],
         "search_dir": None,
     },
@@ -186,32 +186,25 @@ def test_the_files_hold_the_defaults_of_the_contract(name: str) -> None:
 
 
 def test_the_files_hold_every_parameter_once_and_nothing_else() -> None:
-    assert set(COMMON_FILES) == set(DEFAULTS)
-    assert {path.stem for path in (ROOT / "params").iterdir()} >= {*DEFAULTS, "quick"}
+    assert set(PARAMETERS_OF_FILE) == set(DEFAULTS)
     names = [name for values in DEFAULTS.values() for name in values]
     declared = {name for settings in NOTEBOOK_SETTINGS.values() for name in settings.model_fields}
     assert sorted(names) == sorted(declared - {"parts"})  # `parts` is the command's: search_report or all
 
 
-@pytest.mark.parametrize("phase", NOTEBOOK_SETTINGS)
-def test_the_defaults_parse(phase: str) -> None:
-    values = {name: value for file in DEFAULTS.values() for name, value in file.items()} | {"parts": "all"}
-    fields = NOTEBOOK_SETTINGS[phase].model_fields
-    settings = parse(NOTEBOOK_SETTINGS[phase], {name: values[name] for name in fields}, "params")
-    assert settings.model_dump(mode="json") == {name: values[name] for name in fields}
+@pytest.mark.parametrize("path", [*expected()], ids=str)
+def test_what_is_written_from_the_fields_is_as_make_parameters_would_write_it(path: Path) -> None:
+    assert (ROOT / path).read_text(encoding="utf-8") == expected()[path], "make parameters"
 
 
 def test_the_default_architectures_have_equally_many_parameters() -> None:
-    values = {name: value for file in DEFAULTS.values() for name, value in file.items()}
-    fields = NOTEBOOK_SETTINGS["search"].model_fields
-    choice = parse(NOTEBOOK_SETTINGS["search"], {name: values[name] for name in fields}, "params").architectures
+    choice = NOTEBOOK_SETTINGS["search"]().architectures
     assert {architecture.count_parameters(784, 10) for architecture in choice.architectures} == {206_614}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_profile_holds_parameters_alone_and_they_parse(path: Path) -> None:
-    values = {name: value for file in DEFAULTS.values() for name, value in file.items()} | {"parts": "all"}
     profile = read_yaml(path)
-    assert set(profile) <= set(values)
+    check_names(profile, path.stem)
     for kind in NOTEBOOK_SETTINGS.values():
-        parse(kind, {name: (values | profile)[name] for name in kind.model_fields}, path.stem)
+        parse(kind, {name: value for name, value in profile.items() if name in kind.model_fields}, path.stem)

@@ -47,9 +47,22 @@ Width = Annotated[Whole, Field(ge=1, le=65536), _Exponent]
 Seed = Annotated[Whole, Field(ge=0, le=MAX_SEED), _Exponent]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=10**5), AfterValidator(_refuse_repeats)]
 Flag = Annotated[bool, Field(strict=True)]
+# what a text may be is said by its title, since no keyword of a JSON schema says it in words
 _NAME_RULE = "at most 100 letters, digits, dots, hyphens and underscores, the first a letter or digit"
-Text = Annotated[str, Field(strict=True, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$", description="a line of text")]
-Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description=_NAME_RULE)]
+Text = Annotated[str, Field(strict=True, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$", title="a line of text")]
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", title=_NAME_RULE)]
+
+FREE, GROWS, DECIDES = "free", "may grow", "decides"
+
+
+def told(default: Any, description: str, change: str = DECIDES, small: Any = ...) -> Any:
+    """A setting's field: its default, what it is in a line (what follows a line break is said where there is room).
+
+    `change` is what another value means for results that are there: FREE: nothing; GROWS: they go on, if it holds more
+    of the same; DECIDES: they are others. `small` is the value of a small run, where the default is too much for one.
+    """
+    extra = {"change": change} if small is ... else {"change": change, "small": small}
+    return Field(default, description=description, json_schema_extra=extra)
 
 
 class _Frozen(BaseModel):
@@ -98,12 +111,18 @@ LOG_HYPERPARAMETERS = ("lr", "eps", "weight_decay")  # shown and modelled on a l
 class DataSettings(_Frozen):
     """Which data, where from, how split, how fed."""
 
-    dataset: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "digits"]
-    data_root: Text
-    preload: Annotated[Literal["auto", "cuda", "cpu", False], BeforeValidator(_refuse_number)]
-    validation_size: Count | None
-    split_seed: Seed
-    loader_workers: Annotated[Whole, Field(ge=0, le=256), _Exponent]
+    dataset: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "digits"] = told(
+        "mnist", "digits needs no network", small="digits"
+    )
+    data_root: Text = told("data", "torchvision's files; the environment variable MLP_DATA_ROOT overrides it", FREE)
+    preload: Annotated[Literal["auto", "cuda", "cpu", False], BeforeValidator(_refuse_number)] = told(
+        "auto", "auto: on the training device, false: streamed through a DataLoader", FREE
+    )
+    validation_size: Count | None = told(10000, "images; null: a sixth of the training data", small=None)
+    split_seed: Seed = told(0, "decides the train/validation split alone")
+    loader_workers: Annotated[Whole, Field(ge=0, le=256), _Exponent] = told(
+        2, "a DataLoader's workers, for preload false", FREE
+    )
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> "DataSettings":
@@ -121,11 +140,15 @@ Parametrization = Literal["standard", "mup"]
 class TrainingSettings(_Frozen):
     """What decides the result of one training besides data, hyperparameters and run seed."""
 
-    batch_size: Count  # images an optimizer step
-    max_epochs: Count
-    patience: Count  # validation checks without improvement
-    val_interval: Count  # epochs between checks
-    matmul_precision: Literal["highest", "high", "medium"]
-    deterministic: Flag
-    parametrization: Parametrization = "standard"
-    base_width: Width = 128  # under mup, the width that is trained as standard
+    batch_size: Count = told(4096, "images an optimizer step", small=256)
+    max_epochs: Count = told(1000, "epochs, at most", small=200)
+    patience: Count = told(7, "validation checks without improvement before a training stops", small=5)
+    val_interval: Count = told(4, "epochs between validation checks")
+    matmul_precision: Literal["highest", "high", "medium"] = told(
+        "highest", "float32 products, the latter two by TF32 on CUDA"
+    )
+    deterministic: Flag = told(False, "true: torch's deterministic algorithms")
+    parametrization: Parametrization = told(
+        "standard", "under mup learning rates and initial sizes follow a layer's width"
+    )
+    base_width: Width = told(128, "under mup, the width that is trained as standard")

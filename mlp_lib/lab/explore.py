@@ -28,7 +28,8 @@ from mlp_lib.lab.display import picture
 from mlp_lib.reports.session import read_parameters
 from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_architectures, read_meta
-from mlp_lib.run.parameters import ArchitectureChoice, ExploreSettings, parse
+from mlp_lib.run.parameters import ArchitectureChoice, ExploreSettings
+from mlp_lib.run.parsing import parse
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ import pandas as pd
 
 from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.core.values import CLASSES, Architecture
-from mlp_lib.run import meta, parameters
+from mlp_lib.run import meta
 from mlp_lib.run.claim import claim, end_with_holder
 from mlp_lib.run.files import ROOT, RunFiles
 from mlp_lib.run.ledger import write_trainings
 from mlp_lib.run.meta import find_search
-from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, Kind, check_consensus, check_names, check_seeds, parse
+from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
+from mlp_lib.run.parsing import Kind, check_consensus, check_names, check_seeds, parse
 
 if TYPE_CHECKING:
     from mlp_lib.core.data import Dataset
@@ -129,7 +130,7 @@ def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, 
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
     architectures = meta.read_architectures(files)
-    phase = parameters.SEARCH_REPORT if settings.parts == "search" else "analysis"
+    phase = settings.phase
     session = Session(phase, settings, files, architectures)
     session.compared_files()  # an error here leaves the run as it was
     with claim(files.root, phase):

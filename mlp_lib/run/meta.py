@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mlp_lib.core.errors import RunDirectoryError, SettingsError
-from mlp_lib.core.values import Architecture
+from mlp_lib.core.values import FREE, GROWS, Architecture
 from mlp_lib.run.claim import find_holder
 from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
-from mlp_lib.run.parameters import (
-    ADDED,
-    FREE,
-    NOTEBOOK_SETTINGS,
-    PARAMETERS,
-    PHASES,
-    SEARCH_REPORT,
-    ArchitectureChoice,
-    Merged,
-    check_all,
-)
+from mlp_lib.run.parameters import DEFAULTS, PARAMETERS, PARAMETERS_OF_FILE, PHASES, ArchitectureChoice, change_of
+from mlp_lib.run.parsing import Merged, check_all
 
 PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
 DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
@@ -52,11 +43,10 @@ def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Pat
 
     Raises RunDirectoryError with the list of differences.
     """
-    known = ADDED | stored if "architectures" in stored else stored
     differences = [
-        f"{name}: {_short(known[name])} in the run, {_short(value)} given"
+        f"{name}: {_short(stored[name])} in the run, {_short(value)} given"
         for name, value in given.items()
-        if name in known and name not in FREE and not _may_become(name, known, value)
+        if name in stored and not _may_become(name, stored, value)
     ]
     if differences:
         raise RunDirectoryError(
@@ -65,35 +55,33 @@ def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Pat
     return {**stored, **given}
 
 
-def _may_become(name: str, parameters: dict[str, Any], given: Any) -> bool:
-    """Whether a run of these parameters may go on with the given value: it is the same, or holds more of the same.
+def _may_become(name: str, stored: dict[str, Any], given: Any) -> bool:
+    """Whether a run of the stored parameters may go on with the given value: it is free, the same, or holds more.
 
     With more trials, successive halving would have dropped others.
     """
-    stored = parameters[name]
-    if name == "num_trials" and parameters.get("search_method") != "successive_halving":
-        return given >= stored
-    if name in ("retrain_seeds", "transfer_seeds", "transfer_extra_sources"):
-        return set(given) >= set(stored)
-    if name == "transfer_pairs":
-        return given == "all" or stored == given or (type(given) is type(stored) and _holds(given, stored))
-    if name == "architectures":
-        old, new = (set(ArchitectureChoice.model_validate(choice).architectures) for choice in (stored, given))
-        return new >= old
-    return given == stored
+    if change_of(name) == FREE or given == stored[name]:
+        return True
+    halved = name == "num_trials" and stored.get("search_method") == "successive_halving"
+    return change_of(name) == GROWS and not halved and _parts(given) >= _parts(stored[name])
 
 
-def _holds(given: Any, stored: Any) -> bool:
-    """Whether as many pairs or more are asked for: so many a target, or a list."""
-    return given >= stored if isinstance(given, int) else {*map(tuple, given)} >= {*map(tuple, stored)}
+def _parts(value: Any) -> Any:
+    """What a value that may grow has more or less of: a number itself, architectures, or the entries of a list."""
+    if isinstance(value, dict):
+        return set(ArchitectureChoice.model_validate(value).architectures)
+    return value if isinstance(value, int) else set(value)
 
 
 def different_parameters(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """The parameters that decide results and differ between two runs, each with its values if these are short."""
+    """The parameters that decide results and differ between two runs, each with its values if these are short.
+
+    One that a run doesn't know of has its default.
+    """
     described = []
-    for name, value in (ADDED | here).items():
-        other = (ADDED | there).get(name)
-        if name not in (*FREE, "project_name") and value != other:
+    for name in PARAMETERS:
+        value, other = here.get(name, DEFAULTS[name]), there.get(name, DEFAULTS[name])
+        if value != other and change_of(name) != FREE:
             short = not isinstance(value, dict | list)
             described.append(f"{name} ({value} here, {other} there)" if short else name)
     return described
@@ -128,7 +116,7 @@ def begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[s
     meta = read_meta(files)
     stored = meta["parameters"]
     merged = merge_parameters(stored, parameters, files.root)
-    changed = {name for name in merged if name not in FREE and name in stored and merged[name] != stored[name]}
+    changed = {name for name, old in stored.items() if change_of(name) != FREE and merged[name] != old}
     outdated = False  # from the first phase on whose parameters grew, and behind one that has yet to be done
     for name, settings in PHASES.items():
         outdated = outdated or bool(changed & set(settings.model_fields))
@@ -206,8 +194,7 @@ def _write(files: RunFiles, meta: dict[str, Any], parameters: dict[str, Any], fa
     known = {name: facts[name] for name in ("device", "data_digest") if name in facts}
     meta = {**meta, **known, "parameters": parameters}
     order = ("parameters", "device", "machines", "data_digest", "versions", "git", "phases")
-    phases = {name: meta["phases"][name] for name in (*NOTEBOOK_SETTINGS, SEARCH_REPORT) if name in meta["phases"]}
-    write_yaml(files.meta, {name: meta[name] for name in order if name in meta} | {"phases": phases})
+    write_yaml(files.meta, {name: meta[name] for name in order if name in meta})
 
 
 def _environment(root: Path) -> dict[str, Any]:
@@ -249,8 +236,9 @@ def continue_run(run_dir: Path, merged: Merged) -> Merged:
     checked = {name: value for values in check_all(merged).values() for name, value in values.items()}
     given = {name: checked[name] for name in merged.given}
     try:
-        values = merge_parameters({k: v for k, v in stored.items() if k in PARAMETERS}, given, run_dir)
+        kept = {name: stored[name] for names in PARAMETERS_OF_FILE.values() for name in names if name in stored}
+        values = merge_parameters(kept, given, run_dir)
     except RunDirectoryError as error:  # here the mistake is in the options
         raise SettingsError(f"--run-dir: {error}") from None
     where = {name: merged.where[name] if name in given else str(files.meta) for name in values}
-    return Merged({**merged.values, **values, "parts": "all"}, {**merged.where, **where}, merged.given)
+    return Merged({**merged.values, **values}, {**merged.where, **where}, merged.given)

@@ -13,7 +13,8 @@ from mlp_lib.core.data import Dataset
 from mlp_lib.core.training import train_population
 from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.run.files import RunFiles, read_table
-from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings, parse
+from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
+from mlp_lib.run.parsing import parse
 from mlp_lib.study.draws import rung_epochs
 from mlp_lib.study.phases import missing_seeds, missing_trials
 from mlp_lib.study.sources import read_best, select_pairs
@@ -96,7 +97,7 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
             plans.append(Plan("retrain", architecture, len(seeds), new, new * each))
         if "transfer" in phases:
             extra = set(parsed["transfer"]["transfer_extra_sources"]) - {"cheapest"}  # an architecture's own choice
-            pairs = select_pairs(parsed["transfer"]["transfer_pairs"], study.architectures)
+            pairs = select_pairs("all", study.architectures)
             sources = len(extra) + sum(target == architecture.name for target, _ in pairs)
             total = sources * len(transfer_seeds)
             reused = len(set(seeds) & set(transfer_seeds))

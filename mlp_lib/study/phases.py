@@ -43,7 +43,7 @@ def search(study: Study) -> pd.DataFrame:
 
     Raises TrainingError if every trial of an architecture diverged.
     """
-    top, rungs = study.settings.reevaluate_top_k, _rungs(study.settings)
+    top, rungs = 0, _rungs(study.settings)
     with claim(study.files.root, "search"):
         for rung, epochs in enumerate(rungs):
             shorter = replace(study, settings=study.settings.model_copy(update={"max_epochs": epochs}))

@@ -13,7 +13,7 @@ from mlp_lib.core.network import to_sequential
 from mlp_lib.core.training import COMPLETED, evaluate, train_population
 from mlp_lib.core.values import Architecture, DataSettings, Hyperparameters, Seed, TrainingSettings, Width
 from mlp_lib.run.files import read_yaml
-from mlp_lib.run.parameters import parse
+from mlp_lib.run.parsing import parse
 from mlp_lib.study.study import RESULT
 
 

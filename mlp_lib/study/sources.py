@@ -33,7 +33,7 @@ def read_sources(study: Study, source_files: RunFiles) -> Sources:
     chosen vectors; `consensus`: the trial that ranks best on the other architectures; `default`: DEFAULT.
     """
     settings: TransferSettings = study.settings
-    pairs = select_pairs(settings.transfer_pairs, study.architectures)
+    pairs = select_pairs("all", study.architectures)
     chosen = {a.name: read_best(source_files.architecture(a)) for a in study.architectures}
     cheapest = min(study.architectures, key=lambda a: a.count_parameters(study.inputs, CLASSES))
     common = {"cheapest": chosen[cheapest.name], "median": median(list(chosen.values())), "default": DEFAULT}

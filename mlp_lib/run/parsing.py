@@ -1,0 +1,200 @@
+"""Parameters as they are given: merged from files and options, parsed strictly, and refused in a line that explains."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mlp_lib.core.errors import SettingsError
+from mlp_lib.run.files import ROOT, parse_yaml, read_yaml
+from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, PARAMETERS, PARAMETERS_OF_FILE
+
+Kind = TypeVar("Kind", bound=BaseModel)
+PARAMS = ROOT / "params"
+
+
+# --- merging
+
+
+@dataclass
+class Merged:
+    """Parameters by name, and where each came from; `given` are those that the user asked for."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
+
+    def add(self, values: Any, where: str, given: bool) -> None:
+        if values is None:
+            values = {}
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"{where}: should hold parameters as name: value, not {type(values).__name__}")
+        check_names(values, where)
+        self.values |= values
+        self.where |= dict.fromkeys(values, where)
+        if given:
+            self.given |= set(values)
+
+
+def merge(profile: str | None, files: list[str], options: list[tuple[str, str]]) -> Merged:
+    """params/ < profile < -f < -p, key by key; SettingsError for what can't be read or isn't a parameter."""
+    merged = Merged()
+    for name in PARAMETERS_OF_FILE:
+        merged.add(read_yaml(PARAMS / f"{name}.yaml"), f"params/{name}.yaml", given=False)
+    if profile is not None:
+        merged.add(read_yaml(_profile(profile)), f"params/{profile}.yaml", given=True)
+    for file in files:
+        merged.add(read_yaml(Path(file)), file, given=True)
+    for name, text in options:
+        check_names({name: None}, "-p")
+        merged.add({name: parse_yaml(text, f"-p {name}")}, f"-p {name}", given=True)
+    return merged
+
+
+def _profile(name: str) -> Path:
+    profiles = sorted(p.stem for p in PARAMS.glob("*.yaml") if p.stem not in PARAMETERS_OF_FILE)
+    if name not in profiles:
+        raise SettingsError(f"--profile {name!r}: no such profile in params/; allowed: {', '.join(profiles)}")
+    return PARAMS / f"{name}.yaml"
+
+
+# --- parsing
+
+
+def parse(kind: type[Kind], values: Mapping[str, Any], where: str | Mapping[str, str]) -> Kind:
+    """The values as `kind`; `where` says which file (or option) they came from, as one name or one a parameter.
+
+    Raises SettingsError, which names the parameter, its file, what was found and what is allowed.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingsError(_explain(error, kind, where)) from None
+
+
+def check_names(names: Mapping[str, Any], where: str | Mapping[str, str], also: tuple[str, ...] = ()) -> None:
+    """Refuse a name that no notebook declares (SettingsError with the nearest right name)."""
+    for name in names:
+        if name not in PARAMETERS and name not in also:
+            known = (*PARAMETERS, *also)
+            raise SettingsError(f"{_place(where, name)}: unknown parameter {_cut(repr(name))}; {_nearest(name, known)}")
+
+
+def check_all(merged: Merged) -> dict[str, dict[str, Any]]:
+    """Every phase's parameters, parsed strictly, as plain values; SettingsError at the first that is wrong."""
+    parsed = {}
+    for phase, kind in NOTEBOOK_SETTINGS.items():
+        values = {name: value for name, value in merged.values.items() if name in kind.model_fields}
+        parsed[phase] = parse(kind, values, merged.where).model_dump(mode="json")
+    everything = {name: value for values in parsed.values() for name, value in values.items()}
+    check_seeds(everything, merged.where)
+    check_consensus(everything, merged.where)
+    if everything["device"] == "cuda" and not everything["scheduler"]:
+        from mlp_lib.core.machine import resolve_device  # loads torch, which takes seconds
+
+        resolve_device("cuda")
+    return parsed
+
+
+def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """The trials' run seed must not be a retrain or transfer seed: they would see the very training that was chosen."""
+    for name in ("retrain_seeds", "transfer_seeds"):
+        if parameters.get("training_seed") in parameters.get(name, ()):
+            raise SettingsError(
+                f"{where.get(name, 'the run')}: {name} = {list(parameters[name])}: should not hold the "
+                f"training_seed {parameters['training_seed']}, which chose the hyperparameters"
+            )
+
+
+def check_consensus(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """A consensus ranks the same trials on all architectures."""
+    same = parameters.get("same_trials_for_all_architectures", True) or parameters.get("search_dir")
+    if "consensus" in parameters.get("transfer_extra_sources", ()) and not same:
+        place = where.get("transfer_extra_sources", "the run")
+        raise SettingsError(
+            f"{place}: transfer_extra_sources = {list(parameters['transfer_extra_sources'])}: consensus needs "
+            "same_trials_for_all_architectures = true"
+        )
+
+
+# --- explaining
+
+
+def _place(where: str | Mapping[str, str], name: Any) -> str:
+    return where if isinstance(where, str) else where.get(name, "the parameters")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _nearest(name: Any, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else "allowed: " + ", ".join(known)
+
+
+def _explain(error: ValidationError, kind: type[BaseModel], where: str | Mapping[str, str]) -> str:
+    """One line on the first parameter that pydantic refuses; an unknown name comes first, it may explain the rest."""
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] in ("extra_forbidden", "invalid_key")), errors[0])
+    location, reason = first["loc"], first["msg"].removeprefix("Value error, ")
+    if not location:
+        context = next((name for name in kind.model_fields if name in reason), None)
+        return f"{_place(where, context)}: {reason}"
+    place = _place(where, location[0])
+    path, schema = schema_at(kind, location)
+    match first["type"]:
+        case "extra_forbidden" | "invalid_key":
+            name = f"{path}.{location[-1]}".removeprefix(".")
+            return f"{place}: unknown name {name}; {_nearest(location[-1], tuple(schema['properties']))}"
+        case "missing":
+            return f"{place}: {path} is missing; it should be {allowed(schema)}"
+        case "value_error" if isinstance(first["input"], Mapping):
+            return f"{place}: {path}: {reason}"
+        case "value_error":
+            return f"{place}: {path} = {_cut(repr(first['input']))}: {reason}"
+    return f"{place}: {path} = {_cut(repr(first['input']))}: should be {allowed(schema)}"
+
+
+def schema_at(kind: type[BaseModel], location: tuple[str | int, ...]) -> tuple[str, dict[str, Any]]:
+    """The path of a value as a user would write it, and its JSON schema; parts that are no name are passed over."""
+    root = schema = kind.model_json_schema()
+    path = ""
+    for part in location:
+        if part in schema.get("properties", {}):
+            schema, path = schema["properties"][part], f"{path}.{part}"
+        elif isinstance(part, int) and "items" in schema:
+            schema, path = schema["items"], f"{path}[{part}]"
+        if "$ref" in schema:
+            schema = root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
+    return path.removeprefix("."), schema
+
+
+def allowed(schema: dict[str, Any]) -> str:
+    """What a JSON schema allows, in words: pydantic's own messages tell of one bound, or one kind, at a time."""
+    if "anyOf" in schema:
+        return " or ".join(allowed(choice) for choice in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        *names, last = (str(v).lower() for v in schema.get("enum", [schema.get("const")]))
+        return f"{', '.join(names)} or {last}" if names else last
+    match schema["type"]:
+        case "array":
+            return f"a list of {schema.get('minItems', 0)} to {schema.get('maxItems', 'any number of')} values"
+        case "object":
+            return f"a mapping of {', '.join(schema['properties'])}"
+        case "integer":
+            return f"a whole number from {schema['minimum']} to {schema['maximum']}"
+        case "number":
+            limits = {
+                "minimum": "at least",
+                "exclusiveMinimum": "above",
+                "maximum": "at most",
+                "exclusiveMaximum": "below",
+            }
+            bounds = [f"{limit} {schema[key]:g}" for key, limit in limits.items() if key in schema]
+            return f"a number {' and '.join(bounds)}" if bounds else "a finite number"
+        case kind:
+            return {"boolean": "true or false", "null": "null"}.get(kind) or schema["title"]
