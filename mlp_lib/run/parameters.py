@@ -149,7 +149,7 @@ class SearchSettings(StudySettings):
 
     search_space: SearchSpace = told(
         SearchSpace(**{n: Range(distribution=d, low=low, high=high) for n, (d, low, high) in _SPACE.items()}),
-        "a range for each of the seven hyperparameters; low == high fixes a value",
+        "a range for each of the seven hyperparameters; equal ends fix a value",
     )
     architectures: ArchitectureChoice = told(
         _SHAPES,
