@@ -13,7 +13,8 @@ from mlp_lib.figures import losses as loss_figures
 from mlp_lib.lab import benchmark, peers
 from mlp_lib.lab.peers import METHODS
 from mlp_lib.run.files import read_table
-from mlp_lib.run.parameters import BenchmarkCase, merge
+from mlp_lib.run.parameters import BenchmarkCase
+from mlp_lib.run.parsing import merge
 
 CASE = BenchmarkCase(architecture=(6, 4), members=3, batch_size=32, workers=1)
 

@@ -65,10 +65,3 @@ def test_halving_trains_half_of_the_trials_on(study):
     assert estimate._with_rungs(400, settings) == 50 + 50 / 2 + 100 / 4 + 200 / 8
     assert estimate._with_rungs(60, settings) == 50 + 10 / 2
     assert estimate._with_rungs(60, study.settings) == 60
-
-
-def test_pairs_that_are_not_asked_for_are_not_counted(study):
-    parsed = {phase: settings_of(phase).model_dump() for phase in ("retrain", "transfer")}
-    parsed["transfer"]["transfer_pairs"] = [["mlp_4", "mlp_3x2"]]  # as a run has it
-    plans = estimate.plan(("retrain", "transfer"), parsed, study, images=1000)
-    assert [(p.total, p.new) for p in plans if p.phase == "transfer"] == [(4, 2), (0, 0)]

@@ -17,7 +17,7 @@ from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.evidence import summaries
 from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.study import phases
-from mlp_lib.study.phases import Study, fresh_seeds, reevaluate
+from mlp_lib.study.phases import Study
 from mlp_lib.study.sources import read_sources
 from mlp_lib.workers import processes
 from mlp_lib.workers.units import Result, Unit
@@ -276,44 +276,3 @@ def test_more_retrain_seeds_than_before_equal_a_fresh_run(tmp_path: Path) -> Non
     run_all(tmp_path / "grown", retrain_seeds=[1, 2])
     run_all(tmp_path / "fresh", retrain_seeds=[1, 2])
     assert tables(tmp_path / "grown") == tables(tmp_path / "fresh")
-
-
-# --- reevaluation ---------------------------------------------------------------------------------------------------
-
-
-def test_the_winner_is_the_candidate_of_lowest_mean_loss_over_fresh_seeds(tmp_path: Path) -> None:
-    """And the choice, its metrics and a continued run follow it."""
-    study = study_of(tmp_path, "search", reevaluate_top_k=2, num_trials=4)
-    trials = phases.search(study)
-    for architecture in study.architectures:
-        files = study.files.architecture(architecture)
-        table, results = read_table(files.reevaluation), read_table(files.results)
-        top = results.sort_values("val_loss")["trial"].head(2)
-        assert set(table["trial"]) == set(top)
-        assert set(table["seed"]) == set(fresh_seeds(0))
-        assert study.settings.training_seed not in fresh_seeds(0)
-        winner = table.groupby("trial")["val_loss"].mean().idxmin()
-        assert read_yaml(files.best)["trial"] == winner
-        assert trials.loc[trials["chosen"] & (trials["architecture"] == architecture.name), "trial"].item() == winner
-        best = results.set_index("trial").loc[winner]
-        metrics = read_table(files.metrics)
-        assert len(metrics) == best["epochs_trained"]
-        assert metrics["val_loss"].min() == best["val_loss"]
-    before = tables(tmp_path)
-    phases.search(study)
-    assert tables(tmp_path) == before
-
-
-def test_a_candidate_that_diverges_under_a_fresh_seed_does_not_win(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = study_of(tmp_path, "search", reevaluate_top_k=2)
-    phases.search(study)
-    for architecture in study.architectures:
-        files = study.files.architecture(architecture)
-        table = read_table(files.reevaluation)
-        winner = table.groupby("trial")["val_loss"].mean().idxmin()
-        spoilt = table["val_loss"].where((table["trial"] != winner) | (table["seed"] != table["seed"].iloc[0]))
-        write_table(files.reevaluation, table.assign(val_loss=spoilt))
-        other = ({int(t) for t in table["trial"]} - {int(winner)}).pop()
-        assert reevaluate(study, 2)[architecture] == other

@@ -19,7 +19,7 @@ from mlp_lib.evidence.comparisons import ANY, compare_transfer, comparison_sente
 from mlp_lib.figures.losses import quotient_intervals
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.reports.session import Session
-from mlp_lib.run import parameters
+from mlp_lib.run import parsing
 from mlp_lib.run.files import RunFiles, read_table, write_yaml
 from mlp_lib.run.meta import different_parameters, merge_parameters, read_architectures
 from mlp_lib.study import phases
@@ -83,11 +83,11 @@ def test_there_is_no_consensus_without_common_trials() -> None:
 
 
 def test_a_consensus_that_cannot_be_is_refused_before_anything_is_made() -> None:
-    merged = parameters.merge(None, [], [("transfer_extra_sources", "[consensus]")])
+    merged = parsing.merge(None, [], [("transfer_extra_sources", "[consensus]")])
     with pytest.raises(SettingsError, match=r"-p transfer_extra_sources: .*needs same_trials"):
-        parameters.check_all(merged)
-    parameters.check_all(
-        parameters.merge(None, [], [("transfer_extra_sources", "[consensus]"), *[(name, "true") for name in SAME]])
+        parsing.check_all(merged)
+    parsing.check_all(
+        parsing.merge(None, [], [("transfer_extra_sources", "[consensus]"), *[(name, "true") for name in SAME]])
     )
 
 
@@ -143,11 +143,8 @@ def test_what_may_be_added_to_a_run() -> None:
         merge_parameters(stored, {"transfer_extra_sources": ["default"]}, Path("x"))
 
 
-def test_a_run_of_before_is_standard() -> None:
-    old = {"architectures": {}, "batch_size": 32}
-    assert merge_parameters(old, {"parametrization": "standard", "compare_with": "y"}, Path("x"))
-    with pytest.raises(RunDirectoryError, match="parametrization: standard in the run, mup given"):
-        merge_parameters(old, {"parametrization": "mup"}, Path("x"))
+def test_runs_differ_in_what_decides_results_alone() -> None:
+    old = {"batch_size": 32}  # of a version that knew of no parametrization
     assert different_parameters(old, old | {"parametrization": "mup", "workers": 3}) == [
         "parametrization (standard here, mup there)"
     ]

@@ -19,7 +19,6 @@ from mlp_lib.workers import processes
 STUDY = {
     "same_trials_for_all_architectures": True,
     "search_seed": 3,
-    "reevaluate_top_k": 1,
     "transfer_seeds": [1, 5],
     "transfer_extra_sources": ["cheapest", "default"],
 }
@@ -38,13 +37,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
 
 
 def test_every_training_is_there_once(whole: RunFiles) -> None:
-    """3 trials, 3 fresh seeds of the best, 2 retrain seeds on each; at seed 1 of the transfer 2 are not retrained,
+    """3 trials, 2 retrain seeds on each; at seed 1 of the transfer 2 are not retrained,
     at seed 5 all 3 vectors are new; the cheapest is one of them.
     """
     table = pd.read_csv(whole.all_trainings)
     counts = table.groupby(["architecture", "phase"]).size().unstack()
     for name in ARCHITECTURES:
-        assert counts.loc[name].to_dict() == {"search": 3, "reevaluation": 3, "retrain": 2, "transfer": 2 + 3}
+        assert counts.loc[name].to_dict() == {"search": 3, "retrain": 2, "transfer": 2 + 3}
     assert not table.duplicated(["architecture", "seed", *HYPERPARAMETERS]).any()
     assert table["parameters"].groupby(table["architecture"]).first().to_dict() == {"mlp_4": 310, "mlp_3x2": 233}
     assert table.drop(columns=["source", "trial", "test_loss", "test_accuracy"]).notna().all(axis=None)
@@ -63,9 +62,6 @@ def test_the_numbers_are_those_of_the_single_files(whole: RunFiles) -> None:
         retrained = own[own["phase"] == "retrain"]
         assert retrained["seed"].tolist() == losses["seed"].tolist()
         assert retrained["test_loss"].tolist() == losses["test_loss"].tolist()
-    again = table[table["phase"] == "reevaluation"]
-    assert again["trial"].notna().all()
-    assert again["test_loss"].isna().all()  # the test data is not read there
 
 
 def test_a_transferred_training_names_all_its_sources(whole: RunFiles) -> None:
