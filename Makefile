@@ -33,7 +33,7 @@ browser-test: $(VENV)/installed-test
 
 # params/, the notebooks' parameters cells and the table in docs/, written from the fields in mlp_lib
 parameters: $(VENV)/installed
-	$(BIN)/python -m mlp_lib.run.write_parameters
+	$(BIN)/python tests/write_parameters.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check

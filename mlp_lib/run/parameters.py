@@ -130,18 +130,7 @@ _SPACE = {
     "dropout": ("uniform", 0.01, 0.5),
     "leaky_relu_alpha": ("uniform", 0.01, 0.1),
 }
-_SHAPES = ArchitectureChoice(
-    list=(
-        (252, 32, 16),
-        (248, 32, 92),
-        (244, 48, 56),
-        (216, 120, 84),
-        (188, 192, 112),
-        (160, 264, 140),
-        (160, 204, 224),
-        (120, 204, 408),
-    )
-)
+_SHAPES = "252-32-16 248-32-92 244-48-56 216-120-84 188-192-112 160-264-140 160-204-224 120-204-408"
 
 
 class SearchSettings(StudySettings):
@@ -152,7 +141,7 @@ class SearchSettings(StudySettings):
         "a range for each of the seven hyperparameters; equal ends fix a value",
     )
     architectures: ArchitectureChoice = told(
-        _SHAPES,
+        ArchitectureChoice(list=tuple(tuple(map(int, shape.split("-"))) for shape in _SHAPES.split())),
         "widths: a grid by layer, and a list\n"
         "Every combination of the grid, [[widths of layer 1], [widths of layer 2], ...], and what the list adds. The "
         "default: eight three-layer shapes of exactly 206,614 parameters each.",

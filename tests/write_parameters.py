@@ -1,6 +1,6 @@
 """What is written from the parameters' fields: params/, the notebooks' parameters cells, the table in docs/.
 
-`python -m mlp_lib.run.write_parameters` (`make parameters`) writes where something differs.
+`make parameters` runs this file, which writes what differs; a test holds that nothing does.
 """
 
 import json
@@ -27,18 +27,17 @@ WIDTH = 120
 DOCS = Path("docs", "parameters.md")
 BEGIN, END = "<!-- written by make parameters: begin -->\n", "<!-- end -->\n"
 NOTEBOOKS = {"00_explore": ExploreSettings} | {REPORTS[phase]: kind for phase, kind in NOTEBOOK_SETTINGS.items()}
-RUN_DIR = "directory of the run, from the repository's root; the same in all notebooks of a study"
 _PYTHON = {"null": "None", "true": "True", "false": "False"}
 _NULLABLE = {"integer": "int", "string": "str"}  # the type of what may be null, by its schema's
 
 
-def expected(root: Path = ROOT) -> dict[Path, str]:
+def expected() -> dict[Path, str]:
     """The text that each of the written files should have, by its path in the repository."""
     texts = {Path("params", f"{name}.yaml"): params_file(name) for name in PARAMETERS_OF_FILE}
     for name in NOTEBOOKS:
         path = Path("notebooks", f"{name}.ipynb")
-        texts[path] = _with_cell((root / path).read_text(encoding="utf-8"), parameters_cell(name))
-    before, rest = (root / DOCS).read_text(encoding="utf-8").split(BEGIN)
+        texts[path] = _with_cell((ROOT / path).read_text(encoding="utf-8"), parameters_cell(name))
+    before, rest = (ROOT / DOCS).read_text(encoding="utf-8").split(BEGIN)
     return texts | {DOCS: before + BEGIN + table() + END + rest.split(END)[1]}
 
 
@@ -112,10 +111,7 @@ def _with_cell(notebook: str, source: str) -> str:
 
 def table() -> str:
     """The parameters as a table in Markdown, a row each."""
-    rows = [
-        "parameter | default | allowed | notebooks | on a run that is there | what",
-        "--- | --- | --- | --- | --- | ---",
-    ]
+    rows = ["parameter | default | allowed | notebooks | on a run that is there | what", " | ".join(["---"] * 6)]
     for name, field in FIELDS.items():
         takers = " ".join(notebook[:2] for notebook, kind in NOTEBOOKS.items() if name in kind.model_fields)
         default = _flow(DEFAULTS[name])
@@ -125,13 +121,6 @@ def table() -> str:
     return "".join(f"| {row} |\n" for row in rows)
 
 
-def main() -> None:
-    """Write the files that differ, and tell which."""
-    for path, text in expected().items():
-        if not (ROOT / path).exists() or (ROOT / path).read_text(encoding="utf-8") != text:
-            (ROOT / path).write_text(text, encoding="utf-8")
-            print(path)
-
-
 if __name__ == "__main__":
-    main()
+    for path, text in expected().items():
+        (ROOT / path).write_text(text, encoding="utf-8")
