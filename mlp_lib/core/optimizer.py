@@ -6,45 +6,47 @@ import torch
 from torch import Tensor
 
 from mlp_lib.core import kernels
-from mlp_lib.core.network import Network
+from mlp_lib.core.values import Hyperparameters
 
 _NUMBERS = ("lr", "beta1", "beta2", "eps", "weight_decay")
 
 
 class AdamW:
-    """Decoupled, bias-corrected AdamW (Loshchilov & Hutter 2019) on a network's weights [P, out, in + 1].
+    """Decoupled, bias-corrected AdamW (Loshchilov & Hutter 2019) in place of stacked weights [P, out, in + 1] a layer.
 
     `lr_scales`: what multiplies the learning rate of each layer's weights, but not of its biases. Weight decay is
     divided by it, so that a step still shrinks every parameter by lr x weight_decay: decay is part of what a width
-    should not change.
+    should not change. `moments`: the running means of gradients and of their squares, stacked as the weights are. `fused`: all
+    members in one kernel, as a CUDA device wants it.
     """
 
     def __init__(
         self,
-        network: Network,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        moments: tuple[list[Tensor], list[Tensor]],
+        steps: float,
+        hyperparameters: Sequence[Hyperparameters],
         lr_scales: Sequence[float],
-        moments: list[list[Tensor]] | None = None,
-        step: float = 0.0,
+        fused: bool = False,
     ):
-        self.lr_scales = lr_scales
-        self.moments = moments or [[torch.zeros_like(w) for w in network.weights] for _ in range(2)]
-        like = network.weights[0]
-        self.steps = torch.full((), step, dtype=torch.float32, device=like.device)
-        stacks = (network.weights, network.gradients, *self.moments)
-        numbers = [{name: getattr(h, name) for name in _NUMBERS} for h in network.hyperparameters]
+        self.moments = moments
+        self.steps = torch.full((), steps, dtype=torch.float32, device=weights[0].device)
+        stacks = (weights, gradients, *moments)
+        numbers = [{name: getattr(h, name) for name in _NUMBERS} for h in hyperparameters]
         self._layers = []
-        if network.fused:
-            vectors = {name: like.new_tensor([n[name] for n in numbers]).view(-1, 1, 1) for name in _NUMBERS}
-            for *layer, scale in zip(*stacks, self.lr_scales, strict=True):
+        if fused:
+            vectors = {name: weights[0].new_tensor([n[name] for n in numbers]).view(-1, 1, 1) for name in _NUMBERS}
+            for *layer, scale in zip(*stacks, lr_scales, strict=True):
                 self._layers.append((layer, _by_column(vectors, scale, layer[0].shape[2])))
         self._members = [
-            ([[w[i] for w, s in zip(stack, self.lr_scales, strict=True) if s == scale] for stack in stacks], own, scale)
+            ([[w[i] for w, s in zip(stack, lr_scales, strict=True) if s == scale] for stack in stacks], own, scale)
             for i, own in enumerate(numbers)
-            for scale in dict.fromkeys(self.lr_scales)
+            for scale in dict.fromkeys(lr_scales)
         ]
 
     def step(self) -> None:
-        """One update of every member from the network's gradients: on a CPU member by member with torch's kernel."""
+        """One update of every member from the gradients: on a CPU member by member with torch's kernel."""
         self.steps += 1
         for layer, numbers in self._layers:
             kernels.compiled(kernels.adamw)(*layer, self.steps, **numbers)

@@ -18,85 +18,73 @@ from torch import Tensor
 from mlp_lib.core.data import Split
 from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import (
-    LayerScale,
     Network,
     cross_entropy,
     cross_entropy_gradient,
     draw_uniforms,
-    draw_weights,
+    layer_scales,
     tile_rows,
     with_ones,
 )
 from mlp_lib.core.optimizer import AdamW
 from mlp_lib.core.streams import Stream, generator
-from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
-
-State = dict[str, np.ndarray]  # all that a training goes on from; the first axis is the member, all at the same epoch
+from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 
 class Population:
-    """The members still training: their network, their optimizer and their run seeds."""
+    """The members still training: their network, their optimizer and their run seeds.
 
-    def __init__(self, network: Network, optimizer: AdamW, seeds: list[int]):
-        self.network, self.optimizer, self.seeds = network, optimizer, seeds
-        self.losses = torch.zeros(len(seeds), dtype=torch.float64, device=network.weights[0].device)  # of this epoch
-        train_rows = functools.partial(_train_rows, network, optimizer, self.losses)
-        self._train_rows = Graph(train_rows) if network.fused else train_rows
+    weights: [P, out, in + 1] a layer, trained in place; moments: as in AdamW; steps: how many updates were made.
+    """
 
-    @classmethod
-    def start(
-        cls,
+    def __init__(
+        self,
         architecture: Architecture,
         hyperparameters: list[Hyperparameters],
         seeds: list[int],
-        inputs: int,
-        like: Tensor,
-        scales: Sequence[LayerScale],
-    ) -> "Population":
-        """Fresh members: initial weights of (run seed, architecture), zero moments."""
-        drawn = {seed: draw_weights(architecture, inputs, CLASSES, seed, scales) for seed in dict.fromkeys(seeds)}
-        stacked = (np.stack([drawn[seed][layer] for seed in seeds]) for layer in range(len(architecture.widths) + 1))
-        weights = [torch.from_numpy(layer).to(like) for layer in stacked]
-        network = Network(architecture, weights, hyperparameters, len(set(seeds)))
-        return cls(network, AdamW(network, [scale.lr for scale in scales]), seeds)
+        settings: TrainingSettings,
+        weights: list[Tensor],
+        moments: tuple[list[Tensor], list[Tensor]] | None = None,
+        steps: float = 0.0,
+    ):
+        moments = moments or tuple([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+        self.seeds, self.settings, self.moments = seeds, settings, moments
+        self.network = network = Network(architecture, weights, hyperparameters, len(set(seeds)))
+        lr_scales = [scale.lr for scale in layer_scales(architecture, settings)]
+        self.optimizer = AdamW(weights, network.gradients, moments, steps, hyperparameters, lr_scales, network.fused)
+        self.losses = torch.zeros(len(seeds), dtype=torch.float64, device=weights[0].device)  # of this epoch
+        train_rows = functools.partial(_train_rows, network, self.optimizer, self.losses)
+        self._train_rows = Graph(train_rows) if network.fused else train_rows
 
-    @classmethod
-    def resume(cls, fresh: "Population", state: State, active: np.ndarray) -> "Population":
-        """The members of a fresh population that were active, as the state has them."""
-        like = fresh.network.weights[0]
-        layers = range(len(fresh.network.weights))
+    @property
+    def stacks(self) -> dict[str, list[Tensor]]:
+        """All that a step changes: weights and both moments [P, out, in + 1] a layer."""
+        return dict(zip(("weight", "first", "second"), (self.network.weights, *self.moments), strict=True))
 
-        def stacks(name: str) -> list[Tensor]:
-            return [torch.from_numpy(state[f"{name}_{layer}"][active]).to(like) for layer in layers]
+    @property
+    def steps(self) -> float:
+        """Updates made so far."""
+        return float(self.optimizer.steps)
 
-        seeds = [fresh.seeds[i] for i in active]
-        hyperparameters = [fresh.network.hyperparameters[i] for i in active]
-        network = Network(fresh.network.architecture, stacks("weight"), hyperparameters, len(set(seeds)))
-        moments, steps = [stacks("first"), stacks("second")], float(state["steps"][active[0]])
-        return cls(network, AdamW(network, fresh.optimizer.lr_scales, moments, steps), seeds)
-
-    def select(self, kept: list[int]) -> "Population":
-        """The population without the members that stopped."""
-        network, optimizer = self.network, self.optimizer
-        index = torch.tensor(kept, device=network.weights[0].device)
-        seeds = [self.seeds[i] for i in kept]
-        smaller = Network(
-            network.architecture,
-            [weight.index_select(0, index) for weight in network.weights],
-            [network.hyperparameters[i] for i in kept],
-            len(set(seeds)),
+    def select(self, kept: Sequence[int]) -> "Population":
+        """The population of these members alone, in tensors of its own."""
+        network = self.network
+        index = torch.tensor(kept, device=self.losses.device)
+        weights, *moments = ([layer.index_select(0, index) for layer in stack] for stack in self.stacks.values())
+        hyperparameters, seeds = [network.hyperparameters[i] for i in kept], [self.seeds[i] for i in kept]
+        return Population(
+            network.architecture, hyperparameters, seeds, self.settings, weights, tuple(moments), self.steps
         )
-        moments = [[m.index_select(0, index) for m in stack] for stack in optimizer.moments]
-        return Population(smaller, AdamW(smaller, optimizer.lr_scales, moments, float(optimizer.steps)), seeds)
 
     @property
     def stream_seeds(self) -> list[int]:
         """One run seed when all members share it, else each member's."""
         return self.seeds[:1] if len(set(self.seeds)) == 1 else self.seeds
 
-    def train_epoch(self, train: Split, epoch: int, batch_size: int) -> Tensor:
+    def train_epoch(self, train: Split, epoch: int) -> Tensor:
         """One pass over the training data [N, D + 1]; the mean training loss of each member [P], float64."""
         device, number, seeds = self.losses.device, len(train.labels), self.stream_seeds
+        batch_size = self.settings.batch_size
         orders = {s: generator(s, Stream.BATCHES, epoch).permutation(number) for s in dict.fromkeys(seeds)}
         order = torch.from_numpy(np.stack([orders[seed] for seed in seeds])).to(train.images.device)  # [streams, N]
         tiles = list(_tiles_of_epoch(number, batch_size, tile_rows(batch_size, device)))
@@ -188,8 +176,8 @@ def _sum_rows(values: Tensor) -> Tensor:
     return torch.stack([row.double().sum() for row in values])
 
 
-def measure(network: Network, split: Split, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cross-entropy and accuracy [P] on a split whose images have the column of ones."""
+def measure(network: Network, split: Split, rows: int) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy [P], float64 on the CPU, on a split whose images have the column of ones."""
     losses = torch.zeros(len(network.hyperparameters), dtype=torch.float64, device=network.weights[0].device)
     hits = torch.zeros_like(losses)
     for start in range(0, len(split.labels), rows):
@@ -200,7 +188,7 @@ def measure(network: Network, split: Split, rows: int) -> tuple[np.ndarray, np.n
             losses[tile.members] += _sum_rows(cross_entropy(logits, labels))
             hits[tile.members] += (logits.argmax(1) == labels).sum(-1)
     number = len(split.labels)
-    return (losses / number).cpu().numpy(), (hits / number).cpu().numpy()
+    return (losses / number).cpu(), (hits / number).cpu()
 
 
 def prepare(split: Split) -> Split:

@@ -1,26 +1,26 @@
-"""Train a population with early stopping and AdamW per member, and evaluate it.
+"""Training P members of one architecture together, an epoch at a time, with early stopping for each.
 
-Shape letters: P members, N images, B images a batch, D inputs; a `streams` axis is 1 or P (see model.py).
+Shape letters: P members, N images, D inputs.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
-from mlp_lib.core.network import Network, layer_scales, tile_rows
-from mlp_lib.core.population import Population, State, measure, prepare
-from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.network import Network, draw_weights, layer_scales, tile_rows, to_sequential
+from mlp_lib.core.population import Population, measure, prepare
+from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
 
 COMPLETED, DIVERGED = "completed", "diverged"
-_HISTORY = ["member", "epoch", "train_loss", "val_loss", "val_accuracy"]
-_ARRAYS = ("best_epoch", "epochs_trained", "val_loss", "val_accuracy")  # of Trained
+_MEASURED = ["train_loss", "val_loss", "val_accuracy"]
+
+State = dict[str, Tensor]  # all that a training goes on from, on the CPU; the first axis of each is the member
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Trained:
 
     architecture: Architecture
     hyperparameters: list[Hyperparameters]
+    settings: TrainingSettings
     weights: list[Tensor]
     status: list[str]
     best_epoch: np.ndarray
@@ -41,153 +42,209 @@ class Trained:
     val_accuracy: np.ndarray
     history: pd.DataFrame
 
+    def score(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Mean cross-entropy (nats an example) and accuracy (0 to 1) of each member on a split, [P] each.
 
-def evaluate(trained: Trained, split: Split, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cross-entropy (nats an example) and accuracy (0 to 1) of each member on the split, [P] each.
+        Both are NaN for a member that diverged.
+        """
+        with training_mode(self.settings):
+            network = Network(self.architecture, self.weights, self.hyperparameters, streams=1)
+            measured = measure(network, prepare(split), tile_rows(self.settings.batch_size, self.weights[0].device))
+        diverged = [status == DIVERGED for status in self.status]
+        losses, accuracies = (np.where(diverged, np.nan, values.numpy()) for values in measured)
+        return losses, accuracies
 
-    Both are NaN for a member that diverged.
+    def model(self, member: int) -> nn.Sequential:
+        """One member as an ordinary nn.Sequential on the CPU, in eval mode: images [N, D] to logits [N, classes]."""
+        weights = [weight[member].cpu() for weight in self.weights]
+        return to_sequential(self.architecture, weights, self.hyperparameters[member]).eval()
+
+
+class Training:
+    """P members of one architecture in training, each with its own hyperparameters and run seed.
+
+    An iterator: each epoch it gives the epoch's rows, one a member still training, with the columns of
+    `Trained.history`. A member stops after `patience` checks without a better validation loss, or diverges (a loss that
+    is not finite), and leaves the stack; `result` has each one's best check.
+
+    A member's result depends on (architecture, its hyperparameters, its run seed, settings, the two splits) and not on
+    its neighbours: on the CPU bit for bit. From `state()`, given as `state`, the same members go on to the same bits.
+    The test split never comes here.
     """
-    with training_mode(settings):
-        network = Network(trained.architecture, trained.weights, trained.hyperparameters, 1)
-        rows = tile_rows(settings.batch_size, trained.weights[0].device)
-        losses, accuracies = measure(network, prepare(split), rows)
-    diverged = [status == DIVERGED for status in trained.status]
-    return np.where(diverged, np.nan, losses), np.where(diverged, np.nan, accuracies)
+
+    def __init__(
+        self,
+        train: Split,
+        validation: Split,
+        architecture: Architecture,
+        hyperparameters: Hyperparameters | Sequence[Hyperparameters],
+        seeds: Sequence[int] | None = None,
+        settings: TrainingSettings | None = None,
+        device: torch.device | None = None,
+        state: State | None = None,
+    ):
+        """seeds: a run seed a member, 0 for all if not given; device: that of the data. ValueError for other numbers."""
+        one = isinstance(hyperparameters, Hyperparameters)
+        self.hyperparameters = [hyperparameters] if one else list(hyperparameters)
+        self.seeds = [0] * len(self.hyperparameters) if seeds is None else list(seeds)
+        if not self.hyperparameters or len(self.hyperparameters) != len(self.seeds):
+            number = len(self.hyperparameters)
+            raise ValueError(f"{number} hyperparameters and {len(self.seeds)} seeds: one of each a member")
+        self.architecture, self.settings = architecture, settings or TrainingSettings()
+        self.device = device or train.images.device
+        self._train, self._validation = prepare(train), prepare(validation)
+        if state is None:
+            state = _fresh(architecture, self.seeds, self.settings, self._train.images)
+        self.epoch = int(state["epoch"].max())
+        self._history = list(state["history"].unbind(1))  # [P, 3] an epoch
+        self._told = {name: state[name].clone() for name in _fresh_numbers(0)}
+        self._best = [layer.to(self.device, copy=True) for layer in self._layers(state, "best")]
+        self._active = state["active"].nonzero().flatten()  # the member of each place in the stack
+        if len(self._active):
+            self._population = self._gather(state)
+
+    def _layers(self, state: State, name: str) -> list[Tensor]:
+        return [state[f"{name}_{layer}"] for layer in range(len(self.architecture.widths) + 1)]
+
+    def _gather(self, state: State) -> Population:
+        """The members that are active, from where they stand."""
+        names, active = ("weight", "first", "second"), self._active
+        weights, *moments = ([a[active].to(self.device) for a in self._layers(state, name)] for name in names)
+        hyperparameters, seeds = ([of_all[i] for i in active] for of_all in (self.hyperparameters, self.seeds))
+        steps = float(state["steps"][active[0]])
+        return Population(self.architecture, hyperparameters, seeds, self.settings, weights, tuple(moments), steps)
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        return self
+
+    def __next__(self) -> pd.DataFrame:
+        if not len(self._active) or self.epoch >= self.settings.max_epochs:
+            raise StopIteration
+        # for each epoch by itself: entered across a yield, inference mode would leak to the caller
+        with training_mode(self.settings):
+            return self._train_epoch()
+
+    def _train_epoch(self) -> pd.DataFrame:
+        self.epoch, active, told = self.epoch + 1, self._active, self._told
+        row = torch.full((len(self.seeds), 3), torch.nan, dtype=torch.float64)
+        row[active, 0] = self._population.train_epoch(self._train, self.epoch).cpu()
+        told["epochs_trained"][active] = self.epoch
+        diverged = ~row[active, 0].isfinite()
+        if self.epoch % self.settings.val_interval == 0 or self.epoch == self.settings.max_epochs:
+            diverged |= self._check(row)
+        told["diverged"][active[diverged]] = True
+        for name in ("val_loss", "val_accuracy"):
+            told[name][active[diverged]] = torch.nan
+        told["best_epoch"][active[diverged]] = 0
+        self._history.append(row)
+        going_on = ~diverged & (told["stale"][active] < self.settings.patience)
+        if not going_on.all():
+            self._active = active[going_on]
+            if len(self._active):
+                self._population = self._population.select(going_on.nonzero().flatten().tolist())
+        rows = pd.DataFrame(row[active].numpy(), columns=_MEASURED)
+        return rows.assign(member=active.numpy(), epoch=self.epoch)[["member", "epoch", *_MEASURED]]
+
+    def _check(self, row: Tensor) -> Tensor:
+        """Measure the validation split into the epoch's row and keep what is better; who diverged, of the active."""
+        active, told, network = self._active, self._told, self._population.network
+        rows = tile_rows(self.settings.batch_size, self.device)
+        loss, accuracy = measure(network, self._validation, rows)
+        row[active, 1], row[active, 2] = loss, accuracy
+        finite = row[active, 0].isfinite() & loss.isfinite()
+        better = finite & (loss < told["val_loss"][active])
+        places, members = better.nonzero().flatten(), active[better]
+        for kept, weight in zip(self._best, network.weights, strict=True):
+            kept[members.to(self.device)] = weight[places.to(self.device)]
+        told["best_epoch"][members] = self.epoch
+        told["val_loss"][members], told["val_accuracy"][members] = loss[better], accuracy[better]
+        told["stale"][active] = torch.where(better, 0, told["stale"][active] + 1)
+        return ~finite
+
+    def state(self) -> State:
+        """Where the training stands, in tensors of its own; those that stopped have zeros for what only others need."""
+        size = len(self.seeds)
+        state = {name: values.clone() for name, values in self._told.items()}
+        state |= {f"best_{layer}": kept.cpu().clone() for layer, kept in enumerate(self._best)}
+        state["epoch"] = torch.full((size,), self.epoch)
+        state["history"] = (
+            torch.stack(self._history, 1) if self._history else torch.empty(size, 0, 3, dtype=torch.float64)
+        )
+        state["active"] = torch.zeros(size, dtype=torch.bool)
+        state["active"][self._active] = True
+        state["steps"] = torch.zeros(size, dtype=torch.float64)
+        for name in ("weight", "first", "second"):
+            state |= {f"{name}_{layer}": torch.zeros_like(state[f"best_{layer}"]) for layer in range(len(self._best))}
+        if len(self._active):
+            state["steps"][self._active] = self._population.steps
+            for name, stack in self._population.stacks.items():
+                for layer, values in enumerate(stack):
+                    state[f"{name}_{layer}"][self._active] = values.cpu()
+        return state
+
+    def result(self) -> Trained:
+        """What the members have come to: each one's best check so far."""
+        told = {name: values.numpy().copy() for name, values in self._told.items()}
+        measured = torch.stack(self._history, 1).numpy() if self._history else np.empty((len(self.seeds), 0, 3))
+        member, epoch = np.nonzero(np.arange(measured.shape[1]) < told["epochs_trained"][:, None])
+        history = pd.DataFrame(measured[member, epoch], columns=_MEASURED).assign(member=member, epoch=epoch + 1)
+        return Trained(
+            self.architecture,
+            self.hyperparameters,
+            self.settings,
+            [kept.clone() for kept in self._best],
+            [DIVERGED if diverged else COMPLETED for diverged in told["diverged"]],
+            **{name: told[name] for name in ("best_epoch", "epochs_trained", "val_loss", "val_accuracy")},
+            history=history[["member", "epoch", *_MEASURED]],
+        )
 
 
-def train_population(
+def train(
     train: Split,
     validation: Split,
     architecture: Architecture,
-    hyperparameters: Sequence[Hyperparameters],
-    seeds: Sequence[int],
-    settings: TrainingSettings,
+    hyperparameters: Hyperparameters | Sequence[Hyperparameters],
+    seeds: Sequence[int] | None = None,
+    settings: TrainingSettings | None = None,
     device: torch.device | None = None,
-    watch: Callable[[pd.DataFrame], None] = lambda rows: None,
-    keep: Callable[[Callable[[], State]], None] = lambda make: None,
-    start: State | None = None,
 ) -> Trained:
-    """Train P members of one architecture together, each with its own hyperparameters and run seed.
-
-    A member's result depends on (architecture, its hyperparameters, its run seed, settings, the two splits) and not
-    on its neighbours: on the CPU bit for bit. A member stops after `patience` checks without a better validation
-    loss, or diverges (a loss that is not finite), and leaves the stack. `watch` is given each epoch's rows of
-    the history, one a member still training; what it raises ends the training. `keep` is offered the state after each
-    epoch, from which, as `start`, the same members go on to the same bits. The test split never comes here.
-    """
-    if not hyperparameters or len(hyperparameters) != len(seeds):
-        raise ValueError(f"{len(hyperparameters)} hyperparameters and {len(seeds)} seeds: one of each a member")
-    device = device or train.images.device
-    with training_mode(settings):
-        train, validation = prepare(train), prepare(validation)
-        like = torch.empty((), dtype=train.images.dtype, device=device)
-        inputs = train.images.shape[1] - 1
-        scales = layer_scales(architecture, settings)
-        population = Population.start(architecture, list(hyperparameters), list(seeds), inputs, like, scales)
-        return _train(population, train, validation, settings, watch, keep, start)
+    """Train P members of one architecture together to their end: see `Training`, of which this is the whole."""
+    training = Training(train, validation, architecture, hyperparameters, seeds, settings, device)
+    for _ in training:
+        pass
+    return training.result()
 
 
-def _train(
-    population: Population,
-    train: Split,
-    validation: Split,
-    settings: TrainingSettings,
-    watch: Callable[[pd.DataFrame], None],
-    keep: Callable[[Callable[[], State]], None],
-    start: State | None,
-) -> Trained:
-    network = population.network
-    size = len(population.seeds)
-    best = Trained(
-        network.architecture,
-        network.hyperparameters,
-        [weight.clone() for weight in network.weights],
-        [COMPLETED] * size,
-        best_epoch=np.zeros(size, dtype=int),
-        epochs_trained=np.zeros(size, dtype=int),
-        val_loss=np.full(size, np.inf),
-        val_accuracy=np.full(size, np.nan),
-        history=pd.DataFrame(),
-    )
-    stale = np.zeros(size, dtype=int)  # checks since each member's best
-    active = np.arange(size)  # the member of each place in the stack
-    history = []
-    rows = tile_rows(settings.batch_size, network.weights[0].device)
-    first = 1
-    if start is not None:
-        history, stale, active = [_restore(best, start)], start["stale"], np.flatnonzero(start["active"])
-        first = int(start["epoch"][0]) + 1
-        population = Population.resume(population, start, active) if len(active) else population
-    for epoch in range(first, settings.max_epochs + 1 if len(active) else first):
-        train_loss = population.train_epoch(train, epoch, settings.batch_size).cpu().numpy()
-        best.epochs_trained[active] = epoch
-        record = {"member": active, "epoch": epoch, "train_loss": train_loss}
-        diverged = ~np.isfinite(train_loss)
-        stopped = diverged.copy()
-        if epoch % settings.val_interval == 0 or epoch == settings.max_epochs:
-            val_loss, val_accuracy = measure(population.network, validation, rows)
-            record |= {"val_loss": val_loss, "val_accuracy": val_accuracy}
-            diverged |= ~np.isfinite(val_loss)
-            better = ~diverged & (val_loss < best.val_loss[active])
-            places, members = np.flatnonzero(better), active[better]
-            for kept, weight in zip(best.weights, population.network.weights, strict=True):
-                kept[members] = weight[places]
-            best.best_epoch[members] = epoch
-            best.val_loss[members], best.val_accuracy[members] = val_loss[better], val_accuracy[better]
-            stale[active] = np.where(better, 0, stale[active] + 1)
-            stopped = diverged | (stale[active] >= settings.patience)
-        history.append(pd.DataFrame(record))
-        watch(history[-1])
-        for member in active[diverged]:
-            best.status[member] = DIVERGED
-            best.val_loss[member] = best.val_accuracy[member] = np.nan
-            best.best_epoch[member] = 0
-        if stopped.all():
-            break
-        if stopped.any():
-            population = population.select(np.flatnonzero(~stopped).tolist())
-            active = active[~stopped]
-        keep(functools.partial(_describe, population, best, stale, active, history))
-    frame = pd.concat(history).reindex(columns=_HISTORY).sort_values(["member", "epoch"], ignore_index=True)
-    return Trained(**{**vars(best), "history": frame})
-
-
-def _describe(
-    population: Population, best: Trained, stale: np.ndarray, active: np.ndarray, history: list[pd.DataFrame]
-) -> State:
-    """The state of all members after an epoch; those that stopped have zeros for what only the active need."""
-    size, optimizer = len(stale), population.optimizer
-    frame = pd.concat(history).reindex(columns=_HISTORY)
-    epoch = int(frame["epoch"].max())
-    told = np.full((size, epoch, 3), np.nan)
-    told[frame["member"], frame["epoch"] - 1] = frame[_HISTORY[2:]]
-    state = {
-        "epoch": np.full(size, epoch),
-        "steps": np.full(size, float(optimizer.steps)),
-        "active": np.isin(np.arange(size), active),
-        "stale": stale.copy(),
-        "diverged": np.array([status == DIVERGED for status in best.status]),
-        "history": told,
-        **{name: getattr(best, name).copy() for name in _ARRAYS},
+def _fresh_numbers(size: int) -> State:
+    """What is told of each member [P] before its first epoch."""
+    counts = {name: torch.zeros(size, dtype=torch.int64) for name in ("best_epoch", "epochs_trained", "stale")}
+    losses = {
+        "val_loss": torch.full((size,), torch.inf, dtype=torch.float64),
+        "val_accuracy": torch.full((size,), torch.nan, dtype=torch.float64),
     }
-    stacks = {"weight": population.network.weights, "first": optimizer.moments[0], "second": optimizer.moments[1]}
-    for layer, kept in enumerate(best.weights):
-        state[f"best_{layer}"] = kept.cpu().numpy().copy()
-        for name, stack in stacks.items():
-            state[f"{name}_{layer}"] = np.zeros_like(state[f"best_{layer}"])
-            state[f"{name}_{layer}"][active] = stack[layer].cpu().numpy()
+    return counts | losses | {"diverged": torch.zeros(size, dtype=torch.bool)}
+
+
+def _fresh(architecture: Architecture, seeds: list[int], settings: TrainingSettings, images: Tensor) -> State:
+    """The state before the first epoch: initial weights of (run seed, architecture), zero moments."""
+    size = len(seeds)
+    state = _fresh_numbers(size) | {
+        "epoch": torch.zeros(size, dtype=torch.int64),
+        "history": torch.empty(size, 0, 3, dtype=torch.float64),
+        "active": torch.ones(size, dtype=torch.bool),
+        "steps": torch.zeros(size, dtype=torch.float64),
+    }
+    for layer, weights in enumerate(initial_weights(architecture, seeds, settings, images)):
+        state |= {f"weight_{layer}": weights, f"best_{layer}": weights}
+        state |= {f"{name}_{layer}": torch.zeros_like(weights) for name in ("first", "second")}
     return state
 
 
-def _restore(best: Trained, state: State) -> pd.DataFrame:
-    """Fill `best` from a state; the history so far."""
-    for name in _ARRAYS:
-        getattr(best, name)[:] = state[name]
-    best.status[:] = [DIVERGED if diverged else COMPLETED for diverged in state["diverged"]]
-    for layer, kept in enumerate(best.weights):
-        kept.copy_(torch.from_numpy(state[f"best_{layer}"]))
-    frames = [
-        pd.DataFrame(told[:epochs], columns=_HISTORY[2:]).assign(member=member, epoch=np.arange(1, epochs + 1))
-        for member, (told, epochs) in enumerate(zip(state["history"], state["epochs_trained"], strict=True))
-    ]
-    return pd.concat(frames)
+def initial_weights(
+    architecture: Architecture, seeds: Sequence[int], settings: TrainingSettings, images: Tensor
+) -> list[Tensor]:
+    """Initial weights [P, out, in + 1] a layer, on the CPU; images: [N, D + 1], whose kind of number they have."""
+    scales, inputs = layer_scales(architecture, settings), images.shape[1] - 1
+    drawn = {seed: draw_weights(architecture, inputs, CLASSES, seed, scales) for seed in dict.fromkeys(seeds)}
+    stacked = (np.stack([drawn[seed][layer] for seed in seeds]) for layer in range(len(scales)))
+    return [torch.from_numpy(layer).to(images.dtype) for layer in stacked]
