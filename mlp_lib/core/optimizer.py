@@ -16,8 +16,8 @@ class AdamW:
 
     `lr_scales`: what multiplies the learning rate of each layer's weights, but not of its biases. Weight decay is
     divided by it, so that a step still shrinks every parameter by lr x weight_decay: decay is part of what a width
-    should not change. `moments`: the running means of gradients and of their squares, stacked as the weights are. `fused`: all
-    members in one kernel, as a CUDA device wants it.
+    should not change. `moments`: the running means of gradients and of their squares, stacked as the weights
+    are. `fused`: all members in one kernel, as a CUDA device wants it.
     """
 
     def __init__(

@@ -83,7 +83,7 @@ class Training:
         device: torch.device | None = None,
         state: State | None = None,
     ):
-        """seeds: a run seed a member, 0 for all if not given; device: that of the data. ValueError for other numbers."""
+        """seeds: a run seed a member, else 0 for all; device: else that of the data. ValueError for other numbers."""
         one = isinstance(hyperparameters, Hyperparameters)
         self.hyperparameters = [hyperparameters] if one else list(hyperparameters)
         self.seeds = [0] * len(self.hyperparameters) if seeds is None else list(seeds)
@@ -182,10 +182,15 @@ class Training:
                     state[f"{name}_{layer}"][self._active] = values.cpu()
         return state
 
+    def _told_by_epoch(self) -> Tensor:
+        """What was measured [P, epochs, 3], NaN where nothing was."""
+        empty = torch.empty(len(self.seeds), 0, 3, dtype=torch.float64)
+        return torch.stack(self._history, 1) if self._history else empty
+
     def result(self) -> Trained:
         """What the members have come to: each one's best check so far."""
         told = {name: values.numpy().copy() for name, values in self._told.items()}
-        measured = torch.stack(self._history, 1).numpy() if self._history else np.empty((len(self.seeds), 0, 3))
+        measured = self._told_by_epoch().numpy()
         member, epoch = np.nonzero(np.arange(measured.shape[1]) < told["epochs_trained"][:, None])
         history = pd.DataFrame(measured[member, epoch], columns=_MEASURED).assign(member=member, epoch=epoch + 1)
         return Trained(

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mlp_lib.core.data import Dataset
-from mlp_lib.core.training import train_population
+from mlp_lib.core.training import Training
 from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.run.files import RunFiles, read_table
 from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
@@ -146,14 +146,12 @@ def _seconds_an_epoch(study: Study, architecture: Architecture, dataset: Dataset
     unit = study.split(architecture, hyperparameters, trials, trials)[0]
     work = len(dataset.train.labels) * len(unit.labels) * architecture.count_parameters(study.inputs, CLASSES)
     epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
-    ends: list[float] = []
-    train_population(
+    training = Training(
         dataset.train,
         dataset.validation,
         architecture,
         unit.hyperparameters,
-        [0] * len(unit.labels),
-        settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
-        watch=lambda _: ends.append(time.perf_counter()),
+        settings=settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
     )
+    ends = [time.perf_counter() for _ in training]
     return (ends[-1] - ends[0]) / (epochs - 1) / len(unit.labels)  # the first epoch warms up

@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from mlp_lib.core.data import load_dataset
 from mlp_lib.core.errors import DataError, SettingsError
 from mlp_lib.core.machine import resolve_device
-from mlp_lib.core.network import to_sequential
-from mlp_lib.core.training import COMPLETED, evaluate, train_population
+from mlp_lib.core.training import COMPLETED, train
 from mlp_lib.core.values import Architecture, DataSettings, Hyperparameters, Seed, TrainingSettings, Width
 from mlp_lib.run.files import read_yaml
 from mlp_lib.run.parsing import parse
@@ -50,10 +49,10 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     if dataset.digest != record.data.get("digest"):
         raise DataError(f"{settings.dataset} is not the data of {config}: its digest is {dataset.digest[:12]}")
     architecture = Architecture(record.architecture)
-    trained = train_population(
+    trained = train(
         dataset.train, dataset.validation, architecture, [record.hyperparameters], [record.seed], record.training
     )
-    test_loss, test_accuracy = evaluate(trained, dataset.test, record.training)
+    test_loss, test_accuracy = trained.score(dataset.test)
     found = {name: getattr(trained, name)[0] for name in RESULT[:-2]}
     found |= {"test_loss": test_loss[0], "test_accuracy": test_accuracy[0]}
     found["best_epoch"] = found["best_epoch"] if found["status"] == COMPLETED else None
@@ -64,8 +63,7 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     ]
     model = config.with_name("model.pt")
     if model.exists():
-        weights = [weight[0].cpu() for weight in trained.weights]
-        differences += _compare(model, to_sequential(architecture, weights, record.hyperparameters).state_dict())
+        differences += _compare(model, trained.model(0).state_dict())
     lines = [f"{architecture.name}, seed {record.seed}, {settings.dataset}, {device.type}: {found['status']}"]
     lines += [f"{name}: {_plain(found[name])}" for name in RESULT[1:]]
     if torch.__version__ != record.torch:

@@ -12,7 +12,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from mlp_lib.core.data import Dataset, load_dataset
@@ -151,14 +150,4 @@ def _train_here(unit: Unit, number: int, job: Job) -> Result:
     dataset = _dataset(job.data_settings, job.settings.device, job.base)
     if dataset.digest != job.digest:
         raise DataError(f"{job.settings.dataset} changed while the run went on: its digest is {dataset.digest[:12]}")
-    epochs, counter = 0, job.work.counter(number)
-
-    def count(rows: pd.DataFrame) -> None:
-        nonlocal epochs
-        epochs += len(rows)
-        try:
-            counter.write_text(str(epochs))
-        except OSError as error:
-            raise RunDirectoryError(f"can't write {counter}: {error.strerror or error}") from None
-
-    return train_unit(unit, job, dataset, _state_paths(unit, job), count)
+    return train_unit(unit, job, dataset, _state_paths(unit, job), job.work.counter(number))

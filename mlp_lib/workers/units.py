@@ -15,10 +15,9 @@ import pandas as pd
 import torch
 
 from mlp_lib.core.data import Dataset
-from mlp_lib.core.errors import TrainingError
+from mlp_lib.core.errors import RunDirectoryError, TrainingError
 from mlp_lib.core.machine import resolve_device, seed_everything
-from mlp_lib.core.population import State
-from mlp_lib.core.training import evaluate, train_population
+from mlp_lib.core.training import State, Training
 from mlp_lib.core.values import CLASSES, Architecture, DataSettings, Hyperparameters
 from mlp_lib.run.files import WorkFiles, write_bytes
 from mlp_lib.run.parameters import StudySettings
@@ -29,27 +28,23 @@ _SHARE = 500  # training goes on for this many times as long as the writing took
 
 
 class Keeper:
-    """Keeps the states of some members, a file each, now and then."""
+    """Keeps the states of a training's members, a file each, now and then."""
 
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
+    def __init__(self, training: Training, paths: Sequence[Path]):
+        self.training, self.paths = training, paths
         self.due = time.monotonic() + _FIRST_S
-        self.offered: Callable[[], State] | None = None
 
-    def __call__(self, make: Callable[[], State]) -> None:
-        """Write the state that `make` returns, if it is time to."""
-        self.offered = make
-        if time.monotonic() >= self.due:
+    def keep(self) -> None:
+        """Write where the training stands, if it is time to."""
+        if self.paths and time.monotonic() >= self.due:
             self.write()
 
     def write(self) -> None:
-        """Write the state that was offered last."""
-        if self.offered is None:
-            return
-        began, state = time.monotonic(), self.offered()
+        """Write where the training stands."""
+        began, state = time.monotonic(), self.training.state()
         for member, path in enumerate(self.paths):
             buffer = io.BytesIO()
-            np.savez(buffer, **{name: values[member] for name, values in state.items()})
+            np.savez(buffer, **{name: values[member].numpy() for name, values in state.items()})
             write_bytes(path, buffer.getvalue())
         now = time.monotonic()
         self.due = now + min(_SHARE * (now - began), _MOST_S)
@@ -59,14 +54,14 @@ def read_state(path: Path) -> State | None:
     """One member's state, without the first axis; None if there is none, or none that can be read."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            return {name: torch.from_numpy(values) for name, values in file.items()}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None
 
 
 def join_states(states: Sequence[State]) -> State:
     """Members' states of one epoch as one."""
-    return {name: np.stack([state[name] for state in states]) for name in states[0]}
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 _PARAMETERS_A_UNIT = 800_000  # small enough that a kill loses minutes, large enough to share a seed's draws
@@ -177,25 +172,23 @@ def as_finished(
 
 
 def train_unit(
-    unit: Unit,
-    job: Job,
-    dataset: Dataset,
-    states: Sequence[Path] = (),
-    watch: Callable[[pd.DataFrame], None] = lambda rows: None,
+    unit: Unit, job: Job, dataset: Dataset, states: Sequence[Path] = (), counter: Path | None = None
 ) -> Result:
     """Train a unit, then read the test split.
 
     states: where each member's state is kept, if anywhere. Members that were stopped earlier go on from there, those of
-    one epoch together; the end of what is to be continued is a state too. watch: told of each epoch (see
-    train_population).
+    one epoch together; the end of what is to be continued is a state too. counter: where the number of epochs trained
+    so far is told, if anywhere.
     """
     seed_everything(unit.seeds[0])
     device = resolve_device(job.settings.device)
+    epochs = 0
 
     def train(members: list[int]) -> Result:
+        nonlocal epochs
         paths = [states[member] for member in members] if states else []
-        before, keeper = [read_state(path) for path in paths], Keeper(paths)
-        trained = train_population(
+        before = [read_state(path) for path in paths]
+        training = Training(
             dataset.train,
             dataset.validation,
             unit.architecture,
@@ -203,13 +196,17 @@ def train_unit(
             [unit.seeds[member] for member in members],
             job.settings,
             device,
-            watch,
-            keeper if paths else lambda make: None,
             join_states(before) if paths and None not in before else None,
         )
-        if job.to_be_continued and paths:
+        keeper = Keeper(training, paths)
+        for rows in training:
+            epochs += len(rows)
+            _tell(counter, epochs)
+            keeper.keep()
+        if job.to_be_continued:
             keeper.write()
-        test_loss, test_accuracy = evaluate(trained, dataset.test, job.settings)
+        trained = training.result()
+        test_loss, test_accuracy = trained.score(dataset.test)
         columns = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy")
         rows = pd.DataFrame({name: getattr(trained, name) for name in columns}, index=members)
         rows = rows.assign(test_loss=test_loss, test_accuracy=test_accuracy)
@@ -224,6 +221,14 @@ def train_unit(
         epochs_before.setdefault(int(state["epoch"]) if state else 0, []).append(member)
     trained = [fit_in_memory(train, members) for members in epochs_before.values()]
     return _join([part for parts in trained for part in parts])
+
+
+def _tell(counter: Path | None, epochs: int) -> None:
+    try:
+        if counter:
+            counter.write_text(str(epochs))
+    except OSError as error:
+        raise RunDirectoryError(f"can't write {counter}: {error.strerror or error}") from None
 
 
 def fit_in_memory(train: Callable[[list[int]], Result], members: list[int]) -> list[Result]:
