@@ -166,7 +166,9 @@ def diverged(unit: Unit) -> Result:
 
 def diverge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training from now on diverges in its first epoch."""
-    monkeypatch.setattr("mlp_lib.study.study.train_units", lambda units, job: ((unit, diverged(unit)) for unit in units))
+    monkeypatch.setattr(
+        "mlp_lib.study.study.train_units", lambda units, job: ((unit, diverged(unit)) for unit in units)
+    )
 
 
 def test_a_search_in_which_all_diverged_is_an_error_that_says_so(

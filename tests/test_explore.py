@@ -15,9 +15,9 @@ import torch
 from IPython.display import Image, Markdown
 from test_notebooks import FOLDER, parameters_of
 
+from mlp_lib.core import training
 from mlp_lib.core.data import load_dataset
 from mlp_lib.core.errors import MlpError, SettingsError
-from mlp_lib.core.training import train_population
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.lab import explore, panel
 from mlp_lib.lab.explore import FAILED, FIRST, STOPPED, Explorer, find_stored
@@ -73,7 +73,7 @@ def test_an_attempt_is_what_train_population_makes(explorer: Explorer) -> None:
     explorer.wait()
     dataset = load_dataset(settings(), torch.device("cpu"), ROOT)
     chosen = Hyperparameters(**FIRST.model_dump() | {"lr": 1e-2})
-    trained = train_population(dataset.train, dataset.validation, Architecture((8, 4)), [chosen], [3], settings())
+    trained = training.train(dataset.train, dataset.validation, Architecture((8, 4)), [chosen], [3], settings())
     assert [row["train_loss"] for row in attempt.history] == trained.history["train_loss"].tolist()
     checks = [row["val_loss"] for row in attempt.history if "val_loss" in row]
     assert checks == trained.history["val_loss"].dropna().tolist()

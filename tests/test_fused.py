@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mlp_lib.core import kernels, population
+from mlp_lib.core import kernels, population, training
 from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import Buffers, Network, Tile, draw_weights
 from mlp_lib.core.optimizer import AdamW
-from mlp_lib.core.training import COMPLETED, DIVERGED, train_population
+from mlp_lib.core.training import COMPLETED, DIVERGED
 from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
 
 ARCHITECTURE = Architecture((12, 1, 7))
@@ -87,7 +87,10 @@ def test_adamw_is_torchs(how, on_fused, lr_scales):
         if make_fused:
             on_fused()
         fresh = Network(ARCHITECTURE, [w.clone() for w in stack.weights], stack.hyperparameters, 1)
-        optimizer = AdamW(fresh, lr_scales)
+        moments = tuple([torch.zeros_like(w) for w in fresh.weights] for _ in range(2))
+        optimizer = AdamW(
+            fresh.weights, fresh.gradients, moments, 0, fresh.hyperparameters, lr_scales, fused=make_fused
+        )
         for step in gradients:
             for place, gradient in zip(fresh.gradients, step, strict=True):
                 place.copy_(gradient)
@@ -154,12 +157,12 @@ def test_training_with_graphs_and_fused_kernels_is_near_the_cpus(
     data, validation = make_split(200, 16), make_split(100, 16, seed=1)
     diverging = vary(1)[0].model_copy(update={"lr": 1e30})
     arguments = data, validation, Architecture((16, 8)), [*vary(4), diverging], seeds, training_settings
-    plain = train_population(*arguments)
+    plain = training.train(*arguments)
     assert FakeGraph.replays == 0
     monkeypatch.setattr(kernels, "compiled", lambda function: function)
     monkeypatch.setattr(population, "_train_rows", deferring(population._train_rows))
     on_fused()
-    trained = train_population(*arguments)
+    trained = training.train(*arguments)
     assert FakeGraph.replays > 20
     assert trained.status == plain.status == [COMPLETED] * 4 + [DIVERGED]
     assert np.allclose(trained.val_loss, plain.val_loss, rtol=1e-3, equal_nan=True)

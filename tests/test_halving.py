@@ -13,6 +13,7 @@ from test_analysis import evidence_of
 from test_experiments import study_of
 
 from mlp_lib.core.errors import RunDirectoryError
+from mlp_lib.core.training import Training
 from mlp_lib.evidence.comparisons import compare_search
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run.files import RunFiles, read_table, read_yaml
@@ -101,18 +102,15 @@ def test_a_trial_that_went_on_is_as_if_it_had_never_been_cut(halved: Path, tmp_p
 
 def test_what_goes_on_is_not_begun_anew(halved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch is trained once, and no state is left behind."""
-    train_population, epochs = units.train_population, []
+    epochs = []
 
-    def count(*arguments: Any) -> Any:
-        *before, watch, keep, start = arguments
-
-        def told(rows: pd.DataFrame) -> None:
+    class Counting(Training):
+        def __next__(self) -> pd.DataFrame:
+            rows = super().__next__()
             epochs.append(len(rows))
-            watch(rows)
+            return rows
 
-        return train_population(*before, told, keep, start)
-
-    monkeypatch.setattr(units, "train_population", count)
+    monkeypatch.setattr(units, "Training", Counting)
     trained = run_search(tmp_path)["epochs_trained"].sum()
     assert sum(epochs) == trained
     assert tables(tmp_path) == tables(halved)

@@ -11,7 +11,7 @@ from torch import nn
 from mlp_lib.core import network
 from mlp_lib.core.data import CLASSES, Split
 from mlp_lib.core.machine import training_mode
-from mlp_lib.core.network import LayerScale, draw_uniforms, draw_weights, keep_threshold, layer_scales, to_sequential
+from mlp_lib.core.network import draw_uniforms, draw_weights, keep_threshold, to_sequential
 from mlp_lib.core.population import Population, prepare
 from mlp_lib.core.streams import Stream, generator
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
@@ -92,14 +92,12 @@ def distances(
     architecture = Architecture(widths)
     hyperparameters = draw_hyperparameters(len(seeds))
     inputs, dtype = train.images.shape[1], train.images.dtype
-    with training_mode(settings):
-        like, scales = torch.empty((), dtype=dtype), layer_scales(architecture, settings)
-        population = Population.start(architecture, hyperparameters, seeds, inputs, like, scales)
+    population = Population.start(architecture, hyperparameters, seeds, settings, prepare(train).images)
     twins = [Twin(architecture, h, s, inputs, dtype) for h, s in zip(hyperparameters, seeds, strict=True)]
     found = []
     for epoch in range(1, epochs + 1):
         with training_mode(settings):
-            losses = population.train_epoch(prepare(train), epoch, settings.batch_size).tolist()
+            losses = population.train_epoch(prepare(train), epoch).tolist()
         gaps = []
         for i, twin in enumerate(twins):
             gaps.append(abs(twin.train_epoch(train, epoch, settings.batch_size) - losses[i]))
@@ -143,19 +141,17 @@ def test_twin_in_float32(make_split, training_settings):
 def test_adamw_state_follows_the_members_that_stay(make_split, training_settings):
     """After the others leave, a member goes on as its twin does."""
     architecture, hyperparameters = Architecture((8, 5)), draw_hyperparameters(4)
-    train, batch_size, like = make_split(50, 6, dtype=torch.float64), 16, torch.empty((), dtype=torch.float64)
+    train, settings = make_split(50, 6, dtype=torch.float64), training_settings.model_copy(update={"batch_size": 16})
     twin = Twin(architecture, hyperparameters[2], 5, 6, torch.float64)
-    with training_mode(training_settings):
-        scales = layer_scales(architecture, training_settings)
-        population = Population.start(architecture, hyperparameters, [3, 4, 5, 6], 6, like, scales)
+    population = Population.start(architecture, hyperparameters, [3, 4, 5, 6], settings, prepare(train).images)
     for epoch in range(1, 13):
         with training_mode(training_settings):
-            population.train_epoch(prepare(train), epoch, batch_size)
+            population.train_epoch(prepare(train), epoch)
             if epoch == 4:
                 population = population.select([0, 2])
             if epoch == 8:
                 population = population.select([1])
-        twin.train_epoch(train, epoch, batch_size)
+        twin.train_epoch(train, epoch, 16)
     assert population.seeds == [5]
     for stack, weight in zip(population.network.weights, twin.weights(), strict=True):
         assert torch.allclose(stack[0], weight, rtol=0, atol=1e-10)
@@ -237,11 +233,10 @@ def test_batch_order_depends_on_the_run_seed_alone(make_split, training_settings
     for seed, width in [(1, 4), (1, 7), (2, 4)]:
         key = (seed, width)
         with training_mode(training_settings):
-            population = Population.start(
-                Architecture((width,)), draw_hyperparameters(1, seed=width), [seed], 6, train.images, [LayerScale()] * 2
-            )
+            vectors = draw_hyperparameters(1, seed=width)
+            population = Population.start(Architecture((width,)), vectors, [seed], training_settings, train.images)
             for epoch in (1, 2):
-                population.train_epoch(train, epoch, 16)
+                population.train_epoch(train, epoch)
     assert seen[1, 4] == seen[1, 7]
     assert seen[1, 4] != seen[2, 4]
     assert seen[1, 4][0] != seen[1, 4][1]
@@ -252,10 +247,11 @@ def test_global_generators_are_left_alone(make_split, training_settings):
     random.seed(0)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     with training_mode(training_settings):
+        train = prepare(make_split(40, 6))
         population = Population.start(
-            Architecture((4,)), draw_hyperparameters(2), [1, 2], 6, torch.empty(()), [LayerScale()] * 2
+            Architecture((4,)), draw_hyperparameters(2), [1, 2], training_settings, train.images
         )
-        population.train_epoch(prepare(make_split(40, 6)), 1, 16)
+        population.train_epoch(train, 1)
     assert random.getstate() == states[0]
     assert np.random.get_state()[1].tolist() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])

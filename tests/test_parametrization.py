@@ -1,5 +1,6 @@
 """Maximal update parametrization: its table, its twin in torch, the base width's bits, and the coordinate check."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from matplotlib.figure import Figure
 from test_model import Twin, draw_hyperparameters
 
+from mlp_lib.core import training
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import LayerScale, draw_weights, layer_scales
 from mlp_lib.core.population import Population, prepare
-from mlp_lib.core.training import train_population
+from mlp_lib.core.training import Training
 from mlp_lib.core.values import CLASSES, Architecture, TrainingSettings
 from mlp_lib.figures.curves import coordinate_sizes
 from mlp_lib.lab.coordinate_check import coordinate_check
@@ -49,10 +51,10 @@ def test_the_base_width_is_trained_as_standard_to_the_bit(make_split, training_s
     found = []
     for settings in (training_settings, mup):
         arguments = make_split(100, 9), make_split(40, 9, seed=1), Architecture(widths), hyperparameters, [1, 2, 2]
-        found.append(train_population(*arguments, settings))
+        found.append(training.train(*arguments, settings))
     assert all(torch.equal(*pair) for pair in zip(*(trained.weights for trained in found), strict=True))
     assert found[0].history.equals(found[1].history)
-    other = train_population(*arguments, mup.model_copy(update={"base_width": 8}))
+    other = training.train(*arguments, mup.model_copy(update={"base_width": 8}))
     assert not found[0].history.equals(other.history)
 
 
@@ -79,12 +81,11 @@ def test_training_is_torchs_with_a_group_a_layer(make_split, mup):
     architecture, hyperparameters = Architecture((8, 24, 5)), draw_hyperparameters(3)
     train, scales = make_split(50, 6, dtype=torch.float64), layer_scales(architecture, mup)
     twin = GroupedTwin(architecture, hyperparameters[1], 4, 6, torch.float64, scales)
-    like = torch.empty((), dtype=torch.float64)
-    with training_mode(mup):
-        population = Population.start(architecture, hyperparameters, [3, 4, 5], 6, like, scales)
+    settings = mup.model_copy(update={"batch_size": 16})
+    population = Population.start(architecture, hyperparameters, [3, 4, 5], settings, prepare(train).images)
     for epoch in range(1, 21):
         with training_mode(mup):
-            population.train_epoch(prepare(train), epoch, 16)
+            population.train_epoch(prepare(train), epoch)
             if epoch == 10:
                 population = population.select([1])
         twin.train_epoch(train, epoch, 16)
@@ -95,8 +96,8 @@ def test_training_is_torchs_with_a_group_a_layer(make_split, mup):
 def test_a_member_alone_has_the_same_bits(make_split, mup):
     arguments = make_split(70, 9), make_split(40, 9, seed=1), Architecture((12, 1, 7))
     hyperparameters = draw_hyperparameters(4)
-    together = train_population(*arguments, hyperparameters, [1] * 4, mup)
-    alone = train_population(*arguments, hyperparameters[2:3], [1], mup)
+    together = training.train(*arguments, hyperparameters, [1] * 4, mup)
+    alone = training.train(*arguments, hyperparameters[2:3], [1], mup)
     assert all(torch.equal(a[0], b[2]) for a, b in zip(alone.weights, together.weights, strict=True))
 
 
@@ -132,8 +133,12 @@ def test_the_figure_of_the_coordinate_check_draws_every_curve(make_split, mup):
 
 def test_a_training_goes_on_from_a_state_to_the_same_bits(make_split, mup):
     arguments = make_split(70, 9), make_split(40, 9, seed=1), Architecture((24, 7)), draw_hyperparameters(3), [1] * 3
-    states = []
-    whole = train_population(*arguments, mup, keep=lambda make: states.append(make()))
-    resumed = train_population(*arguments, mup, start=states[2])
+    first = Training(*arguments, mup)
+    for _ in range(3):
+        next(first)
+    second = Training(*arguments, mup, state=first.state())
+    for _ in itertools.chain(first, second):
+        pass
+    whole, resumed = first.result(), second.result()
     assert all(torch.equal(*pair) for pair in zip(whole.weights, resumed.weights, strict=True))
     assert whole.history.equals(resumed.history)

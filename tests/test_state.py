@@ -11,8 +11,7 @@ import torch
 
 from mlp_lib.core.data import Split, load_dataset
 from mlp_lib.core.errors import TrainingError
-from mlp_lib.core.population import State
-from mlp_lib.core.training import Trained, train_population
+from mlp_lib.core.training import State, Trained, Training
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.run.files import WorkFiles
 from mlp_lib.workers import units
@@ -34,6 +33,14 @@ def equal(a: Trained, b: Trained) -> None:
     pd.testing.assert_frame_equal(a.history, b.history, check_exact=True)
 
 
+def run(training: Training, states: list[State] | None = None) -> Trained:
+    """The training to its end; its state after each epoch goes into `states`."""
+    for _ in training:
+        if states is not None:
+            states.append(training.state())
+    return training.result()
+
+
 @pytest.fixture
 def splits(make_split: Callable[..., Split]) -> tuple[Split, Split]:
     return make_split(100, 6), make_split(40, 6, seed=1)
@@ -47,48 +54,44 @@ def settings(training_settings: TrainingSettings) -> TrainingSettings:
 def test_from_every_epoch_a_training_goes_on_to_the_same_bits(splits: Any, settings: TrainingSettings) -> None:
     states: list[State] = []
     arguments = (*splits, ARCHITECTURE, TRIALS, SEEDS, settings)
-    whole = train_population(*arguments, keep=lambda make: states.append(make()))
+    whole = run(Training(*arguments), states)
     assert len(set(whole.epochs_trained)) > 2, "some members should stop before the others"
     assert "diverged" in whole.status
     assert [int(s["epoch"][0]) for s in states] == list(range(1, 14))
     for start in states:
-        equal(train_population(*arguments, start=start), whole)
+        equal(run(Training(*arguments, state=start)), whole)
 
 
 def test_members_go_on_alone_or_in_other_company(splits: Any, settings: TrainingSettings) -> None:
     states: list[State] = []
     arguments = (*splits, ARCHITECTURE)
-    whole = train_population(*arguments, TRIALS, SEEDS, settings, keep=lambda make: states.append(make()))
+    whole = run(Training(*arguments, TRIALS, SEEDS, settings), states)
     one_by_one = [{name: values[i] for name, values in states[6].items()} for i in range(4)]
     for members in ([0], [1], [3, 0], [2, 1]):
-        part = train_population(
-            *arguments,
-            [TRIALS[i] for i in members],
-            [SEEDS[i] for i in members],
-            settings,
-            start=join_states([one_by_one[i] for i in members]),
-        )
+        joined = join_states([one_by_one[i] for i in members])
+        chosen = [TRIALS[i] for i in members], [SEEDS[i] for i in members]
+        part = run(Training(*arguments, *chosen, settings, state=joined))
         assert part.val_loss.tobytes() == whole.val_loss[members].tobytes()
         assert all(torch.equal(w, v[members]) for w, v in zip(part.weights, whole.weights, strict=True))
 
 
-def test_a_state_reads_back_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "_FIRST_S", 0)
-    made = {"epoch": np.array([3, 3]), "weight_0": np.random.default_rng(0).random((2, 4, 5)).astype(np.float32)}
-    paths = [tmp_path / "a.npz", tmp_path / "b.npz"]
-    Keeper(paths)(lambda: made)
-    joined = join_states([read_state(path) for path in paths])
+def test_a_state_reads_back_to_the_bit(tmp_path: Path, splits: Any, settings: TrainingSettings) -> None:
+    training = Training(*splits, ARCHITECTURE, TRIALS, SEEDS, settings)
+    paths = [tmp_path / name for name in "abcd"]
+    next(training)
+    Keeper(training, paths).write()
+    made, joined = training.state(), join_states([read_state(path) for path in paths])
     assert joined.keys() == made.keys()
-    assert all(joined[name].tobytes() == made[name].tobytes() for name in made)
+    assert all(joined[name].numpy().tobytes() == made[name].numpy().tobytes() for name in made)
     assert sorted(tmp_path.iterdir()) == paths
 
 
-def test_a_state_is_written_seldom(tmp_path: Path) -> None:
-    made = []
-    keeper = Keeper([tmp_path / "a.npz"])
-    for _ in range(100):
-        keeper(lambda: made.append(1) or {"epoch": np.zeros(1)})
-    assert not made
+def test_a_state_is_written_seldom(tmp_path: Path, splits: Any, settings: TrainingSettings) -> None:
+    training = Training(*splits, ARCHITECTURE, TRIALS, SEEDS, settings)
+    keeper = Keeper(training, [tmp_path / name for name in "abcd"])
+    for _ in training:
+        keeper.keep()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"half a file", b"\x93NUMPY\x01\x00"])
@@ -146,10 +149,9 @@ def test_a_unit_cut_otherwise_goes_on_from_states_of_different_epochs(
 
     def stop_at(epoch: int) -> type:
         class Stopping(Keeper):
-            def __call__(self, make: Callable[[], State]) -> None:
-                self.due = 0
-                super().__call__(make)
-                if make()["epoch"][0] == epoch:
+            def keep(self) -> None:
+                self.write()
+                if self.training.epoch == epoch:
                     raise Stop
 
         return Stopping
@@ -182,13 +184,13 @@ def test_what_does_not_fit_in_memory_is_trained_in_halves(
     whole = train(UNIT)
     sizes = []
 
-    def small(*arguments: Any) -> Trained:
+    def small(*arguments: Any) -> Training:
         sizes.append(len(arguments[3]))
         if sizes[-1] > 1:
             raise error
-        return train_population(*arguments)
+        return Training(*arguments)
 
-    monkeypatch.setattr(units, "train_population", small)
+    monkeypatch.setattr(units, "Training", small)
     same(train(UNIT), whole)
     assert sizes == [4, 2, 1, 1, 1, 1]
 

@@ -13,7 +13,7 @@ from torch import nn
 from mlp_lib.core import kernels, network, training
 from mlp_lib.core.data import CLASSES, Split
 from mlp_lib.core.network import draw_weights, to_sequential
-from mlp_lib.core.training import COMPLETED, DIVERGED, Trained, evaluate, train_population
+from mlp_lib.core.training import COMPLETED, DIVERGED, Trained, Training
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 BASE = Hyperparameters(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-3, dropout=0.2, leaky_relu_alpha=0.05)
@@ -41,8 +41,8 @@ class Case:
     def run(self, members: list[int]) -> list[tuple]:
         """What those members, trained together in that order, end as: one comparable tuple a member."""
         chosen = [self.hyperparameters[i] for i in members], [self.seeds[i] for i in members]
-        trained = train_population(self.train, self.validation, self.architecture, *chosen, self.settings)
-        scores = evaluate(trained, self.validation, self.settings)
+        trained = training.train(self.train, self.validation, self.architecture, *chosen, self.settings)
+        scores = trained.score(self.validation)
         return [member_bits(trained, i, scores) for i in range(len(members))]
 
 
@@ -127,9 +127,9 @@ def test_a_diverging_neighbour_changes_nothing(make_split, training_settings):
 
 def test_a_diverged_member_has_no_loss(make_split, training_settings):
     train, validation = make_split(100, 16), make_split(50, 16, seed=1)
-    trained = train_population(train, validation, Architecture((8,)), [BASE, DIVERGING], [1, 1], training_settings)
+    trained = training.train(train, validation, Architecture((8,)), [BASE, DIVERGING], [1, 1], training_settings)
     assert trained.status == [COMPLETED, DIVERGED]
-    losses, accuracies = evaluate(trained, validation, training_settings)
+    losses, accuracies = trained.score(validation)
     for array in (losses, accuracies, trained.val_loss, trained.val_accuracy):
         assert np.isfinite(array).tolist() == [True, False]
         assert math.isnan(array[1])
@@ -140,16 +140,16 @@ def test_a_diverged_member_has_no_loss(make_split, training_settings):
 
 def test_all_members_diverge(make_split, training_settings):
     train, validation = make_split(100, 16), make_split(50, 16, seed=1)
-    trained = train_population(train, validation, Architecture((8,)), [DIVERGING] * 2, [1, 2], training_settings)
+    trained = training.train(train, validation, Architecture((8,)), [DIVERGING] * 2, [1, 2], training_settings)
     assert trained.status == [DIVERGED] * 2
-    assert np.isnan(evaluate(trained, validation, training_settings)[0]).all()
+    assert np.isnan(trained.score(validation)[0]).all()
 
 
 def test_a_bad_call_is_refused(make_split, training_settings):
     split = make_split(10, 4)
     for hyperparameters, seeds in [([], []), ([BASE], [1, 2])]:
         with pytest.raises(ValueError, match="one of each a member"):
-            train_population(split, split, Architecture((3,)), hyperparameters, seeds, training_settings)
+            training.train(split, split, Architecture((3,)), hyperparameters, seeds, training_settings)
 
 
 # ---- early stopping, against hand-made curves
@@ -175,19 +175,13 @@ def scripted(make_split, monkeypatch) -> Callable[..., tuple[Trained, list[list[
                 member = member_of[h.lr]
                 losses.append(curves[member][len(seen[member])])
                 seen[member].append([weight[place].clone() for weight in network.weights])
-            return np.array(losses), np.exp(-np.array(losses))
+            losses = torch.tensor(losses, dtype=torch.float64)
+            return losses, torch.exp(-losses)
 
         monkeypatch.setattr(training, "measure", read_script)
-        settings = TrainingSettings(
-            batch_size=16,
-            max_epochs=max_epochs,
-            patience=patience,
-            val_interval=val_interval,
-            matmul_precision="highest",
-            deterministic=False,
-        )
+        settings = TrainingSettings(batch_size=16, max_epochs=max_epochs, patience=patience, val_interval=val_interval)
         split = make_split(40, 6)
-        trained = train_population(split, split, Architecture((4,)), hyperparameters, [1] * len(curves), settings)
+        trained = training.train(split, split, Architecture((4,)), hyperparameters, [1] * len(curves), settings)
         return trained, seen
 
     return run
@@ -270,12 +264,30 @@ def test_history_has_a_row_an_epoch(scripted):
     assert np.array_equal(checked, expected, equal_nan=True)
 
 
-def test_epochs_are_reported(make_split, training_settings):
-    split, told = make_split(40, 6), []
-    trained = train_population(
-        split, split, Architecture((4,)), [BASE, DIVERGING], [1, 1], training_settings, watch=told.append
-    )
-    assert sum(map(len, told)) == trained.epochs_trained.sum()
+def test_an_iterator_gives_each_epochs_rows(make_split, training_settings):
+    split = make_split(40, 6)
+    by_epoch = Training(split, split, Architecture((4,)), [BASE, DIVERGING], [1, 1], training_settings)
+    told = pd.concat(by_epoch).sort_values(["member", "epoch"], ignore_index=True)
+    pd.testing.assert_frame_equal(told, by_epoch.result().history, check_exact=True)
+    assert next(by_epoch, None) is None
+
+
+def test_between_epochs_nothing_of_the_training_is_in_force(make_split, training_settings):
+    """Inference mode and the number of threads are the caller's."""
+    before, split = torch.get_num_threads(), make_split(40, 6)
+    for _ in Training(split, split, Architecture((4,)), BASE, settings=training_settings):
+        assert not torch.is_inference_mode_enabled()
+        assert torch.get_num_threads() == before
+
+
+def test_a_newcomers_call(make_split):
+    """One set of hyperparameters, no seeds: a member of run seed 0, with the defaults of the field."""
+    split = make_split(40, 6)
+    settings = TrainingSettings(batch_size=16, max_epochs=3)
+    one = training.train(split, split, Architecture((4,)), Hyperparameters(), settings=settings)
+    other = training.train(split, split, Architecture((4,)), [Hyperparameters(lr=1e-3)], [0], settings)
+    assert one.val_loss.tobytes() == other.val_loss.tobytes()
+    assert one.model(0)(split.images).argmax(1).eq(split.labels).float().mean() == pytest.approx(one.score(split)[1][0])
 
 
 # ---- the two numbers
@@ -284,8 +296,8 @@ def test_epochs_are_reported(make_split, training_settings):
 def test_evaluate_equals_nn_sequential(make_split, training_settings):
     train, test = make_split(200, 16), make_split(777, 16, seed=1)
     hyperparameters = vary(3, np.random.default_rng(0))
-    trained = train_population(train, train, Architecture((8, 1, 6)), hyperparameters, [1, 1, 2], training_settings)
-    losses, accuracies = evaluate(trained, test, training_settings)
+    trained = training.train(train, train, Architecture((8, 1, 6)), hyperparameters, [1, 1, 2], training_settings)
+    losses, accuracies = trained.score(test)
     for i, h in enumerate(hyperparameters):
         layers = to_sequential(trained.architecture, [stack[i] for stack in trained.weights], h).eval()
         with torch.no_grad():
@@ -296,15 +308,15 @@ def test_evaluate_equals_nn_sequential(make_split, training_settings):
 
 def test_evaluation_does_not_depend_on_neighbours_or_order_of_reading(make_split, training_settings):
     split = make_split(100, 16)
-    trained = train_population(split, split, Architecture((8,)), [BASE], [1], training_settings)
-    assert evaluate(trained, split, training_settings)[0] == trained.val_loss
+    trained = training.train(split, split, Architecture((8,)), [BASE], [1], training_settings)
+    assert trained.score(split)[0] == trained.val_loss
 
 
 def test_untrained_weights_are_near_the_loss_of_guessing(make_split, training_settings):
     split = make_split(1000, 16)
     still = BASE.model_copy(update={"lr": 1e-12, "weight_decay": 0.0})
     settings = training_settings.model_copy(update={"max_epochs": 1})
-    trained = train_population(split, split, Architecture((8,)), [still], [5], settings)
+    trained = training.train(split, split, Architecture((8,)), [still], [5], settings)
     assert trained.val_loss[0] == pytest.approx(math.log(CLASSES), abs=0.1)
     drawn = draw_weights(Architecture((8,)), 16, CLASSES, 5)
     for stack, weight in zip(trained.weights, drawn, strict=True):
@@ -314,8 +326,8 @@ def test_untrained_weights_are_near_the_loss_of_guessing(make_split, training_se
 def test_training_learns(make_split, training_settings):
     train, test = make_split(2000, 16), make_split(1000, 16, seed=1)
     settings = training_settings.model_copy(update={"max_epochs": 30, "patience": 5})
-    trained = train_population(train, train, Architecture((32,)), [BASE], [1], settings)
-    loss, accuracy = evaluate(trained, test, settings)
+    trained = training.train(train, train, Architecture((32,)), [BASE], [1], settings)
+    loss, accuracy = trained.score(test)
     assert loss[0] < 0.7
     assert accuracy[0] > 0.75
 
@@ -323,7 +335,7 @@ def test_training_learns(make_split, training_settings):
 def test_torch_settings_are_restored(make_split, training_settings):
     before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.is_inference_mode_enabled()
     split = make_split(40, 6)
-    train_population(split, split, Architecture((4,)), [BASE], [1], training_settings)
+    training.train(split, split, Architecture((4,)), [BASE], [1], training_settings)
     assert before == (torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.is_inference_mode_enabled())
 
 
@@ -334,7 +346,7 @@ def test_cuda_is_near_the_cpu(make_split, training_settings, deterministic):
     settings = training_settings.model_copy(update={"batch_size": 600, "deterministic": deterministic})
     hyperparameters, seeds = [*vary(4, np.random.default_rng(0)), DIVERGING], [1, 1, 2, 3, 1]
     on_cpu, on_cuda = (
-        train_population(
+        training.train(
             train, validation, Architecture((32, 16)), hyperparameters, seeds, settings, device=torch.device(name)
         )
         for name in ("cpu", "cuda")
@@ -342,7 +354,7 @@ def test_cuda_is_near_the_cpu(make_split, training_settings, deterministic):
     assert on_cuda.weights[0].device.type == "cuda"
     assert on_cuda.status == on_cpu.status == [COMPLETED] * 4 + [DIVERGED]
     assert np.allclose(on_cuda.val_loss, on_cpu.val_loss, rtol=0.02, equal_nan=True)
-    assert np.allclose(evaluate(on_cuda, validation, settings)[0], on_cuda.val_loss, rtol=1e-5, equal_nan=True)
+    assert np.allclose(on_cuda.score(validation)[0], on_cuda.val_loss, rtol=1e-5, equal_nan=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -351,7 +363,7 @@ def test_cuda_repeats_bit_for_bit_when_deterministic(make_split, training_settin
     settings = training_settings.model_copy(update={"batch_size": 600, "deterministic": True})
     hyperparameters, seeds = vary(8, np.random.default_rng(0)), [1, 1, 2, 3, 1, 4, 4, 5]
     one, other = (
-        train_population(split, split, Architecture((32, 16)), hyperparameters, seeds, settings, torch.device("cuda"))
+        training.train(split, split, Architecture((32, 16)), hyperparameters, seeds, settings, torch.device("cuda"))
         for _ in range(2)
     )
     assert all(torch.equal(*pair) for pair in zip(one.weights, other.weights, strict=True))
@@ -366,7 +378,7 @@ def test_cuda_has_the_cpus_losses_epoch_by_epoch(make_split, training_settings, 
     settings = training_settings.model_copy(update={"batch_size": 300, "max_epochs": 4, "patience": 4})
     hyperparameters = vary(members, np.random.default_rng(1))
     cpu, cuda = (
-        train_population(
+        training.train(
             split, split, Architecture((24, 12)), hyperparameters, [7] * members, settings, torch.device(name)
         )
         for name in ("cpu", "cuda")

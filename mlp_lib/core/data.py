@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from mlp_lib.core.errors import DataError
+from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.streams import Stream, generator
-from mlp_lib.core.values import CLASSES, DataSettings
+from mlp_lib.core.values import CLASSES, DATASETS, ROOT, DataSettings
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,11 @@ Arrays = tuple[np.ndarray, np.ndarray]  # images [N, D] and labels [N], as bytes
 
 @dataclass(frozen=True)
 class RawData:
-    """A data set as it came, before it is split: training and test arrays, and the brightest value of a pixel."""
+    """A data set as it came, before it is split: training and test arrays."""
 
     name: str
     train: Arrays
     test: Arrays
-    brightest: int
 
     @property
     def digest(self) -> str:
@@ -84,6 +84,27 @@ class RawData:
         for array in (*self.train, *self.test):
             digest.update(str((array.dtype, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def load(
+    dataset: str = "mnist",
+    data_root: str = "data",
+    validation_size: int | None = None,
+    split_seed: int = 0,
+    device: str = "auto",
+) -> Dataset:
+    """A data set by its name in DATASETS, on the device; digits needs no network.
+
+    validation_size: images of the training data (a sixth if not given), chosen by split_seed alone. torchvision's files
+    are looked for, and downloaded to, in the folder that the environment variable MLP_DATA_ROOT names, or else in
+    data_root, from the repository's root. Raises DataError for files that are missing, damaged or can't be downloaded.
+    """
+    if dataset not in DATASETS:
+        raise DataError(f"there is no data set {dataset!r}: {', '.join(DATASETS)}")
+    settings = DataSettings(
+        dataset=dataset, data_root=data_root, validation_size=validation_size, split_seed=split_seed
+    )
+    return load_dataset(settings, resolve_device(device), ROOT)
 
 
 def load_dataset(settings: DataSettings, device: torch.device, base: Path = Path()) -> Dataset:
@@ -96,9 +117,9 @@ def load_dataset(settings: DataSettings, device: torch.device, base: Path = Path
 
 def read_raw(settings: DataSettings, base: Path = Path()) -> RawData:
     """The data set as it came; DataError for files that are missing, damaged or can't be downloaded."""
-    if settings.dataset == "digits":
-        return RawData("digits", *_read_digits(), brightest=16)
-    return RawData(settings.dataset, *_read_torchvision(settings.dataset, data_root(settings, base)), brightest=255)
+    if DATASETS[settings.dataset].torchvision is None:
+        return RawData(settings.dataset, *_read_digits())
+    return RawData(settings.dataset, *_read_torchvision(settings.dataset, data_root(settings, base)))
 
 
 def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) -> Dataset:
@@ -109,12 +130,12 @@ def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) ->
         raise DataError(f"{raw.name}: {len(images)} training images leave none beside {size} for validation")
     order = generator(settings.split_seed, Stream.SPLIT).permutation(len(images))
     validation, train = np.sort(order[:size]), np.sort(order[size:])
-    home = _home(settings, device)
+    home, brightest = _home(settings, device), DATASETS[raw.name].brightest
     workers = settings.loader_workers if settings.preload is False else None
     return Dataset(
-        _split(images[train], labels[train], raw.brightest, home, workers),
-        _split(images[validation], labels[validation], raw.brightest, home),
-        _split(*raw.test, raw.brightest, home),
+        _split(images[train], labels[train], brightest, home, workers),
+        _split(images[validation], labels[validation], brightest, home),
+        _split(*raw.test, brightest, home),
         raw.digest,
     )
 
@@ -149,12 +170,7 @@ def _read_torchvision(name: str, root: Path) -> tuple[Arrays, Arrays]:
     """(images [N, 784], labels [N]) of the training and the test files, as bytes; downloaded once if missing."""
     from torchvision import datasets
 
-    kind = {
-        "mnist": datasets.MNIST,
-        "fashion_mnist": datasets.FashionMNIST,
-        "kmnist": datasets.KMNIST,
-        "qmnist": datasets.QMNIST,
-    }[name]
+    kind = getattr(datasets, DATASETS[name].torchvision)
     folder = root / kind.__name__ / "raw"
     missing = f"put its files there, or set data_root or MLP_DATA_ROOT to a folder that has {kind.__name__}/raw"
     damaged = "delete its files there, and they are downloaded again"

@@ -22,13 +22,24 @@ from mlp_lib.core.network import (
     cross_entropy,
     cross_entropy_gradient,
     draw_uniforms,
+    draw_weights,
     layer_scales,
     tile_rows,
     with_ones,
 )
 from mlp_lib.core.optimizer import AdamW
 from mlp_lib.core.streams import Stream, generator
-from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
+
+
+def initial_weights(
+    architecture: Architecture, seeds: Sequence[int], settings: TrainingSettings, images: Tensor
+) -> list[Tensor]:
+    """Initial weights [P, out, in + 1] a layer, where the images [N, D + 1] lie and of their kind of number."""
+    scales, inputs = layer_scales(architecture, settings), images.shape[1] - 1
+    drawn = {seed: draw_weights(architecture, inputs, CLASSES, seed, scales) for seed in dict.fromkeys(seeds)}
+    stacked = (np.stack([drawn[seed][layer] for seed in seeds]) for layer in range(len(scales)))
+    return [torch.from_numpy(layer).to(images) for layer in stacked]
 
 
 class Population:
@@ -55,6 +66,19 @@ class Population:
         self.losses = torch.zeros(len(seeds), dtype=torch.float64, device=weights[0].device)  # of this epoch
         train_rows = functools.partial(_train_rows, network, self.optimizer, self.losses)
         self._train_rows = Graph(train_rows) if network.fused else train_rows
+
+    @classmethod
+    def start(
+        cls,
+        architecture: Architecture,
+        hyperparameters: list[Hyperparameters],
+        seeds: list[int],
+        settings: TrainingSettings,
+        images: Tensor,
+    ) -> "Population":
+        """Fresh members for images [N, D + 1]: initial weights of (run seed, architecture), zero moments."""
+        weights = initial_weights(architecture, seeds, settings, images)
+        return cls(architecture, hyperparameters, seeds, settings, weights)
 
     @property
     def stacks(self) -> dict[str, list[Tensor]]:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
-from mlp_lib.core.network import Network, draw_weights, layer_scales, tile_rows, to_sequential
-from mlp_lib.core.population import Population, measure, prepare
-from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.network import Network, tile_rows, to_sequential
+from mlp_lib.core.population import Population, initial_weights, measure, prepare
+from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 COMPLETED, DIVERGED = "completed", "diverged"
 _MEASURED = ["train_loss", "val_loss", "val_accuracy"]
@@ -239,17 +239,7 @@ def _fresh(architecture: Architecture, seeds: list[int], settings: TrainingSetti
         "active": torch.ones(size, dtype=torch.bool),
         "steps": torch.zeros(size, dtype=torch.float64),
     }
-    for layer, weights in enumerate(initial_weights(architecture, seeds, settings, images)):
+    for layer, weights in enumerate(initial_weights(architecture, seeds, settings, images.cpu())):
         state |= {f"weight_{layer}": weights, f"best_{layer}": weights}
         state |= {f"{name}_{layer}": torch.zeros_like(weights) for name in ("first", "second")}
     return state
-
-
-def initial_weights(
-    architecture: Architecture, seeds: Sequence[int], settings: TrainingSettings, images: Tensor
-) -> list[Tensor]:
-    """Initial weights [P, out, in + 1] a layer, on the CPU; images: [N, D + 1], whose kind of number they have."""
-    scales, inputs = layer_scales(architecture, settings), images.shape[1] - 1
-    drawn = {seed: draw_weights(architecture, inputs, CLASSES, seed, scales) for seed in dict.fromkeys(seeds)}
-    stacked = (np.stack([drawn[seed][layer] for seed in seeds]) for layer in range(len(scales)))
-    return [torch.from_numpy(layer).to(images.dtype) for layer in stacked]

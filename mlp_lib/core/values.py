@@ -1,18 +1,18 @@
-"""core.values."""
+"""Frozen values that a training is made of, parsed strictly."""
 
 import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+ROOT = Path(__file__).resolve().parents[2]  # the repository: what relative paths start from
 MAX_SEED = 2**32 - 1
 CLASSES = 10  # of every data set
-TRAINING_DATA_SIZES = {"mnist": 60000, "fashion_mnist": 60000, "kmnist": 60000, "qmnist": 60000, "digits": 1437}
-INPUTS = {"mnist": 784, "fashion_mnist": 784, "kmnist": 784, "qmnist": 784, "digits": 64}  # pixels an image
 _EXPONENT_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -65,6 +65,25 @@ def told(default: Any, description: str, change: str = DECIDES, small: Any = ...
     return Field(default, description=description, json_schema_extra=extra)
 
 
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a data set before it is read."""
+
+    torchvision: str | None  # the name of its class there, which is its folder's too
+    images: int = 60_000  # of the training data
+    inputs: int = 784  # pixels an image
+    brightest: int = 255  # value of a pixel
+
+
+DATASETS = {
+    "mnist": DatasetFacts("MNIST"),
+    "fashion_mnist": DatasetFacts("FashionMNIST"),
+    "kmnist": DatasetFacts("KMNIST"),
+    "qmnist": DatasetFacts("QMNIST"),
+    "digits": DatasetFacts(None, images=1_437, inputs=64, brightest=16),  # scikit-learn's
+}
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,15 +112,18 @@ class Architecture:
 
 
 class Hyperparameters(_Frozen):
-    """What the search tunes: AdamW's five numbers and the two of the regularization (all without unit)."""
+    """What the search tunes: AdamW's five numbers and the two of the regularization (all without unit).
 
-    lr: Annotated[Real, Field(gt=0, le=1e3), _Exponent]
-    beta1: Annotated[Real, Field(ge=0, lt=1), _Exponent]
-    beta2: Annotated[Real, Field(ge=0, lt=1), _Exponent]
-    eps: Annotated[Real, Field(gt=0, le=1), _Exponent]
-    weight_decay: Annotated[Real, Field(ge=0, le=1e3), _Exponent]
-    dropout: Annotated[Real, Field(ge=0, lt=1), _Exponent]
-    leaky_relu_alpha: Annotated[Real, Field(ge=0, le=1), _Exponent]
+    The defaults are those of torch's AdamW and LeakyReLU, without dropout.
+    """
+
+    lr: Annotated[Real, Field(gt=0, le=1e3), _Exponent] = 1e-3
+    beta1: Annotated[Real, Field(ge=0, lt=1), _Exponent] = 0.9
+    beta2: Annotated[Real, Field(ge=0, lt=1), _Exponent] = 0.999
+    eps: Annotated[Real, Field(gt=0, le=1), _Exponent] = 1e-8
+    weight_decay: Annotated[Real, Field(ge=0, le=1e3), _Exponent] = 0.01
+    dropout: Annotated[Real, Field(ge=0, lt=1), _Exponent] = 0.0
+    leaky_relu_alpha: Annotated[Real, Field(ge=0, le=1), _Exponent] = 0.01
 
 
 HYPERPARAMETERS = tuple(Hyperparameters.model_fields)
@@ -111,9 +133,7 @@ LOG_HYPERPARAMETERS = ("lr", "eps", "weight_decay")  # shown and modelled on a l
 class DataSettings(_Frozen):
     """Which data, where from, how split, how fed."""
 
-    dataset: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "digits"] = told(
-        "mnist", "digits needs no network", small="digits"
-    )
+    dataset: Literal[tuple(DATASETS)] = told("mnist", "digits needs no network", small="digits")
     data_root: Text = told("data", "torchvision's files; the environment variable MLP_DATA_ROOT overrides it", FREE)
     preload: Annotated[Literal["auto", "cuda", "cpu", False], BeforeValidator(_refuse_number)] = told(
         "auto", "auto: on the training device, false: streamed through a DataLoader", FREE
@@ -126,7 +146,7 @@ class DataSettings(_Frozen):
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> "DataSettings":
-        size = TRAINING_DATA_SIZES[self.dataset]
+        size = DATASETS[self.dataset].images
         if self.validation_size is not None and self.validation_size >= size:
             raise ValueError(
                 f"validation_size = {self.validation_size} should be below the {size} training images of {self.dataset}"

@@ -11,15 +11,13 @@ from torch import Tensor
 
 from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
-from mlp_lib.core.network import layer_scales, to_sequential
+from mlp_lib.core.network import to_sequential
 from mlp_lib.core.population import Population, prepare
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 _SEEDS = (1, 2, 3)
 _IMAGES = 256  # of one batch, which every step is made on
-_HYPERPARAMETERS = Hyperparameters(  # torch's AdamW, no dropout
-    lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, dropout=0.0, leaky_relu_alpha=0.01
-)
+_HYPERPARAMETERS = Hyperparameters()  # torch's AdamW, no dropout
 
 
 def coordinate_check(train: Split, settings: TrainingSettings, widths: Sequence[int], steps: int = 4) -> pd.DataFrame:
@@ -33,7 +31,7 @@ def coordinate_check(train: Split, settings: TrainingSettings, widths: Sequence[
     batch = Split(images, train.labels[:_IMAGES])
     rows = []
     for name in ("standard", "mup"):
-        chosen = settings.model_copy(update={"parametrization": name})
+        chosen = settings.model_copy(update={"parametrization": name, "batch_size": len(images)})
         for width in widths:
             architecture = Architecture((width, width))
             before, *after = _activations(batch, architecture, chosen, steps)
@@ -51,12 +49,10 @@ def _activations(
     found = []
     with training_mode(settings):
         prepared, vectors = prepare(batch), [_HYPERPARAMETERS] * len(_SEEDS)
-        inputs, like = batch.images.shape[1], torch.empty((), dtype=batch.images.dtype, device=batch.images.device)
-        scales = layer_scales(architecture, settings)
-        population = Population.start(architecture, vectors, list(_SEEDS), inputs, like, scales)
+        population = Population.start(architecture, vectors, list(_SEEDS), settings, prepared.images)
         for epoch in range(steps + 1):
             if epoch:
-                population.train_epoch(prepared, epoch, len(batch.labels))
+                population.train_epoch(prepared, epoch)
             weights = population.network.weights
             members = [_layers(architecture, [w[i] for w in weights], batch.images) for i in range(len(_SEEDS))]
             found.append([torch.stack(layer) for layer in zip(*members, strict=True)])

@@ -16,8 +16,8 @@ from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import train_population
 from mlp_lib.core.values import (
+    DATASETS,
     HYPERPARAMETERS,
-    TRAINING_DATA_SIZES,
     Architecture,
     DataSettings,
     Hyperparameters,
@@ -73,7 +73,7 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
 
 def _split_of(parameters: Mapping[str, Any]) -> tuple:
     dataset = parameters["dataset"]
-    return dataset, parameters["split_seed"], parameters["validation_size"] or TRAINING_DATA_SIZES[dataset] // 6
+    return dataset, parameters["split_seed"], parameters["validation_size"] or DATASETS[dataset].images // 6
 
 
 FIRST = Hyperparameters(lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.1, leaky_relu_alpha=0.01)

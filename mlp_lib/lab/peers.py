@@ -15,7 +15,7 @@ from torchvision.transforms.functional import to_tensor
 from mlp_lib.core.data import Split
 from mlp_lib.core.kernels import multiply
 from mlp_lib.core.network import draw_weights, tile_members, to_sequential
-from mlp_lib.core.training import train_population
+from mlp_lib.core.training import Training
 from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.run.parameters import BenchmarkCase
 
@@ -126,24 +126,15 @@ def vmapped(data: Split, case: BenchmarkCase) -> float:
 
 def population(data: Split, case: BenchmarkCase) -> float:
     """This project."""
-    ends: list[float] = []
-    settings = TrainingSettings(
-        batch_size=case.batch_size,
-        max_epochs=2,  # the first warms up
-        patience=2,
-        val_interval=2,
-        matmul_precision="highest",
-        deterministic=False,
-    )
-    train_population(
+    settings = TrainingSettings(batch_size=case.batch_size, max_epochs=2, val_interval=2)  # the first warms up
+    training = Training(
         data,
         Split(data.images[:1], data.labels[:1]),
         Architecture(case.architecture),
         [HYPERPARAMETERS] * case.members,
-        [0] * case.members,
-        settings,
-        watch=lambda _: ends.append(time.perf_counter()),
+        settings=settings,
     )
+    ends = [time.perf_counter() for _ in training]
     return ends[1] - ends[0]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Image
 
-from mlp_lib.core.values import CLASSES, INPUTS, Architecture
+from mlp_lib.core.values import CLASSES, DATASETS, Architecture
 from mlp_lib.evidence import architectures, comparisons, search, summaries, transfer
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.figures import effects as effect_figures
@@ -125,7 +125,7 @@ class Evidence:
 
     def architecture_table(self) -> pd.DataFrame:
         """architecture, parameters."""
-        inputs = INPUTS[self.parameters["dataset"]]
+        inputs = DATASETS[self.parameters["dataset"]].inputs
         return pd.DataFrame(
             {
                 "architecture": [a.name for a in self.architectures],

@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.values import ROOT as ROOT
 from mlp_lib.core.values import Architecture
 
 NOTEBOOKS = {"search": "01_search", "retrain": "02_retrain", "transfer": "03_transfer", "analysis": "04_analysis"}
@@ -211,6 +212,3 @@ def make_run_directory(runs_root: Path, name: str) -> Path:
     except OSError as error:
         raise RunDirectoryError(f"can't make a run directory in {runs_root}: {error.strerror or error}") from None
     raise RunDirectoryError(f"no free name like {name} in {runs_root}")
-
-
-ROOT = Path(__file__).resolve().parents[2]  # the repository: what relative paths in a notebook start from

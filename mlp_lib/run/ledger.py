@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, INPUTS, Architecture
+from mlp_lib.core.values import CLASSES, DATASETS, HYPERPARAMETERS, Architecture
 from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_table
 from mlp_lib.run.meta import read_architectures, read_meta
 
@@ -26,7 +26,7 @@ def write_trainings(files: RunFiles) -> None:
     tables = [table for table in [*tables, *_of_transfer(files)] if len(table)]
     if tables:
         table = pd.concat(tables, ignore_index=True)
-        inputs = INPUTS[parameters["dataset"]]
+        inputs = DATASETS[parameters["dataset"]].inputs
         counts = [Architecture.from_name(name).count_parameters(inputs, CLASSES) for name in table["architecture"]]
         table = table.assign(parameters=counts)
         table = table.reindex(columns=[*_COORDINATES, *HYPERPARAMETERS, *_RESULT])

@@ -14,9 +14,6 @@ from mlp_lib.run.parameters import TransferSettings
 from mlp_lib.study.study import Study
 
 Sources = dict[str, dict[str, Hyperparameters]]  # by target, then by source
-DEFAULT = Hyperparameters(  # of torch's AdamW and LeakyReLU; no dropout
-    lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, dropout=0.0, leaky_relu_alpha=0.01
-)
 
 
 def read_best(files: ArchitectureFiles) -> Hyperparameters:
@@ -30,13 +27,13 @@ def read_sources(study: Study, source_files: RunFiles) -> Sources:
     """The chosen hyperparameters of every architecture, or of those that `transfer_pairs` asks for, and extra sources.
 
     `cheapest`: of the architecture with the fewest parameters (the first of several); `median`: of all architectures'
-    chosen vectors; `consensus`: the trial that ranks best on the other architectures; `default`: DEFAULT.
+    chosen vectors; `consensus`: the trial that ranks best on the other architectures; `default`: torch's own.
     """
     settings: TransferSettings = study.settings
     pairs = select_pairs("all", study.architectures)
     chosen = {a.name: read_best(source_files.architecture(a)) for a in study.architectures}
     cheapest = min(study.architectures, key=lambda a: a.count_parameters(study.inputs, CLASSES))
-    common = {"cheapest": chosen[cheapest.name], "median": median(list(chosen.values())), "default": DEFAULT}
+    common = {"cheapest": chosen[cheapest.name], "median": median(list(chosen.values())), "default": Hyperparameters()}
     names = settings.transfer_extra_sources
     trials = _read_trials(study, source_files) if "consensus" in names else None
     return {
