@@ -64,7 +64,7 @@ def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str 
             everything = {name: value for phase in phases for name, value in parsed[phase].items()}
             meta.store_parameters(files, everything)
         for phase in COMMANDS[command]:
-            parameters = {**parsed[phase], "run_dir": _from_root(run_dir)}
+            parameters = {**parsed[phase], "run_dir": pages.from_repository(run_dir)}
             run_phase(phase, parameters, files, always=len(COMMANDS[command]) == 1)
             pages.write_run_index(run_dir)
         pages.write_runs_index(run_dir.parent)
@@ -83,12 +83,6 @@ def _allow_open_files() -> None:
         if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
             raise MlpError(f"too many open files are refused here: ulimit -n is {hard}, a run may need {_OPEN_FILES}")
         resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
-
-
-def _from_root(path: Path) -> str:
-    """The path as a notebook takes it: from the repository's root if it lies there."""
-    path = path.resolve()
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
