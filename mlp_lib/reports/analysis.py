@@ -10,14 +10,11 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
+from mlp_lib import figures
 from mlp_lib.core.values import CLASSES, INPUTS, Architecture
 from mlp_lib.evidence import architectures as sensitivity
 from mlp_lib.evidence import comparisons, search, summaries, transfer
 from mlp_lib.evidence.intervals import plain_answer
-from mlp_lib.figures import curves as curve_figures
-from mlp_lib.figures import effects as effect_figures
-from mlp_lib.figures import losses as loss_figures
-from mlp_lib.figures import search as search_figures
 from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
 from mlp_lib.run.meta import different_parameters, read_architectures, read_meta
 from mlp_lib.run.parameters import AnalysisSettings, SearchSpace
@@ -163,8 +160,8 @@ class Evidence:
 
     @piece(
         "transfers",
-        figure=lambda self, effects: effect_figures.effect_matrix(effects, self.settings.margin),
-        shown=lambda self, effects, figure: [HTML(effect_figures.effect_table_html(effects))],
+        figure=lambda self, effects: figures.effect_matrix(effects, self.settings.margin),
+        shown=lambda self, effects, figure: [HTML(figures.effect_table_html(effects))],
     )
     def transfer_effects(self) -> pd.DataFrame:
         """What each source's hyperparameters cost on each target, with intervals and tests."""
@@ -193,7 +190,7 @@ class Evidence:
 
     @piece(
         "with_extra_sources",
-        figure=lambda self, table: loss_figures.quotient_intervals(
+        figure=lambda self, table: figures.quotient_intervals(
             table, "source", "Test loss relative to own hyperparameters, over all targets"
         ),
     )
@@ -212,7 +209,7 @@ class Evidence:
 
     @piece(
         "transfers",
-        figure=lambda self, table: loss_figures.quotient_intervals(
+        figure=lambda self, table: figures.quotient_intervals(
             table, "quantity", f"This run relative to {self.compared.root.name}"
         ),
         shown=lambda self, table, figure: [Markdown(self.comparison_answer()), figure, table],
@@ -242,14 +239,14 @@ class Evidence:
 
     # --- architectures
 
-    @piece("retrainings", figure=lambda self, losses: loss_figures.loss_distribution(losses), kept=False)
+    @piece("retrainings", figure=lambda self, losses: figures.loss_distribution(losses), kept=False)
     def test_losses(self) -> pd.DataFrame:
         """The test losses of the retrainings, a row an architecture."""
         return self.retrainings
 
     @piece(
         "retrainings",
-        figure=lambda self, pairs: effect_figures.architecture_intervals(pairs, self.settings.margin),
+        figure=lambda self, pairs: figures.architecture_intervals(pairs, self.settings.margin),
         shown=lambda self, pairs, figure: [pairs],
     )
     def architecture_pairs(self) -> pd.DataFrame:
@@ -287,7 +284,7 @@ class Evidence:
 
     @piece(
         "trials",
-        figure=lambda self, expected: search_figures.expected_best_curves(expected, self.settings.confidence),
+        figure=lambda self, expected: figures.expected_best_curves(expected, self.settings.confidence),
         shown=_figure_alone,
     )
     def expected_best(self) -> pd.DataFrame:
@@ -309,7 +306,7 @@ class Evidence:
 
     @piece(
         "trials",
-        figure=lambda self, trials: search_figures.search_overview(trials),
+        figure=lambda self, trials: figures.search_overview(trials),
         shown=lambda self, trials, figure: [figure, summaries.chosen(trials)],
         kept=False,
     )
@@ -317,14 +314,14 @@ class Evidence:
         """The trials; the figure shows validation loss against each hyperparameter, the section the chosen ones too."""
         return self.trials
 
-    @piece("trials", figure=lambda self, table: search_figures.importance_bars(table), shown=_figure_alone)
+    @piece("trials", figure=lambda self, table: figures.importance_bars(table), shown=_figure_alone)
     def importance(self) -> pd.DataFrame:
         """Permutation importance of each hyperparameter among the better trials."""
         return search.importance(self.trials, self.settings.analysis_seed)
 
     @piece(
         "trials",
-        figure=lambda self, trials: search_figures.parallel_coordinates(trials, self._space()),
+        figure=lambda self, trials: figures.parallel_coordinates(trials, self._space()),
         shown=_figure_alone,
         kept=False,
     )
@@ -332,14 +329,14 @@ class Evidence:
         """The trials, of which the figure shows the top ones over the seven hyperparameters."""
         return self.trials
 
-    @piece("trials", figure=lambda self, _: search_figures.lr_sensitivity_curves(self.trials))
+    @piece("trials", figure=lambda self, _: figures.lr_sensitivity_curves(self.trials))
     def lr_sensitivity(self) -> pd.DataFrame:
         """How wide the range of good learning rates is, by architecture."""
         return search.lr_sensitivity(self.trials)
 
     @piece(
         "curves",
-        figure=lambda self, chosen: curve_figures.learning_curves(self.curves, chosen),
+        figure=lambda self, chosen: figures.learning_curves(self.curves, chosen),
         shown=_figure_alone,
         kept=False,
     )

@@ -1,18 +1,20 @@
 """Self-contained HTML pages of a run."""
 
+import base64
 import contextlib
 import datetime
 import json
+import mimetypes
 import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import jinja2
 import pandas as pd
-from bs4 import BeautifulSoup, NavigableString
+from bs4 import BeautifulSoup, NavigableString, Tag
 from latex2mathml.converter import convert as to_mathml
 
 from mlp_lib.core.errors import MlpError, SettingsError
@@ -49,7 +51,6 @@ def render_notebook(notebook: Path, page: Path) -> None:
         {
             "NbConvertBase": {"display_data_priority": _SHOWN},
             "CoalesceStreamsPreprocessor": {"enabled": True},
-            "HTMLExporter": {"embed_images": True},
         }
     )
     folders = [str(TEMPLATES)]
@@ -64,7 +65,7 @@ def render_notebook(notebook: Path, page: Path) -> None:
         "metadata": {"name": notebook.stem, "path": str(notebook.parent)},
     }
     html, _ = exporter.from_filename(str(notebook), resources=resources)
-    write_bytes(page, _finish(BeautifulSoup(html, "html.parser"), notebook.stem).encode())
+    write_bytes(page, _finish(BeautifulSoup(html, "html.parser"), notebook).encode())
 
 
 def _facts(run: RunFiles, page: Path) -> list[str]:
@@ -85,7 +86,7 @@ def _facts(run: RunFiles, page: Path) -> list[str]:
     return [str(fact) for fact in facts if fact]
 
 
-def _finish(soup: BeautifulSoup, name: str) -> str:
+def _finish(soup: BeautifulSoup, notebook: Path) -> str:
     """The page with its title, its contents, a text for each image and a box that scrolls for each table."""
     for tag in soup.select("script, iframe, link, object, embed, base, a.anchor-link"):
         tag.decompose()
@@ -95,17 +96,30 @@ def _finish(soup: BeautifulSoup, name: str) -> str:
             text = before.get_text(" ", strip=True) if before else ""
             image["alt"] = text.split(". ")[0][:200] or "Figure"
         if not image.get("src", "").startswith("data:"):
-            image.replace_with(f"[{image['alt']}]")
+            _embed(image, notebook.parent.resolve())
     for prose in soup.select(".prose"):
         for text in prose.find_all(string=_FORMULA):
             _show_formulas(text)
     for table in soup.select("main table"):
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     heading = soup.main.h1
-    title = heading.extract().get_text(strip=True) if heading else name
+    title = heading.extract().get_text(strip=True) if heading else notebook.stem
     soup.title.string = soup.header.h1.string = title
     _list_contents(soup)
     return str(soup)
+
+
+def _embed(image: Tag, folder: Path) -> None:
+    """Put a picture of the notebook's own folder into the page; of any other only its text is left.
+
+    nbconvert's own embedding closes every inline HTML tag of the prose at once (seen in 7.17).
+    """
+    path = (folder / unquote(image.get("src", ""))).resolve()
+    if path.is_relative_to(folder) and path.is_file():
+        kind = mimetypes.guess_type(path.name)[0] or "image/png"
+        image["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    else:
+        image.replace_with(f"[{image['alt']}]")
 
 
 def _show_formulas(text: NavigableString) -> None:
