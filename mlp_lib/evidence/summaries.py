@@ -55,19 +55,18 @@ def regret_matrix(losses: pd.DataFrame) -> pd.DataFrame:
 
     Rows are targets, columns sources, the diagonal is exactly 0; the row of a target without an own result is NaN.
     """
-    means, own = _means_and_own(losses)
-    return means.sub(own, axis=0)
+    means = mean_loss_matrix(losses)
+    return means.sub(_own(means), axis=0)
 
 
 def relative_regret_matrix(losses: pd.DataFrame) -> pd.DataFrame:
     """The quotient of the same two means, transferred / own; the diagonal is exactly 1."""
-    means, own = _means_and_own(losses)
-    return means.div(own, axis=0)
-
-
-def _means_and_own(losses: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     means = mean_loss_matrix(losses)
-    return means, pd.Series({t: means.at[t, t] if t in means.columns else np.nan for t in means.index}, dtype=float)
+    return means.div(_own(means), axis=0)
+
+
+def _own(means: pd.DataFrame) -> pd.Series:
+    return pd.Series(np.diag(means.reindex(columns=means.index)), means.index, dtype=float)
 
 
 def best_trial(results: pd.DataFrame) -> pd.Series | None:
@@ -79,17 +78,23 @@ def best_trial(results: pd.DataFrame) -> pd.Series | None:
     return None if finite.empty else finite.loc[finite["val_loss"].idxmin()]
 
 
-def consensus_trial(trials: pd.DataFrame) -> int | None:
-    """The trial of best mean rank of validation loss over the architectures (ties: the lowest number).
+def trial_ranks(trials: pd.DataFrame) -> pd.DataFrame:
+    """[trials x architectures] of ranks of validation loss, from 1, of the trials that all architectures have.
 
-    trials: architecture, and the columns of search_results.csv; a diverged trial shares the last rank; only the trials
-    that all architectures have count. None without any, or where a trial's hyperparameters are not the same on all.
+    trials: architecture, and the columns of search_results.csv; a diverged trial shares the last rank. Empty where a
+    trial's hyperparameters are not the same on all.
     """
-    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique() > 1).any(axis=None):
-        return None
+    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique(dropna=False) > 1).any(axis=None):
+        return pd.DataFrame()
     losses = trials["val_loss"].astype(float)
     table = trials.assign(loss=losses.where(np.isfinite(losses), np.inf))
-    ranks = table.pivot(index="trial", columns="architecture", values="loss").dropna().rank()
+    table = table.pivot(index="trial", columns="architecture", values="loss")[trials["architecture"].unique()]
+    return table.dropna().rank()
+
+
+def consensus_trial(trials: pd.DataFrame) -> int | None:
+    """The trial of best mean rank over the architectures (ties: the lowest number); None without ranks."""
+    ranks = trial_ranks(trials)
     return None if ranks.empty else int(ranks.mean(axis=1).idxmin())
 
 

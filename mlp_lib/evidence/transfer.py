@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mlp_lib.core.values import HYPERPARAMETERS, Architecture
+from mlp_lib.core.values import Architecture
 from mlp_lib.evidence.intervals import (
     adjust,
     basis_text,
@@ -20,7 +20,7 @@ from mlp_lib.evidence.intervals import (
     p_value,
     plain_answer,
 )
-from mlp_lib.evidence.summaries import mean_loss_matrix
+from mlp_lib.evidence.summaries import mean_loss_matrix, trial_ranks
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
@@ -246,16 +246,11 @@ def _standard_ranks(values: np.ndarray) -> np.ndarray:
 def trial_rank_correlation(trials: pd.DataFrame) -> pd.DataFrame:
     """Spearman's correlation of the trials' validation losses between architectures, a square frame of names.
 
-    trials: search_results.csv's columns with architecture. It asks whether good hyperparameters are good everywhere,
-    so trial i must have the same ones on all (`same_trials_for_all_architectures`): otherwise the frame is empty.
-    Over the trials that all have; a diverged one shares the last rank; below two trials NaN.
+    It asks whether good hyperparameters are good everywhere, so trial i must have the same ones on all
+    (`same_trials_for_all_architectures`): otherwise the frame is empty. See trial_ranks; below two trials NaN.
     """
-    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique(dropna=False) > 1).any(axis=None):
-        return pd.DataFrame()
-    losses = trials["val_loss"].astype(float)
-    table = trials.assign(loss=losses.where(np.isfinite(losses), np.inf))
-    table = table.pivot(index="trial", columns="architecture", values="loss")[trials["architecture"].unique()].dropna()
-    return table.rank().corr().rename_axis(index="architecture", columns=None)
+    ranks = trial_ranks(trials)
+    return ranks if ranks.columns.empty else ranks.corr().rename_axis(index="architecture", columns=None)
 
 
 def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> dict:

@@ -5,7 +5,7 @@
 """
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -33,7 +33,7 @@ def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figu
     values = matrix.to_numpy(dtype=float)
     if np.isnan(values).any():
         title += " (hatched: diverged or not trained)"
-    limit, clipped = _limit(np.abs(values[np.isfinite(values)] - centre))
+    limit, clipped = _limit(values, centre)
     image = ax.imshow(values, cmap="RdBu_r", norm=CenteredNorm(centre, limit))
     ax.patch.set(facecolor="0.92", edgecolor="0.6", hatch="////")
     ax.set_xticks(
@@ -59,8 +59,9 @@ def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figu
     return figure
 
 
-def _limit(distances: np.ndarray) -> tuple[float, bool]:
-    """The distance from the centre that takes the full colour [any distances >= 0], and whether some lie beyond."""
+def _limit(values: np.ndarray, centre: float) -> tuple[float, bool]:
+    """The distance from the centre that takes the full colour, and whether some of the values lie beyond."""
+    distances = np.abs(values[np.isfinite(values)] - centre)
     if not distances.any():
         return 1.0, False
     usual = np.quantile(distances, 0.9)
@@ -89,7 +90,7 @@ def effect_matrix(effects: pd.DataFrame, margin: float) -> Figure:
     matrix = _matrix(effects)
     figure = heatmap(matrix, "Test loss relative to the target's own hyperparameters", 1.0, "transferred / own")
     ax = figure.axes[0]
-    colours, printed = _colours(matrix), list(ax.texts)
+    printed = list(ax.texts)
     for effect in effects.itertuples():
         row, column = matrix.index.get_loc(effect.target), matrix.columns.get_loc(effect.source)
         if effect.excludes_zero:
@@ -97,7 +98,7 @@ def effect_matrix(effects: pd.DataFrame, margin: float) -> Figure:
                 text = printed[row * matrix.shape[1] + column]
                 text.set(text=text.get_text() + "*", fontweight="bold")
             else:
-                ink = _ink(*colours(effect.relative_regret))
+                ink = _ink(*ax.images[0].to_rgba([effect.relative_regret])[0])
                 ax.text(column, row, "*", color=ink, ha="center", va="center_baseline", fontweight="bold")
         if effect.beyond_margin:
             ax.add_patch(Rectangle((column - 0.45, row - 0.45), 0.9, 0.9, fill=False, edgecolor="black", linewidth=2))
@@ -110,14 +111,6 @@ def effect_matrix(effects: pd.DataFrame, margin: float) -> Figure:
     narrow = figure.get_figwidth() < 6
     figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 2, frameon=False)
     return figure
-
-
-def _colours(matrix: pd.DataFrame) -> Callable:
-    """The function from a value to the colour [4] that `heatmap` gives it."""
-    values = matrix.to_numpy(dtype=float)
-    limit, _ = _limit(np.abs(values[np.isfinite(values)] - 1))
-    norm, colormap = CenteredNorm(1.0, limit), colormaps["RdBu_r"]
-    return lambda value: colormap(norm(value))
 
 
 def _ink(red: float, green: float, blue: float, _alpha: float = 1.0) -> str:
@@ -174,10 +167,10 @@ def effect_table_html(effects: pd.DataFrame) -> str:
     Styler writes from a notebook that it does not trust, and a kept report is such a one.
     """
     matrix = _matrix(effects)
-    colours = _colours(matrix)
+    norm = CenteredNorm(1.0, _limit(matrix.to_numpy(dtype=float), 1.0)[0])
     cells = matrix.map(lambda value: "1" if value == 1 else "&ndash;")
     for effect in effects[np.isfinite(effects["relative_regret"])].itertuples():
-        cells.loc[effect.target, effect.source] = _cell(effect, colours(effect.relative_regret))
+        cells.loc[effect.target, effect.source] = _cell(effect, colormaps["RdBu_r"](norm(effect.relative_regret)))
     cells = cells.rename(index=_escaped, columns=_escaped).rename_axis(index=None, columns="target \\ source")
     with pd.option_context("display.max_colwidth", None):
         return cells.to_html(escape=False, border=0, justify="center")
