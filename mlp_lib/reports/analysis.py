@@ -239,9 +239,9 @@ class Evidence:
 
     # --- architectures
 
-    @piece("retrainings", figure=lambda self, losses: figures.loss_distribution(losses), kept=False)
-    def test_losses(self) -> pd.DataFrame:
-        """The test losses of the retrainings, a row an architecture."""
+    @piece("retrainings", shown=lambda self, losses, _: [figures.loss_distribution(losses)], kept=False)
+    def retrain_losses(self) -> pd.DataFrame:
+        """The test losses of the retrainings, a row a training."""
         return self.retrainings
 
     @piece(
