@@ -7,28 +7,17 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from evidence import evidence_of
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
-from study import settings_of
 from test_experiments import run_all, study_of
 
 from mlp_lib.reports import analysis
-from mlp_lib.run import meta
-from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml
-from mlp_lib.run.parameters import PHASES
+from mlp_lib.run.files import ROOT, read_table, read_yaml
 from mlp_lib.study import phases
 from mlp_lib.workers import processes
 
 PIECES = tuple(analysis.PIECES)
-
-
-def evidence_of(run_dir: Path, parts: str = "all", **changes: object) -> analysis.Evidence:
-    files = RunFiles(run_dir)
-    everything = {
-        name: value for phase in PHASES for name, value in settings_of(phase, **changes).model_dump(mode="json").items()
-    }
-    meta.store_parameters(files, everything)
-    return analysis.Evidence(files, settings_of("analysis", parts=parts), meta.read_architectures(files))
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from evidence import evidence_of
 from matplotlib.figure import Figure
 from study import ARCHITECTURES, settings_of
-from test_analysis import evidence_of
 from test_experiments import VALUES, run_all, study_of
 
 from mlp_lib.core.errors import RunDirectoryError, SettingsError

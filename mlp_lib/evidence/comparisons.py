@@ -41,15 +41,8 @@ def extra_sources(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
     groups = [*table[~architecture].groupby("source", sort=False), (ANY, table[architecture])]
     rows = []
     for source, group in groups:
-        effect = _mean_over_seeds(group["cost"], group["seed"], confidence)
-        rows.append(
-            {
-                "source": source,
-                "targets": group["target"].nunique(),
-                **effect,
-                "diverged": int(group["log"].isna().sum()),
-            }
-        )
+        counts = {"targets": group["target"].nunique(), "diverged": int(group["log"].isna().sum())}
+        rows.append({"source": source} | counts | _mean_over_seeds(group["cost"], group["seed"], confidence))
     return pd.DataFrame(rows)[["source", "targets", "n", "quotient", "low", "high", "diverged"]]
 
 
@@ -83,19 +76,12 @@ def compare_transfer(here: pd.DataFrame, there: pd.DataFrame, confidence: float)
     for quantity, of, value in (("regret", ~own, "cost"), ("own", own, "log"), ("transferred", ~own, "log")):
         columns = both.loc[of, [*keys, f"{value}_here", f"{value}_there"]]
         finite = columns.dropna()
-        sides = [finite[f"{value}_{side}"] for side in ("here", "there")]
-        levels = [_mean_over_seeds(side, finite["seed"], confidence)["quotient"] for side in sides]
-        effect = _mean_over_seeds(sides[0] - sides[1], finite["seed"], confidence)
-        rows.append(
-            {
-                "quantity": quantity,
-                "pairs": len(finite[["target", "source"]].drop_duplicates()),
-                "here": levels[0],
-                "there": levels[1],
-                **effect,
-                "left_out": len(columns) - len(finite),
-            }
-        )
+        sides = {side: finite[f"{value}_{side}"] for side in ("here", "there")}
+        means = {side: _mean_over_seeds(of, finite["seed"], confidence)["quotient"] for side, of in sides.items()}
+        effect = _mean_over_seeds(sides["here"] - sides["there"], finite["seed"], confidence)
+        pairs = len(finite[["target", "source"]].drop_duplicates())
+        counts = {"quantity": quantity, "pairs": pairs, "left_out": len(columns) - len(finite)}
+        rows.append(counts | means | effect)
     columns = ["quantity", "pairs", "n", "here", "there", "quotient", "low", "high", "left_out"]
     return pd.DataFrame(rows)[columns]
 
@@ -134,9 +120,8 @@ def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) 
         return f"{claim} at one seed, which gives no interval."
     interval = f"{100 * confidence:g} % interval {regret.low:.3f} to {regret.high:.3f}"
     basis = f"({interval}, {regret.pairs} pairs, {regret.n} seeds)"
-    verdict = (
-        "is smaller here" if regret.high < 1 else "is larger here" if regret.low > 1 else "may be the same in both"
-    )
+    smaller, larger = regret.high < 1, regret.low > 1
+    verdict = "is smaller here" if smaller else "is larger here" if larger else "may be the same in both"
     level = f"With its own hyperparameters the test loss is {own.quotient:.3f} times that of {name}."
     left_out = f" Left out: {regret.left_out} trainings that diverged in one of them." if regret.left_out else ""
     return f"{claim} {basis}. The regret of transfer {verdict}. {level}{left_out}"
