@@ -12,6 +12,7 @@ from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 from test_experiments import run_all, study_of
 
+from mlp_lib.lab import coordinate_check
 from mlp_lib.reports import analysis
 from mlp_lib.run.files import ROOT, read_table, read_yaml
 from mlp_lib.study import phases
@@ -137,3 +138,12 @@ def test_the_seeds_that_would_decide_are_said(whole: Path) -> None:
     assert list(table.index) == ["intraclass_correlation", *goals]
     assert -1 <= table["intraclass_correlation"] <= 1
     assert table["seeds_for_different"] > 2
+
+
+def test_the_coordinate_check_has_a_section_under_mup_alone(make_split, training_settings, monkeypatch) -> None:
+    shown: list = []
+    monkeypatch.setattr(coordinate_check, "display", shown.append)
+    coordinate_check.show(make_split(100, 64), training_settings)
+    assert shown == []
+    coordinate_check.show(make_split(100, 64), training_settings.model_copy(update={"parametrization": "mup"}))
+    assert [type(item) for item in shown] == [Markdown, Figure]

@@ -9,17 +9,9 @@ import pandas as pd
 
 from mlp_lib.evidence.intervals import mean_interval
 from mlp_lib.evidence.search import expected_best
+from mlp_lib.evidence.summaries import log_costs
 
 ANY = "an architecture at random"
-
-
-def _log_losses(losses: pd.DataFrame) -> pd.DataFrame:
-    """target, source, seed, log (of the test loss; NaN: diverged) and cost (log less that of the target's own)."""
-    log = np.log(losses["test_loss"].where(np.isfinite(losses["test_loss"]) & (losses["test_loss"] > 0)))
-    table = losses[["target", "source", "seed"]].assign(log=log)
-    own = table.loc[table["target"] == table["source"], ["target", "seed", "log"]]
-    table = table.merge(own, on=["target", "seed"], suffixes=("", "_own"), how="left")
-    return table.assign(cost=table["log"] - table["log_own"]).drop(columns="log_own")
 
 
 def _mean_over_seeds(values: pd.Series, seeds: pd.Series, confidence: float) -> dict[str, float]:
@@ -36,7 +28,7 @@ def extra_sources(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
     then over the seeds), low, high, diverged (trainings, which are left out of the quotient). The last row, ANY, is for
     comparison: the mean over the architectures as sources for all targets, also for themselves.
     """
-    table = _log_losses(losses)
+    table = log_costs(losses)
     architecture = table["source"].isin(table["target"])
     groups = [*table[~architecture].groupby("source", sort=False), (ANY, table[architecture])]
     rows = []
@@ -69,7 +61,7 @@ def compare_transfer(here: pd.DataFrame, there: pd.DataFrame, confidence: float)
     or there). The regret is smaller here where high is below 1.
     """
     keys = ["target", "source", "seed"]
-    both = _log_losses(here).merge(_log_losses(there), on=keys, suffixes=("_here", "_there"))
+    both = log_costs(here).merge(log_costs(there), on=keys, suffixes=("_here", "_there"))
     both = both[both["source"].isin(both["target"])]
     own = both["target"] == both["source"]
     rows = []

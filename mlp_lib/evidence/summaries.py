@@ -69,6 +69,18 @@ def _own(means: pd.DataFrame) -> pd.Series:
     return pd.Series(np.diag(means.reindex(columns=means.index)), means.index, dtype=float)
 
 
+def log_costs(losses: pd.DataFrame) -> pd.DataFrame:
+    """target, source, seed, log (of the test loss; NaN: diverged), own (that of the target's own) and cost, log - own.
+
+    losses: target, source, seed, test_loss; a row a training.
+    """
+    log = np.log(losses["test_loss"].where(np.isfinite(losses["test_loss"]) & (losses["test_loss"] > 0)))
+    table = losses[["target", "source", "seed"]].assign(log=log)
+    own = table.loc[table["target"] == table["source"], ["target", "seed", "log"]].rename(columns={"log": "own"})
+    table = table.merge(own, on=["target", "seed"], how="left")
+    return table.assign(cost=table["log"] - table["own"])
+
+
 def best_trial(results: pd.DataFrame) -> pd.Series | None:
     """The completed trial of lowest validation loss (ties: the lowest number), or None if all diverged.
 

@@ -20,7 +20,7 @@ from mlp_lib.evidence.intervals import (
     p_value,
     plain_answer,
 )
-from mlp_lib.evidence.summaries import mean_loss_matrix, trial_ranks
+from mlp_lib.evidence.summaries import log_costs, mean_loss_matrix, trial_ranks
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
@@ -269,38 +269,29 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> d
     """
     effects = transfer_effects(losses, margin, confidence)
     pairs = transfer_summary(effects)
-    quotients = _log_quotients(losses, effects)
-    by_seed = quotients["log_quotient"].groupby(quotients["seed"]).mean().dropna()
-    n, diverged = len(by_seed), int(quotients["log_quotient"].isna().sum())
+    counted = effects.loc[effects["counted"], ["target", "source"]]
+    costs = log_costs(losses).merge(counted, on=["target", "source"]).dropna(subset="own")
+    by_seed = costs["cost"].groupby(costs["seed"]).mean().dropna()
+    n, diverged = len(by_seed), int(costs["cost"].isna().sum())
     estimate = tuple(math.expm1(value) for value in mean_interval(by_seed, confidence))
     identical = effects.loc[effects["identical"], "n"]
     if not pairs["pairs"] and identical.any():
         n, estimate = int(identical.max()), (0.0, 0.0, 0.0)
         verdict, sentence = "transfers", "All architectures share their hyperparameters, so nothing is lost."
     else:
-        verdict, conclusion = _transfer_rule(estimate, n, diverged, pairs["costs_beyond_margin"], margin)
-        sentence = conclusion
+        verdict, sentence = _transfer_rule(estimate, n, diverged, pairs["costs_beyond_margin"], margin)
     if n and pairs["pairs"]:
         basis = basis_text(estimate[1:], f"{100 * confidence:g}% interval", pairs["pairs"], n)
         claim = f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
-        sentence = f"{claim} {basis}: {conclusion}"
+        sentence = f"{claim} {basis}: {sentence}"
     if n > 1 and pairs["pairs"]:
         sentence += (
             f" Of these pairs, after correction for their number, {pairs['excludes_zero']} differ from 0 and"
             f" {pairs['costs_beyond_margin']} cost more than the margin; {pairs['within_margin']} lie within it."
         )
     if diverged:
-        sentence += f" Not counted: {diverged} of {len(quotients)} trainings with transferred hyperparameters diverged."
+        sentence += f" Not counted: {diverged} of {len(costs)} trainings with transferred hyperparameters diverged."
     return plain_answer(verdict, estimate, confidence, margin, n, sentence) | {"pairs": pairs}
-
-
-def _log_quotients(losses: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
-    """target, source, seed, log_quotient of the counted pairs where the target's own loss is finite; NaN: diverged."""
-    losses = losses.assign(log=np.log(losses["test_loss"].where(np.isfinite(losses["test_loss"]))))
-    own = losses.loc[losses["target"] == losses["source"], ["target", "seed", "log"]].dropna()
-    counted = effects.loc[effects["counted"], ["target", "source"]]
-    pairs = losses.merge(counted, on=["target", "source"]).merge(own, on=["target", "seed"], suffixes=("", "_own"))
-    return pairs.assign(log_quotient=pairs["log"] - pairs["log_own"])
 
 
 def _transfer_rule(estimate: tuple[float, ...], n: int, diverged: int, costly: int, margin: float) -> tuple[str, str]:
