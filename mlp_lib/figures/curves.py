@@ -22,6 +22,8 @@ from mlp_lib.figures.style import (
     short_name,
 )
 
+NAMES = {"standard": "standard parametrization", "mup": "maximal update parametrization (mup)"}
+
 
 def _label(ax: Axes, title: str, losses: Sequence[pd.Series]) -> None:
     log_if_wide(ax, "y", pd.concat(losses))
@@ -75,9 +77,6 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     figure.supxlabel("epoch")
     figure.supylabel(f"validation {LOSS}")
     return figure
-
-
-NAMES = {"standard": "standard parametrization", "mup": "maximal update parametrization (mup)"}
 
 
 def coordinate_sizes(table: pd.DataFrame) -> Figure:

@@ -19,6 +19,9 @@ from matplotlib.patches import Patch, Rectangle
 
 from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, new_figure, plain_axes, short_name
 
+MANY_PAIRS = 45  # beyond which the rows are set closer
+VERDICTS = {"equivalent": (BLUE, "o"), "different": (ORANGE, "D"), "undetermined": ("0.45", "s")}
+
 
 def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figure:
     """A matrix of targets (rows) and sources (columns) in diverging colours: white at `centre`, hatched where NaN.
@@ -68,10 +71,6 @@ def _limit(values: np.ndarray, centre: float) -> tuple[float, bool]:
     if 0 < usual < distances.max() / 4:
         return float(usual), True
     return float(distances.max()), False
-
-
-MANY_PAIRS = 45  # beyond which the rows are set closer
-VERDICTS = {"equivalent": (BLUE, "o"), "different": (ORANGE, "D"), "undetermined": ("0.45", "s")}
 
 
 def _matrix(effects: pd.DataFrame) -> pd.DataFrame:
