@@ -91,8 +91,7 @@ def _allow_open_files() -> None:
 def _notebook_parameters(phase: str, parsed: dict[str, dict[str, Any]], run_dir: Path) -> dict[str, Any]:
     """What the phase's notebook is given: the search's report is a part of the analysis; paths are from the root."""
     given = {**parsed["analysis"], "parts": "search"} if phase == "search_report" else parsed[phase]
-    path = run_dir.resolve()
-    return {**given, "run_dir": str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)}
+    return {**given, "run_dir": pages.from_repository(run_dir)}
 
 
 def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:

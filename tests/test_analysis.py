@@ -1,31 +1,24 @@
 """The evidence is rebuilt from what is on disk, and says what can't be said."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
+from evidence import evidence_of
+from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
-from study import settings_of
 from test_experiments import run_all, study_of
 
+from mlp_lib.lab import coordinate_check
 from mlp_lib.reports import analysis
-from mlp_lib.run import meta
-from mlp_lib.run.files import RunFiles, read_table, read_yaml
-from mlp_lib.run.parameters import PHASES
+from mlp_lib.run.files import ROOT, read_table, read_yaml
 from mlp_lib.study import phases
 from mlp_lib.workers import processes
 
-PIECES = sorted(name for name, piece in vars(analysis.Evidence).items() if callable(piece) and not name.startswith("_"))
-
-
-def evidence_of(run_dir: Path, parts: str = "all", **changes: object) -> analysis.Evidence:
-    files = RunFiles(run_dir)
-    everything = {
-        name: value for phase in PHASES for name, value in settings_of(phase, **changes).model_dump(mode="json").items()
-    }
-    meta.store_parameters(files, everything)
-    return analysis.Evidence(files, settings_of("analysis", parts=parts), meta.read_architectures(files))
+PIECES = tuple(analysis.PIECES)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +35,14 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
 
 
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list:
+    """What is displayed."""
+    items: list = []
+    monkeypatch.setattr(analysis, "display", items.append)
+    return items
+
+
 def test_a_whole_run_has_every_piece(whole: Path) -> None:
     evidence = evidence_of(whole, same_trials_for_all_architectures=True)
     made = {name: getattr(evidence, name)() for name in PIECES}
@@ -54,18 +55,17 @@ def test_a_whole_run_has_every_piece(whole: Path) -> None:
     assert len(made["transfer_effects"]) == 2
     assert len(made["architecture_pairs"]) == 1
     assert made["trial_rank_correlation"].shape == (2, 2)
-    assert isinstance(made["parallel_coordinates"], Figure)
+    assert isinstance(evidence.figures["parallel_coordinates"], Figure)
     answers = read_yaml(whole / "analysis" / "answers.yaml")
     assert list(answers) == ["hyperparameter_transfer", "architecture_sensitivity"]
     for answer in answers.values():
         assert {"verdict", "effect", "interval", "confidence", "margin", "n", "sentence"} <= set(answer)
-        assert answer["sentence"] in analysis.sentences(answers)
 
 
 def test_the_evidence_is_the_same_when_it_is_made_again(whole: Path) -> None:
-    evidence = evidence_of(whole, same_trials_for_all_architectures=True)
     contents = []
     for _ in range(2):
+        evidence = evidence_of(whole, same_trials_for_all_architectures=True)
         for name in PIECES:
             getattr(evidence, name)()
         contents.append({p.name: p.read_bytes() for p in (whole / "analysis").iterdir() if p.suffix != ".png"})
@@ -82,7 +82,7 @@ def test_the_part_on_the_search_leaves_the_answers_alone(whole: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path, shown: list) -> None:
     phases.search(study_of(tmp_path, "search"))
     evidence = evidence_of(tmp_path)
     for name in PIECES:
@@ -90,6 +90,12 @@ def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path) -> Non
     for answer in evidence.answers().values():
         assert answer["verdict"] == "undetermined"
         assert "has not been run" in answer["sentence"]
+    for name in PIECES:
+        evidence.show(name)
+    prose = "".join(item.data for item in shown if isinstance(item, Markdown))
+    assert "Expected best validation loss" in prose
+    assert "Best donor" not in prose
+    assert "extra sources" not in prose
     assert len(read_table(tmp_path / "analysis" / "expected_best.csv")) == 2 * 3
 
 
@@ -105,9 +111,39 @@ def test_one_seed_one_architecture_two_trials_is_too_little_and_said(tmp_path: P
     assert all("cannot be said" in answer["sentence"] for answer in answers.values())
 
 
+def test_every_piece_has_its_section_and_the_notebook_shows_each_once() -> None:
+    sections = analysis.read_sections()
+    assert sections.keys() == {*analysis.PIECES, "parametrization"}
+    assert all(prose.startswith(("## ", "### ")) for prose in sections.values())
+    cells = nbformat.read(ROOT / "notebooks/04_analysis.ipynb", 4).cells
+    shown = [name for cell in cells for name in re.findall(r'evidence\.show\("(\w+)"\)', cell.source)]
+    assert shown == [name for name in sections if name in analysis.PIECES]
+
+
+def test_a_piece_is_made_and_written_once(whole: Path, shown: list) -> None:
+    evidence = evidence_of(whole, same_trials_for_all_architectures=True)
+    first = evidence.transfer_effects()
+    written = (whole / "analysis/transfer_effects.csv").stat().st_mtime_ns
+    evidence.show("answers")
+    evidence.show("transfer_effects")
+    assert evidence.transfer_effects() is first
+    assert (whole / "analysis/transfer_effects.csv").stat().st_mtime_ns == written
+    of_answer = [Markdown, Figure]
+    assert [type(item) for item in shown] == [Markdown, *of_answer, *of_answer, Markdown, HTML]
+
+
 def test_the_seeds_that_would_decide_are_said(whole: Path) -> None:
     table = evidence_of(whole).seeds().set_index("what")["found"]
     goals = ["seeds_for_pair_equivalent", "seeds_for_all_equivalent", "seeds_for_different"]
     assert list(table.index) == ["intraclass_correlation", *goals]
     assert -1 <= table["intraclass_correlation"] <= 1
     assert table["seeds_for_different"] > 2
+
+
+def test_the_coordinate_check_has_a_section_under_mup_alone(make_split, training_settings, monkeypatch) -> None:
+    shown: list = []
+    monkeypatch.setattr(coordinate_check, "display", shown.append)
+    coordinate_check.show(make_split(100, 64), training_settings)
+    assert shown == []
+    coordinate_check.show(make_split(100, 64), training_settings.model_copy(update={"parametrization": "mup"}))
+    assert [type(item) for item in shown] == [Markdown, Figure]

@@ -125,13 +125,11 @@ def test_margins():
     }
 
 
-@pytest.mark.parametrize("given", [True, False], ids=["vectors", "detected"])
-def test_equal_hyperparameters_cost_exactly_nothing_and_count_once(given):
+def test_equal_hyperparameters_cost_exactly_nothing_and_count_once():
     draws = np.random.default_rng(1).uniform(0.05, 0.1, (3, 3, 5))  # target, distinct vector, seed
     vector = {"A": 0, "B": 1, "C": 0, "D": 2}  # C's search chose A's hyperparameters
     losses = transfer(**{t + s: draws["ABC".index(t), vector[s]] for t in "ABC" for s in "ABCD"})
-    vectors = pd.Series({NAMES[name]: v for name, v in vector.items()}) if given else None
-    effects = transfer_effects(losses, 0.05, 0.95, vectors)
+    effects = transfer_effects(losses, 0.05, 0.95)
     for target, source in ((A, C), (C, A)):
         row = pair_of(effects, target, source)
         exact = ["quotient", "low", "high", "adjusted_low", "adjusted_high", "relative_regret"]
@@ -149,7 +147,7 @@ def test_equal_hyperparameters_cost_exactly_nothing_and_count_once(given):
     assert pair_of(alone, B, A)["p"] == one["p"]
     summary = transfer_summary(effects)
     assert (summary["pairs"], summary["repeated"], summary["identical"]) == (6, 1, 2)
-    assert answer_transfer(losses, 0.05, 0.95, vectors)["pairs"] == summary
+    assert answer_transfer(losses, 0.05, 0.95)["pairs"] == summary
 
 
 def test_diverged_trainings_are_told_and_forbid_within():

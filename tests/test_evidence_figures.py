@@ -71,12 +71,6 @@ def test_a_source_that_is_no_target_and_a_lone_pair():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["254x34"]
 
 
-def test_without_a_pair_both_say_so():
-    figure = render(effect_matrix(effects(2).head(0), 0.05))
-    assert figure.texts[0].get_text() == "No two architectures: nothing was transferred."
-    assert "nothing was transferred" in effect_table_html(effects(2).head(0))
-
-
 @pytest.mark.parametrize("number", [2, 4, 16])
 def test_intervals_are_sorted_and_coloured(number):
     table = pairs(number)
@@ -105,19 +99,20 @@ def test_intervals_that_are_not_known_are_not_drawn():
 
 def test_the_html_table_tells_its_numbers():
     html = effect_table_html(effects(3))
-    table = ElementTree.fromstring(html.replace("&ndash;", "-")).find("table")
+    table = ElementTree.fromstring(html.replace("&ndash;", "-"))
     cells = [row.findall("td") for row in table.find("tbody")]
-    assert [[cell.text for cell in row] for row in cells] == [
+    assert ["".join(head.itertext()) for head in table.find("thead/tr")][1:] == ["256x32", "255x33", "254x34"]
+    assert [["".join(cell.itertext()) for cell in row] for row in cells] == [
         ["1", "0.970*", "1.200"],
         ["-", "1", "1.010"],
         ["1.010", "1.010", "1"],
     ]
-    assert cells[0][1].get("title") == (
+    assert cells[0][1][0].get("title") == (
         "target 256x32, source 255x33: relative regret 0.9700, interval 0.9500 to 0.9900, p = 0.001, adjusted 0.01"
     )
-    assert "outline" in cells[0][2].get("style")
-    assert "outline" not in cells[0][1].get("style")
-    assert cells[1][0].get("title") == "no finite result"
+    assert "outline" in cells[0][2][0].get("style")
+    assert "outline" not in cells[0][1][0].get("style")
+    assert "<style" not in html  # which JupyterLab drops from a notebook that it doesn't trust
     assert "not tested" in effect_table_html(effects(3).assign(p=NAN, p_adjusted=NAN))  # equal hyperparameters
 
 

@@ -222,7 +222,7 @@ def test_the_parameters_cell_declares_what_the_notebook_takes() -> None:
 def test_a_wrong_parameter_is_named_with_the_nearest_right_one() -> None:
     for name, nearest in (("bach_size", "batch_size"), ("run_root", "runs_root")):
         with pytest.raises(SettingsError, match=f"did you mean {nearest}"):
-            explore.start(VALUES | {name: 3, "In": [f"{name} = 3", ""]})
+            explore.start(VALUES | {name: 3, "In": [f"# Parameters\n{name} = 3", ""]})
 
 
 def test_run_headless_it_leaves_figures_and_a_table(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from evidence import evidence_of
 from study import ARCHITECTURES, tables
-from test_analysis import evidence_of
 from test_experiments import study_of
 
 from mlp_lib.core.errors import RunDirectoryError

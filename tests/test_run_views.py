@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evidence import evidence_of
 from IPython.display import HTML, Image, Markdown
 from matplotlib.figure import Figure
 from study import ARCHITECTURES, settings_of
-from test_analysis import evidence_of
 from test_experiments import run_all, study_of
 from torch import nn
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from evidence import evidence_of
 from study import ARCHITECTURES
-from test_analysis import evidence_of
 from test_experiments import run_all, study_of
 
 from mlp_lib.core.values import HYPERPARAMETERS

@@ -1,1 +1,1 @@
-"""evidence."""
+"""Pure functions of a run's tables: a file a question, its rule beside its statistics."""

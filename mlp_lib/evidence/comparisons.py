@@ -9,17 +9,9 @@ import pandas as pd
 
 from mlp_lib.evidence.intervals import mean_interval
 from mlp_lib.evidence.search import expected_best
+from mlp_lib.evidence.summaries import log_costs
 
 ANY = "an architecture at random"
-
-
-def _log_losses(losses: pd.DataFrame) -> pd.DataFrame:
-    """target, source, seed, log (of the test loss; NaN: diverged) and cost (log less that of the target's own)."""
-    log = np.log(losses["test_loss"].where(np.isfinite(losses["test_loss"]) & (losses["test_loss"] > 0)))
-    table = losses[["target", "source", "seed"]].assign(log=log)
-    own = table.loc[table["target"] == table["source"], ["target", "seed", "log"]]
-    table = table.merge(own, on=["target", "seed"], suffixes=("", "_own"), how="left")
-    return table.assign(cost=table["log"] - table["log_own"]).drop(columns="log_own")
 
 
 def _mean_over_seeds(values: pd.Series, seeds: pd.Series, confidence: float) -> dict[str, float]:
@@ -36,20 +28,13 @@ def extra_sources(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
     then over the seeds), low, high, diverged (trainings, which are left out of the quotient). The last row, ANY, is for
     comparison: the mean over the architectures as sources for all targets, also for themselves.
     """
-    table = _log_losses(losses)
+    table = log_costs(losses)
     architecture = table["source"].isin(table["target"])
     groups = [*table[~architecture].groupby("source", sort=False), (ANY, table[architecture])]
     rows = []
     for source, group in groups:
-        effect = _mean_over_seeds(group["cost"], group["seed"], confidence)
-        rows.append(
-            {
-                "source": source,
-                "targets": group["target"].nunique(),
-                **effect,
-                "diverged": int(group["log"].isna().sum()),
-            }
-        )
+        counts = {"targets": group["target"].nunique(), "diverged": int(group["log"].isna().sum())}
+        rows.append({"source": source} | counts | _mean_over_seeds(group["cost"], group["seed"], confidence))
     return pd.DataFrame(rows)[["source", "targets", "n", "quotient", "low", "high", "diverged"]]
 
 
@@ -76,26 +61,19 @@ def compare_transfer(here: pd.DataFrame, there: pd.DataFrame, confidence: float)
     or there). The regret is smaller here where high is below 1.
     """
     keys = ["target", "source", "seed"]
-    both = _log_losses(here).merge(_log_losses(there), on=keys, suffixes=("_here", "_there"))
+    both = log_costs(here).merge(log_costs(there), on=keys, suffixes=("_here", "_there"))
     both = both[both["source"].isin(both["target"])]
     own = both["target"] == both["source"]
     rows = []
     for quantity, of, value in (("regret", ~own, "cost"), ("own", own, "log"), ("transferred", ~own, "log")):
         columns = both.loc[of, [*keys, f"{value}_here", f"{value}_there"]]
         finite = columns.dropna()
-        sides = [finite[f"{value}_{side}"] for side in ("here", "there")]
-        levels = [_mean_over_seeds(side, finite["seed"], confidence)["quotient"] for side in sides]
-        effect = _mean_over_seeds(sides[0] - sides[1], finite["seed"], confidence)
-        rows.append(
-            {
-                "quantity": quantity,
-                "pairs": len(finite[["target", "source"]].drop_duplicates()),
-                "here": levels[0],
-                "there": levels[1],
-                **effect,
-                "left_out": len(columns) - len(finite),
-            }
-        )
+        sides = {side: finite[f"{value}_{side}"] for side in ("here", "there")}
+        means = {side: _mean_over_seeds(of, finite["seed"], confidence)["quotient"] for side, of in sides.items()}
+        effect = _mean_over_seeds(sides["here"] - sides["there"], finite["seed"], confidence)
+        pairs = len(finite[["target", "source"]].drop_duplicates())
+        counts = {"quantity": quantity, "pairs": pairs, "left_out": len(columns) - len(finite)}
+        rows.append(counts | means | effect)
     columns = ["quantity", "pairs", "n", "here", "there", "quotient", "low", "high", "left_out"]
     return pd.DataFrame(rows)[columns]
 
@@ -134,9 +112,8 @@ def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) 
         return f"{claim} at one seed, which gives no interval."
     interval = f"{100 * confidence:g} % interval {regret.low:.3f} to {regret.high:.3f}"
     basis = f"({interval}, {regret.pairs} pairs, {regret.n} seeds)"
-    verdict = (
-        "is smaller here" if regret.high < 1 else "is larger here" if regret.low > 1 else "may be the same in both"
-    )
+    smaller, larger = regret.high < 1, regret.low > 1
+    verdict = "is smaller here" if smaller else "is larger here" if larger else "may be the same in both"
     level = f"With its own hyperparameters the test loss is {own.quotient:.3f} times that of {name}."
     left_out = f" Left out: {regret.left_out} trainings that diverged in one of them." if regret.left_out else ""
     return f"{claim} {basis}. The regret of transfer {verdict}. {level}{left_out}"

@@ -45,8 +45,8 @@ def range_position(values: pd.Series, range_: Range) -> pd.Series:
     return (values - low) / (high - low)
 
 
-def expected_best(trials: pd.DataFrame, n_max: int | None = None, confidence: float = 0.95) -> pd.DataFrame:
-    """Best validation loss after n random trials: architecture, n, expected, low, high; n = 1 .. min(n_max, trials).
+def expected_best(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Best validation loss after n random trials: architecture, n, expected, low, high; n = 1 .. trials.
 
     `expected` is the unbiased U-statistic, the mean of the minimum over all subsets of n trials: the i-th smallest of
     N losses has the weight C(N - i, n - 1) / C(N, n) (Tang et al. 2020, on Dodge et al. 2019).
@@ -65,7 +65,7 @@ def expected_best(trials: pd.DataFrame, n_max: int | None = None, confidence: fl
         worst = max(losses[np.isfinite(losses)], default=np.nan)
         losses = np.sort(np.where(np.isfinite(losses), losses, worst))  # [N]
         size = len(losses)
-        n = np.arange(1, min(size, n_max or size) + 1)
+        n = np.arange(1, size + 1)
         rank = np.arange(size + 1)[:, None]
         # P(the best of n has a rank above i) [N + 1, n]: of a subset of the N trials, and of n fresh draws
         of_subset = np.cumprod(np.clip(size - rank - (n - 1), 0, None) / (size - (n - 1)), axis=1)
@@ -82,12 +82,12 @@ def _table(rows: list, columns: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns.split())
 
 
-def relative_seed_spread(losses: pd.DataFrame, column: str = "test_loss") -> pd.Series:
+def relative_seed_spread(losses: pd.DataFrame) -> pd.Series:
     """Standard deviation over mean of the finite losses by architecture; NaN below two.
 
-    losses: architecture and `column`, a row a retraining.
+    losses: architecture, test_loss; a row a retraining.
     """
-    groups = losses[np.isfinite(losses[column])].groupby("architecture", sort=False)[column]
+    groups = losses[np.isfinite(losses["test_loss"])].groupby("architecture", sort=False)["test_loss"]
     return (groups.std() / groups.mean()).reindex(losses["architecture"].unique())
 
 

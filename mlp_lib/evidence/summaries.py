@@ -55,19 +55,30 @@ def regret_matrix(losses: pd.DataFrame) -> pd.DataFrame:
 
     Rows are targets, columns sources, the diagonal is exactly 0; the row of a target without an own result is NaN.
     """
-    means, own = _means_and_own(losses)
-    return means.sub(own, axis=0)
+    means = mean_loss_matrix(losses)
+    return means.sub(_own(means), axis=0)
 
 
 def relative_regret_matrix(losses: pd.DataFrame) -> pd.DataFrame:
     """The quotient of the same two means, transferred / own; the diagonal is exactly 1."""
-    means, own = _means_and_own(losses)
-    return means.div(own, axis=0)
-
-
-def _means_and_own(losses: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     means = mean_loss_matrix(losses)
-    return means, pd.Series({t: means.at[t, t] if t in means.columns else np.nan for t in means.index}, dtype=float)
+    return means.div(_own(means), axis=0)
+
+
+def _own(means: pd.DataFrame) -> pd.Series:
+    return pd.Series(np.diag(means.reindex(columns=means.index)), means.index, dtype=float)
+
+
+def log_costs(losses: pd.DataFrame) -> pd.DataFrame:
+    """target, source, seed, log (of the test loss; NaN: diverged), own (that of the target's own) and cost, log - own.
+
+    losses: target, source, seed, test_loss; a row a training.
+    """
+    log = np.log(losses["test_loss"].where(np.isfinite(losses["test_loss"]) & (losses["test_loss"] > 0)))
+    table = losses[["target", "source", "seed"]].assign(log=log)
+    own = table.loc[table["target"] == table["source"], ["target", "seed", "log"]].rename(columns={"log": "own"})
+    table = table.merge(own, on=["target", "seed"], how="left")
+    return table.assign(cost=table["log"] - table["own"])
 
 
 def best_trial(results: pd.DataFrame) -> pd.Series | None:
@@ -79,17 +90,23 @@ def best_trial(results: pd.DataFrame) -> pd.Series | None:
     return None if finite.empty else finite.loc[finite["val_loss"].idxmin()]
 
 
-def consensus_trial(trials: pd.DataFrame) -> int | None:
-    """The trial of best mean rank of validation loss over the architectures (ties: the lowest number).
+def trial_ranks(trials: pd.DataFrame) -> pd.DataFrame:
+    """[trials x architectures] of ranks of validation loss, from 1, of the trials that all architectures have.
 
-    trials: architecture, and the columns of search_results.csv; a diverged trial shares the last rank; only the trials
-    that all architectures have count. None without any, or where a trial's hyperparameters are not the same on all.
+    trials: architecture, and the columns of search_results.csv; a diverged trial shares the last rank. Empty where a
+    trial's hyperparameters are not the same on all.
     """
-    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique() > 1).any(axis=None):
-        return None
+    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique(dropna=False) > 1).any(axis=None):
+        return pd.DataFrame()
     losses = trials["val_loss"].astype(float)
     table = trials.assign(loss=losses.where(np.isfinite(losses), np.inf))
-    ranks = table.pivot(index="trial", columns="architecture", values="loss").dropna().rank()
+    table = table.pivot(index="trial", columns="architecture", values="loss")[trials["architecture"].unique()]
+    return table.dropna().rank()
+
+
+def consensus_trial(trials: pd.DataFrame) -> int | None:
+    """The trial of best mean rank over the architectures (ties: the lowest number); None without ranks."""
+    ranks = trial_ranks(trials)
     return None if ranks.empty else int(ranks.mean(axis=1).idxmin())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mlp_lib.core.values import HYPERPARAMETERS, Architecture
+from mlp_lib.core.values import Architecture
 from mlp_lib.evidence.intervals import (
     adjust,
     basis_text,
@@ -20,7 +20,7 @@ from mlp_lib.evidence.intervals import (
     p_value,
     plain_answer,
 )
-from mlp_lib.evidence.summaries import mean_loss_matrix
+from mlp_lib.evidence.summaries import log_costs, mean_loss_matrix, trial_ranks
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
@@ -31,27 +31,27 @@ EFFECTS = (
 FLAGS = ("identical", "counted", "excludes_zero", "beyond_margin", "within_margin")
 
 
-def _first_equal(table: pd.DataFrame, target: Hashable, vectors: pd.Series | None) -> dict[Hashable, Hashable]:
-    """Of each source the first one with the same hyperparameters, the target itself before all others."""
-    if vectors is not None:
-        keys = {name: ("vector", vectors.get(name, name)) for name in table}
-    else:
-        columns = zip(table, np.nan_to_num(table.to_numpy()).T, strict=True)
-        keys = {name: tuple(losses) if losses.any() else name for name, losses in columns}
+def _first_equal(table: pd.DataFrame, target: Hashable) -> dict[Hashable, Hashable]:
+    """Of each source the first one with the same hyperparameters, the target itself before all others.
+
+    They are the same where the losses are equal at all seeds: equal trainings are one training.
+    """
+    columns = zip(table, np.nan_to_num(table.to_numpy()).T, strict=True)
+    keys = {name: tuple(losses) if losses.any() else name for name, losses in columns}
     first: dict[Hashable, Hashable] = {keys[target]: target}
     return {name: first.setdefault(key, name) for name, key in keys.items()}
 
 
-def _target_effects(table: pd.DataFrame, target: Hashable, vectors: pd.Series | None) -> pd.DataFrame:
+def _target_effects(table: pd.DataFrame, target: Hashable) -> pd.DataFrame:
     """A row a source of one target: same_as, and blocked_differences of the log losses [seeds x sources] to its own."""
-    same_as = _first_equal(table, target, vectors)
+    same_as = _first_equal(table, target)
     distinct = list(dict.fromkeys(same_as.values()))
     fitted = blocked_differences(np.log(table[distinct]), [(name, target) for name in distinct]).set_index("first")
     rows = fitted.loc[list(same_as.values())].reset_index(names="same_as").drop(columns="second")
     return rows.assign(target=target, source=list(same_as))
 
 
-def _all_effects(losses: pd.DataFrame, vectors: pd.Series | None) -> pd.DataFrame:
+def _all_effects(losses: pd.DataFrame) -> pd.DataFrame:
     """The rows of _target_effects for all off-diagonal pairs of `losses`, and diverged."""
     usable = np.isfinite(losses["test_loss"]) & (losses["test_loss"] > 0)
     wide = losses.assign(usable=losses["test_loss"].where(usable))
@@ -59,7 +59,7 @@ def _all_effects(losses: pd.DataFrame, vectors: pd.Series | None) -> pd.DataFram
     wide = wide.reindex(columns=pd.unique(pd.concat([losses["source"], losses["target"]])))
     sources = losses.groupby("target", sort=False)["source"].unique()
     parts = [
-        _target_effects(wide.loc[target][list(dict.fromkeys([*tried, target]))], target, vectors)
+        _target_effects(wide.loc[target][list(dict.fromkeys([*tried, target]))], target)
         for target, tried in sources.items()
     ]
     rows = pd.concat(parts, ignore_index=True).query("target != source").reset_index(drop=True)
@@ -71,13 +71,11 @@ def _all_effects(losses: pd.DataFrame, vectors: pd.Series | None) -> pd.DataFram
     return rows
 
 
-def transfer_effects(
-    losses: pd.DataFrame, margin: float, confidence: float, vectors: pd.Series | None = None
-) -> pd.DataFrame:
+def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> pd.DataFrame:
     """What each source's hyperparameters cost on each target: a row an off-diagonal pair (target, source).
 
-    losses: target, source, seed, test_loss. vectors: source -> anything that is equal for equal hyperparameters;
-    without it, sources whose losses on a target are equal at all seeds count as equal there.
+    losses: target, source, seed, test_loss. Sources whose losses on a target are equal at all seeds share their
+    hyperparameters there.
 
     Differences are of log losses, always: losses are positive and their spread grows with their mean, so that on the
     log scale one variance can serve good and bad sources, and the effect is a quotient, the margin's own scale.
@@ -99,7 +97,7 @@ def transfer_effects(
     """
     if losses.empty:
         return pd.DataFrame(columns=list(EFFECTS)).astype(dict.fromkeys(FLAGS, bool))
-    rows = _all_effects(losses, vectors)
+    rows = _all_effects(losses)
     rows["identical"], rows["counted"] = rows["same_as"] == rows["target"], rows["same_as"] == rows["source"]
     rows = _with_regret(rows, mean_loss_matrix(losses))
 
@@ -248,33 +246,20 @@ def _standard_ranks(values: np.ndarray) -> np.ndarray:
 def trial_rank_correlation(trials: pd.DataFrame) -> pd.DataFrame:
     """Spearman's correlation of the trials' validation losses between architectures, a square frame of names.
 
-    trials: search_results.csv's columns with architecture. It asks whether good hyperparameters are good everywhere,
-    so trial i must have the same ones on all (`same_trials_for_all_architectures`): otherwise the frame is empty.
-    Over the trials that all have; a diverged one shares the last rank; below two trials NaN.
+    It asks whether good hyperparameters are good everywhere, so trial i must have the same ones on all
+    (`same_trials_for_all_architectures`): otherwise the frame is empty. See trial_ranks; below two trials NaN.
     """
-    if (trials.groupby("trial")[list(HYPERPARAMETERS)].nunique(dropna=False) > 1).any(axis=None):
-        return pd.DataFrame()
-    losses = trials["val_loss"].astype(float)
-    table = trials.assign(loss=losses.where(np.isfinite(losses), np.inf))
-    table = table.pivot(index="trial", columns="architecture", values="loss")[trials["architecture"].unique()].dropna()
-    return table.rank().corr().rename_axis(index="architecture", columns=None)
+    ranks = trial_ranks(trials)
+    return ranks if ranks.columns.empty else ranks.corr().rename_axis(index="architecture", columns=None)
 
 
-def answer_transfer(
-    losses: pd.DataFrame,
-    margin: float,
-    confidence: float,
-    vectors: pd.Series | None = None,
-    drawn: bool = False,
-) -> dict:
+def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> dict:
     """Do hyperparameters transfer? Plain values: verdict, effect, interval, confidence, margin, n, sentence, pairs.
 
-    losses: target, source, seed, test_loss; vectors: source -> id of its hyperparameters (see transfer_effects). The
-    effect is the geometric mean of the quotients transferred / own, less 1: of log quotients, the mean over the counted
-    pairs at each seed, then over the n seeds, where both losses are finite. The interval is Student's t over the
-    seeds, so it speaks of these architectures and hyperparameters only. Where some pairs are missing and the others
-    were `drawn` at random, it speaks of all pairs: the variance of the mean of a sample of pairs is added (see
-    _with_sampling); else of those trained alone. The verdict is the first that holds:
+    losses: target, source, seed, test_loss. The effect is the geometric mean of the quotients transferred / own, less
+    1: of log quotients, the mean over the counted pairs at each seed, then over the n seeds, where both losses are
+    finite. The interval is Student's t over the seeds, so it speaks of these architectures and hyperparameters only.
+    The verdict is the first that holds:
     `does_not_transfer`: the interval lies wholly above +margin;
     `depends_on_the_pair`: a pair's cost lies beyond the margin, with an interval adjusted for the number of pairs;
     `transfers`: the interval lies wholly below +margin and no transferred training diverged, or all architectures
@@ -282,72 +267,31 @@ def answer_transfer(
     `undetermined`: otherwise, and always with less than two seeds.
     `pairs` are transfer_summary's numbers and extremes. What can't be said is None.
     """
-    effects = transfer_effects(losses, margin, confidence, vectors)
+    effects = transfer_effects(losses, margin, confidence)
     pairs = transfer_summary(effects)
-    quotients = _log_quotients(losses, effects)
-    by_seed = quotients["log_quotient"].groupby(quotients["seed"]).mean().dropna()
-    n, diverged = len(by_seed), int(quotients["log_quotient"].isna().sum())
-    missing = _count_missing(losses)
-    interval = mean_interval(by_seed, confidence)
-    if missing and drawn:
-        by_pair = quotients.groupby(["target", "source"])["log_quotient"].mean().dropna()
-        interval = _with_sampling(by_seed, by_pair, missing, confidence)
-    estimate = tuple(math.expm1(value) for value in interval)
+    counted = effects.loc[effects["counted"], ["target", "source"]]
+    costs = log_costs(losses).merge(counted, on=["target", "source"]).dropna(subset="own")
+    by_seed = costs["cost"].groupby(costs["seed"]).mean().dropna()
+    n, diverged = len(by_seed), int(costs["cost"].isna().sum())
+    estimate = tuple(math.expm1(value) for value in mean_interval(by_seed, confidence))
     identical = effects.loc[effects["identical"], "n"]
     if not pairs["pairs"] and identical.any():
         n, estimate = int(identical.max()), (0.0, 0.0, 0.0)
         verdict, sentence = "transfers", "All architectures share their hyperparameters, so nothing is lost."
     else:
-        verdict, conclusion = _transfer_rule(estimate, n, diverged, pairs["costs_beyond_margin"], margin)
-        sentence = conclusion
+        verdict, sentence = _transfer_rule(estimate, n, diverged, pairs["costs_beyond_margin"], margin)
     if n and pairs["pairs"]:
         basis = basis_text(estimate[1:], f"{100 * confidence:g}% interval", pairs["pairs"], n)
         claim = f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
-        sentence = f"{claim} {basis}: {conclusion}"
+        sentence = f"{claim} {basis}: {sentence}"
     if n > 1 and pairs["pairs"]:
         sentence += (
             f" Of these pairs, after correction for their number, {pairs['excludes_zero']} differ from 0 and"
             f" {pairs['costs_beyond_margin']} cost more than the margin; {pairs['within_margin']} lie within it."
         )
-    if missing:
-        asked = "drawn at random, which the interval allows for" if drawn else "so the answer is about these alone"
-        sentence += f" Of {missing + len(effects)} pairs {len(effects)} were trained, {asked}."
     if diverged:
-        sentence += f" Not counted: {diverged} of {len(quotients)} trainings with transferred hyperparameters diverged."
+        sentence += f" Not counted: {diverged} of {len(costs)} trainings with transferred hyperparameters diverged."
     return plain_answer(verdict, estimate, confidence, margin, n, sentence) | {"pairs": pairs}
-
-
-def _count_missing(losses: pd.DataFrame) -> int:
-    """How many pairs of a target and another architecture have no row."""
-    names = {*losses["target"], *losses["source"]}
-    pairs = losses.loc[losses["target"] != losses["source"], ["target", "source"]].drop_duplicates()
-    return losses["target"].nunique() * (len(names) - 1) - len(pairs)
-
-
-def _with_sampling(by_seed: pd.Series, by_pair: pd.Series, missing: int, confidence: float) -> tuple[float, ...]:
-    """(mean, low, high) of the mean over all pairs, from the means by seed and by pair of a random sample of pairs.
-
-    The variances of both means are added, that of the pairs with the correction for a finite population (Cochran,
-    Sampling Techniques, chapter 2); degrees of freedom by Welch and Satterthwaite. The pairs' spread holds some of the
-    seeds' too, so the interval is a little too wide.
-    """
-    mean, seeds, pairs = float(by_seed.mean()), len(by_seed), len(by_pair)
-    if seeds < 2 or pairs < 2:
-        return mean, math.nan, math.nan
-    parts = by_seed.var() / seeds, by_pair.var() / pairs * missing / (missing + pairs)
-    variance = sum(parts)
-    df = variance**2 / (parts[0] ** 2 / (seeds - 1) + parts[1] ** 2 / (pairs - 1)) if variance else 1.0
-    half = half_width(math.sqrt(variance), df, 1 - confidence)
-    return mean, mean - float(half), mean + float(half)
-
-
-def _log_quotients(losses: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
-    """target, source, seed, log_quotient of the counted pairs where the target's own loss is finite; NaN: diverged."""
-    losses = losses.assign(log=np.log(losses["test_loss"].where(np.isfinite(losses["test_loss"]))))
-    own = losses.loc[losses["target"] == losses["source"], ["target", "seed", "log"]].dropna()
-    counted = effects.loc[effects["counted"], ["target", "source"]]
-    pairs = losses.merge(counted, on=["target", "source"]).merge(own, on=["target", "seed"], suffixes=("", "_own"))
-    return pairs.assign(log_quotient=pairs["log"] - pairs["log_own"])
 
 
 def _transfer_rule(estimate: tuple[float, ...], n: int, diverged: int, costly: int, margin: float) -> tuple[str, str]:

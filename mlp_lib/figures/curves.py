@@ -1,7 +1,10 @@
-"""figures.curves."""
+"""Tables of losses by epoch to matplotlib Figures; losses are in nats an example."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -18,6 +21,15 @@ from mlp_lib.figures.style import (
     plain_axes,
     short_name,
 )
+
+NAMES = {"standard": "standard parametrization", "mup": "maximal update parametrization (mup)"}
+
+
+def _label(ax: Axes, title: str, losses: Sequence[pd.Series]) -> None:
+    log_if_wide(ax, "y", pd.concat(losses))
+    plain_axes(ax)
+    ax.set(xlabel="epoch", ylabel=LOSS)
+    ax.set_title(title, fontsize="medium")
 
 
 def loss_curve(metrics: pd.DataFrame) -> Figure:
@@ -37,10 +49,7 @@ def loss_curve(metrics: pd.DataFrame) -> Figure:
         ax.plot(best["epoch"], best["val_loss"], "*", color=BLUE, markeredgecolor="black", markersize=13, label="best")
         title = f"Loss of one training: best validation loss {best['val_loss']:.4f} at epoch {best['epoch']:g}"
         title += f" (accuracy {best['val_accuracy']:.2%})"
-    log_if_wide(ax, "y", pd.concat([metrics["train_loss"], checks["val_loss"]]))
-    plain_axes(ax)
-    ax.set(xlabel="epoch", ylabel=LOSS)
-    ax.set_title(title, fontsize="medium")
+    _label(ax, title, [metrics["train_loss"], checks["val_loss"]])
     ax.legend(frameon=False)
     return figure
 
@@ -50,6 +59,7 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
 
     curves: architecture, trial, epoch, val_loss; chosen: architecture, trial, a row an architecture.
     """
+    chosen_look, other_look = {"color": BLUE, "linewidth": 2, "zorder": 3}, {"color": GREY, "linewidth": 0.8}
     best = dict(zip(chosen["architecture"], chosen["trial"], strict=True))
     columns = min(4, len(best))
     rows = -(-len(best) // columns)
@@ -58,10 +68,7 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     for ax, (architecture, trial) in zip(panels.flat, best.items(), strict=False):
         group = curves[curves["architecture"] == architecture]
         for number, curve in group.groupby("trial"):
-            look = (
-                {"color": BLUE, "linewidth": 2, "zorder": 3} if number == trial else {"color": GREY, "linewidth": 0.8}
-            )
-            ax.plot(curve["epoch"], curve["val_loss"], **look)
+            ax.plot(curve["epoch"], curve["val_loss"], **(chosen_look if number == trial else other_look))
         ax.set_title(f"{short_name(architecture)} (trial {trial})", fontsize=10)
         plain_axes(ax)
     for ax in panels.flat[len(best) :]:
@@ -70,9 +77,6 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     figure.supxlabel("epoch")
     figure.supylabel(f"validation {LOSS}")
     return figure
-
-
-NAMES = {"standard": "standard parametrization", "mup": "maximal update parametrization (mup)"}
 
 
 def coordinate_sizes(table: pd.DataFrame) -> Figure:
@@ -124,10 +128,8 @@ def attempt_curves(curves: pd.DataFrame, stored: pd.DataFrame | None = None, lab
         checks = stored[np.isfinite(stored["val_loss"])]
         shown.append(checks["val_loss"])
         ax.plot(checks["epoch"], checks["val_loss"], color="black", linestyle="--", linewidth=1.2, label=label)
-    log_if_wide(ax, "y", pd.concat(shown))
-    plain_axes(ax)
+    _label(ax, "", shown)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="epoch", ylabel=LOSS)
     if ax.lines:
         figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure
@@ -147,10 +149,8 @@ def trial_curve(curves: pd.DataFrame, architecture: str, trial: int, chosen: int
     ax.plot(own["epoch"], own["train_loss"], color=ORANGE, label="training (with dropout)")
     ax.plot(own["epoch"], own["val_loss"], color=BLUE, marker=".", linewidth=2, label="validation")
     ax.plot([], [], color=GREY, linewidth=0.7, label="validation, other trials")
-    log_if_wide(ax, "y", pd.concat([curves["val_loss"], own["train_loss"]]))
-    plain_axes(ax)
     title = f"{short_name(architecture)}, trial {trial}" + (" (the chosen one)" if trial == chosen else "")
-    ax.set(xlabel="epoch", ylabel=LOSS)
-    ax.set_title(title if len(own) else f"{title}: no check was reached", fontsize="medium")
+    title += "" if len(own) else ": no check was reached"
+    _label(ax, title, [curves["val_loss"], own["train_loss"]])
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure

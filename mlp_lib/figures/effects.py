@@ -5,7 +5,7 @@
 """
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -18,6 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, new_figure, plain_axes, short_name
+
+MANY_PAIRS = 45  # beyond which the rows are set closer
+VERDICTS = {"equivalent": (BLUE, "o"), "different": (ORANGE, "D"), "undetermined": ("0.45", "s")}
 
 
 def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figure:
@@ -33,7 +36,7 @@ def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figu
     values = matrix.to_numpy(dtype=float)
     if np.isnan(values).any():
         title += " (hatched: diverged or not trained)"
-    limit, clipped = _limit(np.abs(values[np.isfinite(values)] - centre))
+    limit, clipped = _limit(values, centre)
     image = ax.imshow(values, cmap="RdBu_r", norm=CenteredNorm(centre, limit))
     ax.patch.set(facecolor="0.92", edgecolor="0.6", hatch="////")
     ax.set_xticks(
@@ -49,9 +52,8 @@ def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figu
         decimals = int(np.clip(1 - np.floor(np.log10(limit)), 2, 5))
         for (row, column), value in np.ndenumerate(values):
             text = f"{round(value, decimals) + 0.0:.{decimals}f}" if abs(value) < 100 else f"{value:.3g}"  # no -0.00
-            dark = np.dot(image.to_rgba([value])[0, :3], (0.299, 0.587, 0.114)) < 0.5  # perceived brightness
-            colour = "white" if dark else "black"
-            ax.text(column, row, text if np.isfinite(value) else "", ha="center", va="center", color=colour, fontsize=8)
+            look = {"color": _ink(*image.to_rgba([value])[0]), "ha": "center", "va": "center", "fontsize": 8}
+            ax.text(column, row, text if np.isfinite(value) else "", **look)
     ax.set(xlabel="source (tuned on)", ylabel="target (trained)")
     ax.set_title(textwrap.fill(title, int(9 * figure.get_figwidth())), fontsize="medium")  # 9 letters an inch fit
     bar = figure.colorbar(image, label=label, extend="both" if clipped else "neither", shrink=0.8)
@@ -60,19 +62,15 @@ def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figu
     return figure
 
 
-def _limit(distances: np.ndarray) -> tuple[float, bool]:
-    """The distance from the centre that takes the full colour [any distances >= 0], and whether some lie beyond."""
+def _limit(values: np.ndarray, centre: float) -> tuple[float, bool]:
+    """The distance from the centre that takes the full colour, and whether some of the values lie beyond."""
+    distances = np.abs(values[np.isfinite(values)] - centre)
     if not distances.any():
         return 1.0, False
     usual = np.quantile(distances, 0.9)
     if 0 < usual < distances.max() / 4:
         return float(usual), True
     return float(distances.max()), False
-
-
-NO_PAIR = "No two architectures: nothing was transferred."
-MANY_PAIRS = 45  # beyond which the rows are set closer
-VERDICTS = {"equivalent": (BLUE, "o"), "different": (ORANGE, "D"), "undetermined": ("0.45", "s")}
 
 
 def _matrix(effects: pd.DataFrame) -> pd.DataFrame:
@@ -88,44 +86,30 @@ def _matrix(effects: pd.DataFrame) -> pd.DataFrame:
 
 def effect_matrix(effects: pd.DataFrame, margin: float) -> Figure:
     """Heatmap of relative regret: * where excludes_zero, a thick border where wholly beyond the margin."""
-    if effects.empty:
-        figure = new_figure(5, 1)
-        figure.text(0.5, 0.5, NO_PAIR, ha="center", va="center")
-        return figure
     matrix = _matrix(effects)
     figure = heatmap(matrix, "Test loss relative to the target's own hyperparameters", 1.0, "transferred / own")
     ax = figure.axes[0]
-    colours, printed = _colours(matrix), list(ax.texts)
-    starred = beyond = 0
+    printed = list(ax.texts)
     for effect in effects.itertuples():
         row, column = matrix.index.get_loc(effect.target), matrix.columns.get_loc(effect.source)
         if effect.excludes_zero:
-            starred += 1
             if printed:
                 text = printed[row * matrix.shape[1] + column]
                 text.set(text=text.get_text() + "*", fontweight="bold")
             else:
-                ink = _ink(*colours(effect.relative_regret))
+                ink = _ink(*ax.images[0].to_rgba([effect.relative_regret])[0])
                 ax.text(column, row, "*", color=ink, ha="center", va="center_baseline", fontweight="bold")
         if effect.beyond_margin:
-            beyond += 1
             ax.add_patch(Rectangle((column - 0.45, row - 0.45), 0.9, 0.9, fill=False, edgecolor="black", linewidth=2))
-    star = f"{starred} of {len(effects)} cells differ from 1 (Benjamini-Hochberg)"
+    star = f"{effects['excludes_zero'].sum()} of {len(effects)} cells differ from 1 (Benjamini-Hochberg)"
+    frame = f"{effects['beyond_margin'].sum()} wholly beyond ±{100 * margin:g} %"
     handles = [
         Line2D([], [], linestyle="", marker="$*$", color="black", label=star),
-        Patch(fill=False, edgecolor="black", linewidth=2, label=f"{beyond} wholly beyond ±{100 * margin:g} %"),
+        Patch(fill=False, edgecolor="black", linewidth=2, label=frame),
     ]
     narrow = figure.get_figwidth() < 6
     figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 2, frameon=False)
     return figure
-
-
-def _colours(matrix: pd.DataFrame) -> Callable:
-    """The function from a value to the colour [4] that `heatmap` gives it."""
-    values = matrix.to_numpy(dtype=float)
-    limit, _ = _limit(np.abs(values[np.isfinite(values)] - 1))
-    norm, colormap = CenteredNorm(1.0, limit), colormaps["RdBu_r"]
-    return lambda value: colormap(norm(value))
 
 
 def _ink(red: float, green: float, blue: float, _alpha: float = 1.0) -> str:
@@ -178,47 +162,32 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float) -> Figure:
 def effect_table_html(effects: pd.DataFrame) -> str:
     """The matrix of relative regret as an HTML table whose cells tell their numbers when pointed at.
 
-    Colours, stars and frames as in effect_matrix; all style is inline, so it needs no style sheet.
+    Colours, stars and frames as in effect_matrix. All style is inline: JupyterLab drops the style sheet that pandas'
+    Styler writes from a notebook that it does not trust, and a kept report is such a one.
     """
-    if effects.empty:
-        return f"<p>{NO_PAIR}</p>"
     matrix = _matrix(effects)
-    colours = _colours(matrix)
-    cells = {(effect.target, effect.source): effect for effect in effects.itertuples()}
-    head = "".join(
-        f'<th scope="col" style="padding:2px 5px">{escape(short_name(source))}</th>' for source in matrix.columns
-    )
-    lines = [
-        '<div style="overflow-x:auto"><table class="effects" style="border-collapse:collapse;font-size:0.85em">',
-        "<caption>Test loss with the source's hyperparameters / with the target's own. * differs from 1"
-        " (Benjamini-Hochberg); framed: wholly beyond the margin. Point at a cell for its numbers.</caption>",
-        f'<thead><tr><th scope="col">target \\ source</th>{head}</tr></thead><tbody>',
-    ]
-    for target in matrix.index:
-        row = "".join(_cell(cells.get((target, source)), target == source, colours) for source in matrix.columns)
-        lines.append(
-            '<tr><th scope="row" style="padding:2px 5px;white-space:nowrap">'
-            f"{escape(short_name(target))}</th>{row}</tr>"
-        )
-    return "\n".join([*lines, "</tbody></table></div>"])
+    norm = CenteredNorm(1.0, _limit(matrix.to_numpy(dtype=float), 1.0)[0])
+    cells = matrix.map(lambda value: "1" if value == 1 else "&ndash;")
+    for effect in effects[np.isfinite(effects["relative_regret"])].itertuples():
+        cells.loc[effect.target, effect.source] = _cell(effect, colormaps["RdBu_r"](norm(effect.relative_regret)))
+    cells = cells.rename(index=_escaped, columns=_escaped).rename_axis(index=None, columns="target \\ source")
+    with pd.option_context("display.max_colwidth", None):
+        return cells.to_html(escape=False, border=0, justify="center")
 
 
-def _cell(effect: Any, own: bool, colours: Callable) -> str:
-    """One <td>; `effect` is a row of effects or None."""
-    if own:
-        return '<td title="own hyperparameters" style="text-align:center;color:GrayText">1</td>'
-    if effect is None or not np.isfinite(effect.relative_regret):
-        return '<td title="no finite result" style="text-align:center;color:GrayText">&ndash;</td>'
-    value = effect.relative_regret
-    colour = colours(value)
-    style = f"background:{to_hex(colour)};color:{_ink(*colour)};padding:2px 5px;text-align:right"
-    if effect.beyond_margin:
-        style += ";outline:2px solid black;outline-offset:-2px"
+def _escaped(architecture: str) -> str:
+    return escape(short_name(architecture))
+
+
+def _cell(effect: Any, colour: Sequence[float]) -> str:
+    """What a cell of the HTML table holds; `effect` is a row of effects."""
+    style = f"display:block;padding:2px 5px;background:{to_hex(colour)};color:{_ink(*colour)}"
+    style += ";outline:2px solid black;outline-offset:-2px" if effect.beyond_margin else ""
     title = (
-        f"target {short_name(effect.target)}, source {short_name(effect.source)}: relative regret {value:.4f},"
-        f" interval {effect.low:.4f} to {effect.high:.4f}, "
+        f"target {short_name(effect.target)}, source {short_name(effect.source)}: relative regret"
+        f" {effect.relative_regret:.4f}, interval {effect.low:.4f} to {effect.high:.4f}, "
     )
     known = np.isfinite(effect.p_adjusted)
     title += f"p = {effect.p:.2g}, adjusted {effect.p_adjusted:.2g}" if known else "not tested"
     star = "*" if effect.excludes_zero else ""
-    return f'<td title="{escape(title, quote=True)}" style="{style}">{value:.3f}{star}</td>'
+    return f'<span title="{escape(title)}" style="{style}">{effect.relative_regret:.3f}{star}</span>'

@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 
 from mlp_lib.figures.style import new_figure
 
+MAX_DIGITS = 24  # misclassified images that are shown
+
 
 def sample_images(images: Sequence, labels: Sequence, number: int = 20) -> Figure:
     """The first images with their labels.
@@ -21,9 +23,6 @@ def sample_images(images: Sequence, labels: Sequence, number: int = 20) -> Figur
         ax.set_title(int(label), fontsize=9)
         ax.set_axis_off()
     return figure
-
-
-MAX_DIGITS = 24  # misclassified images that are shown
 
 
 def mistakes(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> Figure:

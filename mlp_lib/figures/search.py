@@ -1,4 +1,4 @@
-"""Pure functions from the tables of search_statistics to matplotlib Figures.
+"""Pure functions from the tables of trials and of evidence.search to matplotlib Figures.
 
 A panel an architecture where lines would cover each other, so that 16 read as well as 2. Losses are in nats an example.
 """
@@ -30,6 +30,9 @@ from mlp_lib.figures.style import (
     with_diverged,
 )
 from mlp_lib.run.parameters import SearchSpace
+
+COLUMNS = 4  # panels side by side
+FADING = LinearSegmentedColormap.from_list("fading", ["#08306b", "#c6dbef"])  # from dark to a blue still seen on white
 
 
 def search_overview(results: pd.DataFrame) -> Figure:
@@ -64,10 +67,6 @@ def search_overview(results: pd.DataFrame) -> Figure:
     return figure
 
 
-COLUMNS = 4  # panels side by side
-FADING = LinearSegmentedColormap.from_list("fading", ["#08306b", "#c6dbef"])  # from dark to a blue still seen on white
-
-
 def _panels(
     names: Sequence[str], width: float, height: float, title: str, x: str = "", y: str = ""
 ) -> tuple[Figure, dict[str, Axes]]:
@@ -90,7 +89,7 @@ def _panels(
 def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Figure:
     """Expected best validation loss after n trials, a panel an architecture with its band; the others in grey.
 
-    expected: architecture, n, expected, low, high (search_statistics.expected_best).
+    expected: architecture, n, expected, low, high (evidence.search.expected_best).
     """
     names = list(expected["architecture"].unique())
     title = "What n random trials find: expected best validation loss"
@@ -120,7 +119,7 @@ def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Fi
 def importance_bars(importance: pd.DataFrame) -> Figure:
     """Permutation importance of each hyperparameter with its standard error, a panel a forest.
 
-    importance: the columns of search_statistics.importance. The hyperparameters come in order of mean importance.
+    importance: the columns of evidence.search.importance. The hyperparameters come in order of mean importance.
     """
     names = list(importance["architecture"].unique())
     title = "Which hyperparameters matter among the better half of the trials"

@@ -1,4 +1,4 @@
-"""figures.style."""
+"""What the figures share: colours, sizes, axes and names."""
 
 from collections.abc import Sequence
 

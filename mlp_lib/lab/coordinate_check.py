@@ -7,17 +7,28 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from IPython.display import Markdown, display
 from torch import Tensor
 
+from mlp_lib import figures
 from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import to_sequential
 from mlp_lib.core.population import Population, prepare
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.reports.analysis import read_sections
 
 _SEEDS = (1, 2, 3)
+_WIDTHS = (32, 64, 128, 256, 512, 1024)
 _IMAGES = 256  # of one batch, which every step is made on
 _HYPERPARAMETERS = Hyperparameters()  # torch's AdamW, no dropout
+
+
+def show(train: Split, settings: TrainingSettings) -> None:
+    """Display the section on the coordinate check under `mup`; nothing under `standard`, which is PyTorch's way."""
+    if settings.parametrization == "mup":
+        display(Markdown(read_sections()["parametrization"]))
+        display(figures.coordinate_sizes(coordinate_check(train, settings, _WIDTHS)))
 
 
 def coordinate_check(train: Split, settings: TrainingSettings, widths: Sequence[int], steps: int = 4) -> pd.DataFrame:

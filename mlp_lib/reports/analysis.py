@@ -1,40 +1,82 @@
-"""The evidence of a run: tables to statistics and figures, written under analysis/ and shown in 04_analysis."""
+"""The evidence of a run: each piece is made from its tables once, written under analysis/ and shown as a section."""
 
-from collections.abc import Callable
-from functools import partial
+import functools
+import math
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from IPython.display import Image
+from IPython.display import HTML, Markdown, display
 
+from mlp_lib import figures
 from mlp_lib.core.values import CLASSES, DATASETS, Architecture
-from mlp_lib.evidence import architectures, comparisons, search, summaries, transfer
-from mlp_lib.figures import curves as curve_figures
-from mlp_lib.figures import effects as effect_figures
-from mlp_lib.figures import losses as loss_figures
-from mlp_lib.figures import search as search_figures
+from mlp_lib.evidence import architectures as sensitivity
+from mlp_lib.evidence import comparisons, search, summaries, transfer
+from mlp_lib.evidence.intervals import plain_answer
 from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
 from mlp_lib.run.meta import different_parameters, read_architectures, read_meta
 from mlp_lib.run.parameters import AnalysisSettings, SearchSpace
 
-_TRANSFER = "target source seed status test_loss test_accuracy reused"
+SECTIONS = Path(__file__).parent / "templates/sections.md"  # heading and prose of each piece, below <!-- its name -->
+TITLES = {
+    "hyperparameter_transfer": "Do tuned hyperparameters transfer?",
+    "architecture_sensitivity": "Once tuned, does the architecture matter?",
+}
 _METHODS = {  # what the statistics of random draws can't be held to
     "sobol": "The trials are points of a Sobol sequence, no independent draws: bands of the best of n are too wide.",
     "successive_halving": "Most trials were dropped before their best check: their losses, and what follows from all "
     "trials below, are of shorter trainings.",
 }
-TITLES = {
-    "hyperparameter_transfer": "Do tuned hyperparameters transfer?",
-    "architecture_sensitivity": "Once tuned, does the architecture matter?",
-}
+PIECES: dict[str, Callable] = {}  # what each section displays: (evidence, value, figure) to displayables
+
+
+def piece(
+    *needs: str,
+    figure: Callable[["Evidence", Any], Any] | None = None,
+    shown: Callable[["Evidence", Any, Any], Iterable[Any]] = lambda evidence, value, figure: (figure, value),
+    kept: bool = True,
+) -> Callable:
+    """Declare a method of Evidence as a piece of the analysis: made once, and written once under the method's name.
+
+    needs: the tables, and pieces, without which there is none: its value is then an empty table, and neither written
+    nor shown. A table is kept as CSV, with its index if that has a name, another value as YAML (unless it is not
+    `kept`); what `figure` draws of the value as PNG. `shown`: what its section displays, in order.
+    """
+
+    def declare(compute: Callable[["Evidence"], Any]) -> Callable[["Evidence"], Any]:
+        name = compute.__name__
+
+        @functools.wraps(compute)
+        def once(evidence: "Evidence") -> Any:
+            if name not in evidence.made:
+                there = all(len(evidence.table(need)) for need in needs)
+                evidence.made[name] = compute(evidence) if there else pd.DataFrame()
+                if not _is_nothing(evidence.made[name]):
+                    evidence.write(name, kept, figure)
+            return evidence.made[name]
+
+        PIECES[name] = shown
+        return once
+
+    return declare
+
+
+def _is_nothing(value: Any) -> bool:
+    return isinstance(value, pd.DataFrame) and value.empty
+
+
+def _figure_alone(evidence: "Evidence", value: Any, figure: Any) -> Iterable[Any]:
+    return (figure,)
 
 
 class Evidence:
-    """A run's tables, read once; each method computes one piece, writes it under analysis/ and returns it.
+    """A run's tables, read once, and the pieces that follow from them; a table that isn't there yet is empty.
 
-    A table that the run doesn't have yet is empty, and so is what follows from it. `compared` is the run that this one
-    is compared with.
+    trials: the trials of all architectures with `chosen`, whether the search chose it; curves: their learning curves;
+    retrainings: architecture, seed, test_loss; transfers: target, source, seed, test_loss of the architectures as
+    sources, with_extra_sources of all. `compared` is the run that this one is compared with.
     """
 
     def __init__(
@@ -46,268 +88,286 @@ class Evidence:
     ):
         self.files, self.settings, self.architectures, self.compared = files, settings, architectures, compared
         self.parameters = read_meta(files)["parameters"]
-        self.trials = self._of_architectures(lambda f: f.results)
+        self.limits = (settings.margin, settings.confidence)
+        self.made: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {}
+        self.trials = self._of_architectures("results")
+        self.curves = self._of_architectures("curves")
+        best = {a.name: files.architecture(a).best for a in architectures}
+        chosen = {name: read_yaml(path)["trial"] for name, path in best.items() if path.exists()}
         if len(self.trials):
-            self.trials["chosen"] = False
-        for architecture in architectures:
-            best = files.architecture(architecture).best
-            if best.exists():
-                own = self.trials["architecture"] == architecture.name
-                self.trials.loc[own, "chosen"] = self.trials.loc[own, "trial"] == read_yaml(best)["trial"]
-        self.curves = self._of_architectures(lambda f: f.curves)
-        self.retrainings = _read(files.seed_losses, "architecture seed test_loss test_accuracy")
-        self.with_extra_sources = _read(files.transfer_losses, _TRANSFER)
+            self.trials["chosen"] = self.trials["trial"] == self.trials["architecture"].map(chosen)
+        self.retrainings = _read(files.seed_losses, "architecture seed")
+        self.with_extra_sources = _read(files.transfer_losses, "target source seed")
         if settings.parts == "search":
             self.with_extra_sources = self.with_extra_sources.iloc[:0]
-        names = [architecture.name for architecture in architectures]
-        self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(names)]
+        self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(best)]
 
-    def _of_architectures(self, which: Callable[[Any], Any]) -> pd.DataFrame:
-        tables = []
-        for architecture in self.architectures:
-            path = which(self.files.architecture(architecture))
-            if path.exists():
-                tables.append(read_table(path).assign(architecture=architecture.name))
+    def _of_architectures(self, name: str) -> pd.DataFrame:
+        paths = {a.name: getattr(self.files.architecture(a), name) for a in self.architectures}
+        tables = [read_table(path).assign(architecture=name) for name, path in paths.items() if path.exists()]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
-    def _keep(self, name: str, table: pd.DataFrame, index: bool = False) -> pd.DataFrame:
-        write_table(self.files.evidence(f"{name}.csv"), table, index)
-        return table
+    def table(self, name: str) -> Any:
+        """One of the run's tables, or the value of a piece."""
+        return getattr(self, name)() if name in PIECES else getattr(self, name)
 
-    def _draw(self, name: str, figure: Any) -> Any:
-        write_figure(self.files.evidence(f"{name}.png"), figure)
-        return figure
+    def write(self, name: str, kept: bool, figure: Callable | None) -> None:
+        """Write what was made of a piece, and its figure."""
+        value, path = self.made[name], self.files.evidence(name)
+        if kept and isinstance(value, pd.DataFrame):
+            write_table(path.with_suffix(".csv"), value, index=value.index.name is not None)
+        elif kept:
+            write_yaml(path.with_suffix(".yaml"), value)
+        if figure:
+            self.figures[name] = figure(self, value)
+            write_figure(path.with_suffix(".png"), self.figures[name])
+
+    def show(self, name: str) -> None:
+        """Display a section: heading and prose, then the figure and table; nothing where there is nothing to show."""
+        value = self.table(name)
+        if _is_nothing(value):
+            return
+        display(Markdown(read_sections()[name]))
+        for item in PIECES[name](self, value, self.figures.get(name)):
+            if item is not None:
+                display(item)
 
     # --- the answers
 
+    def _show_answers(self, answers: dict[str, dict[str, Any]], _: Any) -> Iterable[Any]:
+        for (name, answer), of in zip(answers.items(), ("transfer_effects", "architecture_pairs"), strict=True):
+            yield Markdown(f"**{TITLES[name]}** *{answer['verdict'].replace('_', ' ')}.* {answer['sentence']}")
+            self.table(of)
+            yield self.figures.get(of)
+
+    @piece(kept=False, shown=_show_answers)
     def answers(self) -> dict[str, dict[str, Any]]:
         """The two answers; a question whose phase hasn't run is `undetermined` and says so."""
-        margin, confidence = self.settings.margin, self.settings.confidence
-        answers: dict[str, dict[str, Any]] = {}
-        drawn = isinstance(self.parameters.get("transfer_pairs"), int)
-        for name, losses, phase, rule in (
-            ("hyperparameter_transfer", self.transfers, "03_transfer", partial(transfer.answer_transfer, drawn=drawn)),
-            ("architecture_sensitivity", self.retrainings, "02_retrain", architectures.answer_architecture),
-        ):
-            answers[name] = rule(losses, margin, confidence) if len(losses) else _not_run(phase, self.settings)
+        of = {
+            "hyperparameter_transfer": (transfer.answer_transfer, self.transfers, "03_transfer"),
+            "architecture_sensitivity": (sensitivity.answer_architecture, self.retrainings, "02_retrain"),
+        }
+        answers = {
+            name: rule(losses, *self.limits) if len(losses) else _not_run(phase, self.settings)
+            for name, (rule, losses, phase) in of.items()
+        }
         if self.settings.parts == "all":
             write_yaml(self.files.answers, answers)
         return answers
 
     # --- transfer
 
+    @piece(
+        "transfers",
+        figure=lambda self, effects: figures.effect_matrix(effects, self.settings.margin),
+        shown=lambda self, effects, figure: [HTML(figures.effect_table_html(effects))],
+    )
     def transfer_effects(self) -> pd.DataFrame:
         """What each source's hyperparameters cost on each target, with intervals and tests."""
-        if self.transfers.empty:
-            return self.transfers
-        margin, confidence = self.settings.margin, self.settings.confidence
-        effects = transfer.transfer_effects(self.transfers, margin, confidence)
-        write_yaml(self.files.evidence("transfer_summary.yaml"), transfer.transfer_summary(effects))
-        self._draw("transfer_effects", effect_figures.effect_matrix(effects, self.settings.margin))
-        return self._keep("transfer_effects", effects)
+        return transfer.transfer_effects(self.transfers, *self.limits)
 
-    def transfer_summary(self) -> pd.DataFrame:
-        """Best donor, most and least tolerant target, shares of pairs: a row each."""
-        if self.transfers.empty:
-            return self.transfers
-        summary = transfer.transfer_summary(self.transfer_effects())
-        found = [_words(value) if isinstance(value, dict) else value for value in summary.values()]
-        return pd.DataFrame({"what": list(summary), "found": found}).set_index("what")
+    @piece("transfer_effects", shown=lambda self, summary, figure: [_in_words(summary)])
+    def transfer_summary(self) -> dict[str, Any]:
+        """Best donor, most and least tolerant target, shares of pairs."""
+        return transfer.transfer_summary(self.transfer_effects())
 
+    @piece("transfer_effects")
     def distance_relation(self) -> pd.DataFrame:
         """Whether hyperparameters cost more between architectures that differ more."""
-        if self.transfers.empty:
-            return self.transfers
-        effects = self.transfer_effects()
-        table = self.architecture_table()
-        relation = transfer.distance_relation(effects, table, self.settings.analysis_seed)
-        return self._keep("distance_relation", relation)
-
-    def architecture_table(self) -> pd.DataFrame:
-        """architecture, parameters."""
         inputs = DATASETS[self.parameters["dataset"]].inputs
-        return pd.DataFrame(
-            {
-                "architecture": [a.name for a in self.architectures],
-                "parameters": [a.count_parameters(inputs, CLASSES) for a in self.architectures],
-            }
-        )
+        counts = {a.name: a.count_parameters(inputs, CLASSES) for a in self.architectures}
+        table = pd.DataFrame({"architecture": list(counts), "parameters": list(counts.values())})
+        return transfer.distance_relation(self.transfer_effects(), table, self.settings.analysis_seed)
 
+    @piece("trials")
     def trial_rank_correlation(self) -> pd.DataFrame:
         """Rank correlation of the trials' losses between architectures, where all had the same trials."""
-        if self.trials.empty or not self.parameters.get("same_trials_for_all_architectures"):
-            return pd.DataFrame()
-        return self._keep("trial_rank_correlation", transfer.trial_rank_correlation(self.trials), index=True)
+        same = self.parameters.get("same_trials_for_all_architectures")
+        return transfer.trial_rank_correlation(self.trials) if same else pd.DataFrame()
 
     # --- better practice
 
+    @piece(
+        "with_extra_sources",
+        figure=lambda self, table: figures.quotient_intervals(
+            table, "source", "Test loss relative to own hyperparameters, over all targets"
+        ),
+    )
     def extra_sources(self) -> pd.DataFrame:
         """What the hyperparameters of each source that is no architecture cost over all targets."""
         if len(self.with_extra_sources) == len(self.transfers):
             return pd.DataFrame()
-        table = comparisons.extra_sources(self.with_extra_sources, self.settings.confidence)
-        title = "Test loss relative to own hyperparameters, over all targets"
-        self._draw("extra_sources", loss_figures.quotient_intervals(table, "source", title))
-        return self._keep("extra_sources", table)
+        return comparisons.extra_sources(self.with_extra_sources, self.settings.confidence)
 
+    @piece("transfers", "retrainings")
     def other_search(self) -> pd.DataFrame:
         """What it costs to take the hyperparameters from the search that `search_dir` names, such as on other data."""
-        if not self.parameters.get("search_dir") or self.transfers.empty or self.retrainings.empty:
+        if not self.parameters.get("search_dir"):
             return pd.DataFrame()
-        table = comparisons.other_search(self.transfers, self.retrainings, self.settings.confidence)
-        return self._keep("other_search", table)
+        return comparisons.other_search(self.transfers, self.retrainings, self.settings.confidence)
 
+    @piece(
+        "transfers",
+        figure=lambda self, table: figures.quotient_intervals(
+            table, "quantity", f"This run relative to {self.compared.root.name}"
+        ),
+        shown=lambda self, table, figure: [Markdown(self.comparison_answer()), figure, table],
+    )
     def comparison(self) -> pd.DataFrame:
         """The transfer here beside that of the run to compare with."""
-        there = _read(self.compared.transfer_losses, _TRANSFER) if self.compared else pd.DataFrame()
-        if self.transfers.empty or there.empty:
-            return pd.DataFrame()
-        table = comparisons.compare_transfer(self.transfers, there, self.settings.confidence)
-        title = f"This run relative to {self.compared.root.name}"
-        self._draw("comparison", loss_figures.quotient_intervals(table, "quantity", title))
-        return self._keep("comparison", table)
-
-    def search_comparison(self) -> pd.DataFrame:
-        """The search here beside what that of the run to compare with is expected to find at equal cost."""
-        if self.compared is None or self.trials.empty:
-            return pd.DataFrame()
-        there = Evidence(self.compared, self.settings, read_architectures(self.compared))
-        if there.trials.empty:
-            return pd.DataFrame()
-        return self._keep("search_comparison", comparisons.compare_search(self.trials, there.trials))
+        there = _read(self.compared.transfer_losses, "target source seed") if self.compared else pd.DataFrame()
+        if there.empty:
+            return there
+        return comparisons.compare_transfer(self.transfers, there, self.settings.confidence)
 
     def comparison_answer(self) -> str:
         """Whether the regret of transfer is smaller here than in the run to compare with, and how the two differ."""
-        table = self.comparison()
-        if table.empty:
-            return "Nothing to compare: `compare_with` names no run that has a transfer, or this one has none."
         name = self.compared.root.name
         differences = different_parameters(self.parameters, read_meta(self.compared)["parameters"])
         listed = "; ".join(differences) or "nothing that decides a result"
-        answer = comparisons.comparison_sentence(table, name, self.settings.confidence)
+        answer = comparisons.comparison_sentence(self.comparison(), name, self.settings.confidence)
         return f"{answer}\n\nThe runs differ in: {listed}."
+
+    @piece("trials")
+    def search_comparison(self) -> pd.DataFrame:
+        """The search here beside what that of the run to compare with is expected to find at equal cost."""
+        if self.compared is None:
+            return pd.DataFrame()
+        there = Evidence(self.compared, self.settings, read_architectures(self.compared)).trials
+        return comparisons.compare_search(self.trials, there) if len(there) else there
 
     # --- architectures
 
+    @piece("retrainings", shown=lambda self, losses, _: [figures.loss_distribution(losses)], kept=False)
+    def retrain_losses(self) -> pd.DataFrame:
+        """The test losses of the retrainings, a row a training."""
+        return self.retrainings
+
+    @piece(
+        "retrainings",
+        figure=lambda self, pairs: figures.architecture_intervals(pairs, self.settings.margin),
+        shown=lambda self, pairs, figure: [pairs],
+    )
     def architecture_pairs(self) -> pd.DataFrame:
         """The differences of test loss between all pairs of architectures, with tests of difference and equivalence."""
-        if self.retrainings.empty:
-            return self.retrainings
-        margin, confidence = self.settings.margin, self.settings.confidence
-        pairs = architectures.architecture_pairs(self.retrainings, margin, confidence)
-        if len(pairs):
-            self._draw("architecture_pairs", effect_figures.architecture_intervals(pairs, margin))
-        return self._keep("architecture_pairs", pairs)
+        return sensitivity.architecture_pairs(self.retrainings, *self.limits)
 
+    @piece("architecture_pairs")
     def architecture_anova(self) -> pd.DataFrame:
         """Analysis of variance of the test loss by architecture and run seed, with variance shares."""
-        if self.retrainings.empty:
-            return self.retrainings
-        anova = architectures.architecture_anova(self.retrainings)
-        return self._keep("architecture_anova", anova, index=True)
+        return sensitivity.architecture_anova(self.retrainings)
 
+    @piece("architecture_pairs")
     def seeds(self) -> pd.DataFrame:
         """What the run seeds share and how many would decide: same-seed (intraclass) correlation, seeds by goal."""
-        if self.retrainings.empty:
-            return self.retrainings
-        anova, pairs = architectures.architecture_anova(self.retrainings), self.architecture_pairs()
-        margin, confidence = self.settings.margin, self.settings.confidence
-        spread = pairs["pooled_sd"].max()
-        needed = architectures.seeds_to_decide(spread, len(self.architectures), margin, confidence)
-        found = {"intraclass_correlation": architectures.same_seed_correlation(anova)}
+        spread = self.architecture_pairs()["pooled_sd"].max()
+        needed = sensitivity.seeds_to_decide(spread, len(self.architectures), *self.limits)
+        found = {"intraclass_correlation": sensitivity.same_seed_correlation(self.architecture_anova())}
         found |= {f"seeds_for_{goal}": number for goal, number in needed.items()}
-        table = pd.DataFrame({"what": list(found), "found": pd.Series(found.values(), dtype=float)})
-        return self._keep("seeds", table)
+        return pd.DataFrame({"what": list(found), "found": pd.Series(found.values(), dtype=float)})
 
     # --- the search
 
+    @piece(
+        "trials",
+        shown=lambda self, warnings, figure: [Markdown("\n".join(f"- {w}" for w in warnings) or "Nothing to warn of.")],
+    )
     def search_warnings(self) -> list[str]:
         """Sentences on what the search leaves open."""
-        if self.trials.empty:
-            return []
-        space = SearchSpace.model_validate(self.parameters["search_space"])
-        warnings = search.search_warnings(self.trials, space, self.parameters["max_epochs"])
-        if method := _METHODS.get(self.parameters.get("search_method")):
-            warnings.append(method)
-        write_yaml(self.files.evidence("search_warnings.yaml"), warnings)
-        return warnings
+        warnings = search.search_warnings(self.trials, self._space(), self.parameters["max_epochs"])
+        method = _METHODS.get(self.parameters.get("search_method"))
+        return warnings + ([method] if method else [])
 
-    def expected_best(self) -> Any:
-        """Expected best validation loss after n trials, as a figure."""
-        expected = search.expected_best(self.trials, confidence=self.settings.confidence)
-        self._keep("expected_best", expected)
-        return self._draw("expected_best", search_figures.expected_best_curves(expected, self.settings.confidence))
+    def _space(self) -> SearchSpace:
+        return SearchSpace.model_validate(self.parameters["search_space"])
 
+    @piece(
+        "trials",
+        figure=lambda self, expected: figures.expected_best_curves(expected, self.settings.confidence),
+        shown=_figure_alone,
+    )
+    def expected_best(self) -> pd.DataFrame:
+        """Expected best validation loss after n trials."""
+        return search.expected_best(self.trials, confidence=self.settings.confidence)
+
+    @piece("trials")
     def winner_instability(self) -> pd.DataFrame:
         """How easily another trial would have won."""
         spread = search.relative_seed_spread(self.retrainings)
-        table = search.winner_instability(self.trials, spread, self.settings.analysis_seed)
-        return self._keep("winner_instability", table)
+        return search.winner_instability(self.trials, spread, self.settings.analysis_seed)
 
+    @piece("trials")
     def validation_test_correlation(self) -> pd.DataFrame:
         """Rank correlation of validation and test loss among the top trials."""
-        return self._keep("validation_test_correlation", search.validation_test_correlation(self.trials))
+        return search.validation_test_correlation(self.trials)
 
     # --- what matters
 
-    def importance(self) -> Any:
-        """Permutation importance of each hyperparameter among the better trials, as a figure."""
-        importance = search.importance(self.trials, self.settings.analysis_seed)
-        self._keep("importance", importance)
-        return self._draw("importance", search_figures.importance_bars(importance))
+    @piece(
+        "trials",
+        figure=lambda self, trials: figures.search_overview(trials),
+        shown=lambda self, trials, figure: [figure, summaries.chosen(trials)],
+        kept=False,
+    )
+    def search_overview(self) -> pd.DataFrame:
+        """The trials; the figure shows validation loss against each hyperparameter, the section the chosen ones too."""
+        return self.trials
 
-    def parallel_coordinates(self) -> Any:
-        """The top trials over the seven hyperparameters, as a figure."""
-        space = SearchSpace.model_validate(self.parameters["search_space"])
-        return self._draw("parallel_coordinates", search_figures.parallel_coordinates(self.trials, space))
+    @piece("trials", figure=lambda self, table: figures.importance_bars(table), shown=_figure_alone)
+    def importance(self) -> pd.DataFrame:
+        """Permutation importance of each hyperparameter among the better trials."""
+        return search.importance(self.trials, self.settings.analysis_seed)
 
-    def lr_sensitivity(self) -> Any:
-        """How wide the range of good learning rates is, by architecture, as a figure."""
-        self._keep("lr_sensitivity", search.lr_sensitivity(self.trials))
-        return self._draw("lr_sensitivity", search_figures.lr_sensitivity_curves(self.trials))
+    @piece(
+        "trials",
+        figure=lambda self, trials: figures.parallel_coordinates(trials, self._space()),
+        shown=_figure_alone,
+        kept=False,
+    )
+    def parallel_coordinates(self) -> pd.DataFrame:
+        """The trials, of which the figure shows the top ones over the seven hyperparameters."""
+        return self.trials
 
-    def search_overview(self) -> Any:
-        """Validation loss of every trial against each hyperparameter, as a figure."""
-        return self._draw("search_overview", search_figures.search_overview(self.trials))
+    @piece("trials", figure=lambda self, _: figures.lr_sensitivity_curves(self.trials))
+    def lr_sensitivity(self) -> pd.DataFrame:
+        """How wide the range of good learning rates is, by architecture."""
+        return search.lr_sensitivity(self.trials)
 
-    def learning_curves(self) -> Any:
-        """All learning curves, as a figure."""
-        chosen = summaries.chosen(self.trials)
-        return self._draw("learning_curves", curve_figures.learning_curves(self.curves, chosen))
+    @piece(
+        "curves",
+        figure=lambda self, chosen: figures.learning_curves(self.curves, chosen),
+        shown=_figure_alone,
+        kept=False,
+    )
+    def learning_curves(self) -> pd.DataFrame:
+        """The chosen trials, which the figure marks among the learning curves of all."""
+        return summaries.chosen(self.trials)
 
 
-def _read(path: Any, columns: str) -> pd.DataFrame:
+def read_sections() -> dict[str, str]:
+    """The heading and prose, in Markdown, of each piece."""
+    _, *parts = re.split(r"<!-- (\w+) -->\n", SECTIONS.read_text(encoding="utf-8"))
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _read(path: Path, keys: str) -> pd.DataFrame:
     if path.exists():
         return read_table(path)
-    return pd.DataFrame(columns=columns.split()).astype({"test_loss": float, "test_accuracy": float})
+    return pd.DataFrame(columns=[*keys.split(), "test_loss"]).astype({"test_loss": float})
 
 
-def _words(extreme: dict[str, Any]) -> str:
-    """An extreme of transfer_summary: the names, and the quotient transferred / own."""
-    names = (f"{name} {value}" for name, value in extreme.items() if name != "quotient")
-    return f"{', '.join(names)}: {extreme['quotient']:.3f} times the loss"
+def _in_words(summary: dict[str, Any]) -> pd.DataFrame:
+    """transfer_summary as a table: of its extremes the names, and the quotient transferred / own."""
+    found = []
+    for value in summary.values():
+        if isinstance(value, dict):
+            names = ", ".join(f"{name} {of}" for name, of in value.items() if name != "quotient")
+            value = f"{names}: {value['quotient']:.3f} times the loss"
+        found.append(value)
+    return pd.DataFrame({"what": list(summary), "found": found}).set_index("what")
 
 
 def _not_run(phase: str, settings: AnalysisSettings) -> dict[str, Any]:
-    return {
-        "verdict": "undetermined",
-        "effect": None,
-        "interval": [None, None],
-        "confidence": settings.confidence,
-        "margin": settings.margin,
-        "n": 0,
-        "sentence": f"This report can't say: {phase} has not been run, or is not part of it.",
-    }
-
-
-def sentences(answers: dict[str, dict[str, Any]]) -> str:
-    """The two answers as Markdown."""
-    return "\n\n".join(
-        f"**{TITLES[name]}** *{answer['verdict'].replace('_', ' ')}.* {answer['sentence']}"
-        for name, answer in answers.items()
-    )
-
-
-def show(picture: Path, note: str) -> Any:
-    """A picture that is on disk, or the note."""
-    return Image(data=picture.read_bytes()) if picture.exists() else note
+    sentence = f"This report can't say: {phase} has not been run, or is not part of it."
+    return plain_answer("undetermined", (math.nan,) * 3, settings.confidence, settings.margin, 0, sentence)

@@ -35,17 +35,11 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any], fil
             )
     except papermill.PapermillExecutionError as error:
         last = str(error.evalue).strip().splitlines() or [error.ename]
-        known = {kind.__name__ for kind in _subclasses(MlpError)}
+        known = {kind.__name__ for kind in (MlpError, *MlpError.__subclasses__())}
         return last[0] if error.ename in known else f"{source.stem}: {error.ename}: {last[0]}"
     except (DeadKernelError, RuntimeError) as error:
         return f"{source.stem}: its kernel died ({str(error).splitlines()[0]})"
     return None
-
-
-def _subclasses(kind: type) -> Iterator[type]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _subclasses(child)
 
 
 @contextmanager

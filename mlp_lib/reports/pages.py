@@ -20,15 +20,21 @@ from latex2mathml.converter import convert as to_mathml
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.run import meta
 from mlp_lib.run.claim import find_holder
-from mlp_lib.run.files import NOTEBOOKS, RunFiles, read_table, read_yaml, write_bytes
+from mlp_lib.run.files import NOTEBOOKS, ROOT, RunFiles, read_table, read_yaml, write_bytes
 from mlp_lib.run.meta import read_states
 from mlp_lib.run.parameters import ArchitectureChoice
 from mlp_lib.workers.progress import seconds_text
 
 TEMPLATES = Path(__file__).parent / "templates"
-QUESTIONS = {
-    "hyperparameter_transfer": "How much is lost by hyperparameters that were tuned on another architecture?",
-    "architecture_sensitivity": "Do all architectures end at practically the same test loss once each is tuned?",
+QUESTIONS = {  # and the figure of the analysis that shows the answer
+    "hyperparameter_transfer": (
+        "How much is lost by hyperparameters that were tuned on another architecture?",
+        "transfer_effects.png",
+    ),
+    "architecture_sensitivity": (
+        "Do all architectures end at practically the same test loss once each is tuned?",
+        "architecture_pairs.png",
+    ),
 }
 _FORMULA = re.compile(r"\$([^$\n]+)\$")
 _SEEDS = ("retrain_seeds", "transfer_seeds")
@@ -41,13 +47,15 @@ def render_notebook(notebook: Path, page: Path) -> None:
     from nbconvert import HTMLExporter  # takes two seconds to import, and a wrong parameter should be told at once
     from traitlets.config import Config
 
+    config = Config(
+        {
+            "NbConvertBase": {"display_data_priority": _SHOWN},
+            "CoalesceStreamsPreprocessor": {"enabled": True},
+        }
+    )
+    folders = [str(TEMPLATES)]
     exporter = HTMLExporter(
-        template_name="report",
-        extra_template_basedirs=[str(TEMPLATES)],
-        extra_template_paths=[str(TEMPLATES)],
-        config=Config(
-            {"NbConvertBase": {"display_data_priority": _SHOWN}, "CoalesceStreamsPreprocessor": {"enabled": True}}
-        ),
+        template_name="report", extra_template_basedirs=folders, extra_template_paths=folders, config=config
     )
     run = RunFiles(page.parent)
     resources = {
@@ -78,29 +86,20 @@ def _facts(run: RunFiles, page: Path) -> list[str]:
     return [str(fact) for fact in facts if fact]
 
 
-def _with_formulas(soup: BeautifulSoup) -> None:
-    """The prose's $...$ as MathML, which a browser shows without loading anything."""
-    found = [text for section in soup.select("section.prose") for text in section.find_all(string=_FORMULA)]
-    for text in found:
-        if text.find_parent(("code", "pre")):
-            continue
-        pieces = _FORMULA.split(text)
-        for place, piece in enumerate(pieces):
-            new = BeautifulSoup(to_mathml(piece), "html.parser").math if place % 2 else NavigableString(piece)
-            text.insert_before(new)
-        text.extract()
-
-
 def _finish(soup: BeautifulSoup, notebook: Path) -> str:
     """The page with its title, its contents, a text for each image and a box that scrolls for each table."""
     for tag in soup.select("script, iframe, link, object, embed, base, a.anchor-link"):
         tag.decompose()
     for image in soup.select("main img"):
         if image.get("alt", "") in ("", "No description has been provided for this image"):
-            image["alt"] = _describe(image)
+            before = image.find_previous([*_HEADINGS, "p"])
+            text = before.get_text(" ", strip=True) if before else ""
+            image["alt"] = text.split(". ")[0][:200] or "Figure"
         if not image.get("src", "").startswith("data:"):
             _embed(image, notebook.parent.resolve())
-    _with_formulas(soup)
+    for prose in soup.select(".prose"):
+        for text in prose.find_all(string=_FORMULA):
+            _show_formulas(text)
     for table in soup.select("main table"):
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     heading = soup.main.h1
@@ -110,14 +109,11 @@ def _finish(soup: BeautifulSoup, notebook: Path) -> str:
     return str(soup)
 
 
-def _describe(image: Tag) -> str:
-    before = image.find_previous([*_HEADINGS, "p"])
-    text = before.get_text(" ", strip=True) if before else ""
-    return text.split(". ")[0][:200] or "Figure"
-
-
 def _embed(image: Tag, folder: Path) -> None:
-    """Put a picture of the notebook's own folder into the page; of any other only its text is left."""
+    """Put a picture of the notebook's own folder into the page; of any other only its text is left.
+
+    nbconvert's own embedding closes every inline HTML tag of the prose at once (seen in 7.17).
+    """
     path = (folder / unquote(image.get("src", ""))).resolve()
     if path.is_relative_to(folder) and path.is_file():
         kind = mimetypes.guess_type(path.name)[0] or "image/png"
@@ -126,17 +122,23 @@ def _embed(image: Tag, folder: Path) -> None:
         image.replace_with(f"[{image['alt']}]")
 
 
+def _show_formulas(text: NavigableString) -> None:
+    """The $...$ of a piece of prose as MathML, which a browser shows without loading anything."""
+    if text.find_parent(("code", "pre")):
+        return
+    for place, part in enumerate(_FORMULA.split(text)):
+        text.insert_before(BeautifulSoup(to_mathml(part), "html.parser").math if place % 2 else NavigableString(part))
+    text.extract()
+
+
 def _list_contents(soup: BeautifulSoup) -> None:
     headings = soup.main.find_all(_HEADINGS)
     if len(headings) < 2:
         soup.nav.decompose()
         return
-    taken = set()
     for number, heading in enumerate(headings):
-        if heading.get("id") in (None, *taken):
-            heading["id"] = f"section-{number}"
-        taken.add(heading["id"])
-        link = soup.new_tag("a", attrs={"class": heading.name, "href": f"#{quote(heading['id'])}"})
+        heading["id"] = f"section-{number}"  # what the prose gives may come twice
+        link = soup.new_tag("a", attrs={"class": heading.name, "href": f"#section-{number}"})
         link.string = heading.get_text(" ", strip=True)
         soup.nav.append(link)
 
@@ -153,8 +155,9 @@ def write_run_index(run_dir: Path) -> None:
         files.benchmark_figure: "Time of a member's epoch, by method",
     }
     content = {
+        "root": run_dir,
         "now": datetime.datetime.now().isoformat(timespec="seconds").replace("T", " "),
-        "command_path": shlex.quote(_from_repository(run_dir)),
+        "command_path": shlex.quote(from_repository(run_dir)),
         "reports": [
             (_link(page, run_dir), page.stem) for page in sorted(run_dir.glob("[!.]*.html")) if page != files.index
         ],
@@ -193,7 +196,10 @@ def _read_run(files: RunFiles) -> dict[str, Any]:
         "meta": meta,
         "parameters": parameters,
         "architectures": _count_architectures(parameters, files),
-        "answers": [{"question": text, "found": _mapping(answers.get(name))} for name, text in QUESTIONS.items()],
+        "answers": [
+            {"question": text, "found": _mapping(answers.get(name)), "figure": files.evidence(figure)}
+            for name, (text, figure) in QUESTIONS.items()
+        ],
         "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
         "phases": phases,
         "status": status or ("complete" if all(s == "done" for s in statuses) else "incomplete"),
@@ -239,10 +245,10 @@ def _list_files(run_dir: Path) -> dict[str, list[tuple[str, str]]]:
     return folders
 
 
-def _from_repository(path: Path) -> str:
-    """The path as one would type it in the repository, if it lies there."""
-    path, root = path.resolve(), Path(__file__).resolve().parents[2]
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+def from_repository(path: Path) -> str:
+    """The path as a notebook takes it and one types it: from the repository's root if it lies there."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def _link(path: Path, base: Path) -> str:
@@ -277,7 +283,7 @@ def _fill(template: str, **content: Any) -> bytes:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(show=_show, span=_span, moment=_moment, duration=_duration)
+    environment.filters.update(show=_show, span=_span, moment=_moment, duration=_duration, link=_link)
     return environment.get_template(template).render(**content).encode()
 
 

@@ -1,9 +1,9 @@
 """What a notebook begins and ends with: strict parameters, the run directory, the state of its phase."""
 
-import ast
 import contextlib
 import importlib.metadata
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,8 +124,22 @@ def _record_errors(session: Session) -> None:
 
 def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Kind:
     """The notebook's parameters, parsed strictly; SettingsError for a wrong one or a name that no notebook declares."""
-    check_names(dict.fromkeys(_names_given(namespace)), where, (*kind.model_fields, *also))
+    allowed = (*kind.model_fields, *also)
+    check_names(dict.fromkeys(_names_given(namespace, allowed)), where, allowed)
     return parse(kind, {name: namespace[name] for name in kind.model_fields if name in namespace}, where)
+
+
+def _names_given(namespace: Mapping[str, Any], allowed: Iterable[str]) -> list[str]:
+    """The names that the parameters cell assigns, or the one that papermill puts after it, whichever was run last.
+
+    It is told by papermill's first line, or by a name that it may assign. globals() wouldn't do, since in JupyterLab
+    it also holds what other cells made, and a name that was misspelt and mended.
+    """
+    for source in reversed(namespace.get("In", [])):
+        names = re.findall(r"^(\w+)(?: *: *\w+)? *=(?!=)", source, re.MULTILINE)
+        if source.startswith("# Parameters\n") or not set(names).isdisjoint(allowed):
+            return names
+    return []
 
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
@@ -185,42 +199,3 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     _begin(files, phase, parameters, facts)
     study = Study(settings, files, architectures, dataset.train.images.shape[1], dataset.digest, ROOT)
     return Session(phase, settings, files, architectures, study, dataset)
-
-
-def _names_given(namespace: Mapping[str, Any]) -> list[str]:
-    """The names that the cells before this one assign, as long as they are assignments of plain values alone.
-
-    These are the parameters cell and, under papermill, the injected one; globals() wouldn't do, since in JupyterLab it
-    also holds what later cells made.
-    """
-    names: list[str] = []
-    for source in reversed(namespace.get("In", [])[:-1]):
-        cell = _assigned_names(source)
-        if not cell:
-            break
-        names += cell
-    return names
-
-
-def _assigned_names(source: str) -> list[str]:
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError:
-        return []
-    names = []
-    for statement in statements:
-        if not isinstance(statement, ast.Assign | ast.AnnAssign) or not _is_plain(statement.value):
-            return []
-        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        names += [target.id for target in targets if isinstance(target, ast.Name)]
-    return names
-
-
-def _is_plain(value: ast.expr | None) -> bool:
-    if isinstance(value, ast.Call):  # papermill writes NaN and infinity as float('nan')
-        return isinstance(value.func, ast.Name) and value.func.id == "float"
-    try:
-        ast.literal_eval(value)
-    except (ValueError, TypeError):
-        return False
-    return True
