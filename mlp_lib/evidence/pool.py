@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from mlp_lib.core.errors import SettingsError, TrainingError
+from mlp_lib.evidence.intervals import half_width
 
+MOST = 0.5  # a pair is broken where a greater share of its trainings diverges
 FORGOTTEN = 100  # a search of the budget chooses beyond the m best in at most one of so many
 LEAST_KNOWN = 20  # a curve ends where a search chooses beyond the m best in more than one of so many
 
@@ -40,7 +42,7 @@ def weights(n: int, trials: int, m: int) -> np.ndarray:
     C(T - 1 - r, n - 1) / C(T, n): the expected best of n (Dodge et al. 2019, "Show Your Work") as a U-statistic, hence
     without its bias (Tang et al. 2020, "Showing Your Work Doesn't Always Work").
     """
-    return np.array([comb(trials - 1 - r, n - 1) / comb(trials, n) for r in range(m)])
+    return np.array([comb(trials - 1 - r, n - 1) / comb(trials, n) if r < trials else 0.0 for r in range(m)])
 
 
 def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -56,49 +58,52 @@ def logs(losses: pd.Series) -> np.ndarray:
         return np.log(losses.where(np.isfinite(losses)).to_numpy(float))
 
 
-def jackknife(left_out: np.ndarray) -> np.ndarray:
-    """The variance of an estimate from its T values without one trial each, the last axis.
+def jackknife(values: np.ndarray) -> np.ndarray:
+    """The variance of estimates [..., 1 + T]: on all trials, then without each of the T.
 
-    (T - 1) / T times the sum of squares around their mean: Efron & Stein 1981, "The jackknife estimate of variance".
+    (T - 1) / T times the sum of squares of the latter around their mean (Efron & Stein 1981, "The jackknife estimate
+    of variance").
     """
-    return (left_out.shape[-1] - 1) * left_out.var(axis=-1)
+    return (values.shape[-1] - 2) * values[..., 1:].var(axis=-1)
 
 
-def residual_variance(table: np.ndarray) -> tuple[float, int]:
-    """(residual sum of squares, degrees of freedom) of rows and columns of a complete table, fitted additively."""
-    residuals = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean() if table.size else table
-    return float((residuals**2).sum()), max(table.shape[0] - 1, 0) * (table.shape[1] - 1)
+def residual_squares(table: np.ndarray) -> tuple[float, int]:
+    """(residual sum of squares, degrees of freedom) of row + column, over the rows without NaN."""
+    table = table[np.isfinite(table).all(1)]
+    if not table.size:
+        return 0.0, 0
+    residuals = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    return float((residuals**2).sum()), (len(table) - 1) * (table.shape[1] - 1)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What targets come to with what a search of n trials chooses on sources, whole and without each trial."""
+    """What targets come to with what a search of n trials chooses on sources: on all trials, then without each."""
 
     n: int
-    losses: np.ndarray  # [target, source], in the pool's values: logs of nats, or shares of errors
-    left_out: np.ndarray  # [target, source, T]
-    run_seed: float  # s²: residual mean square of the tuned architectures by run seed
+    losses: np.ndarray  # [target, source, 1 + T], in the pool's values: logs of nats, or shares of errors
     by_seed: np.ndarray  # [A, k] of the tuned architectures
 
     @property
-    def regret(self) -> np.ndarray:
-        """[target, source]: less what the target comes to with its own search."""
-        return self.losses - np.diagonal(self.losses)[:, None]
-
-    @property
-    def regret_left_out(self) -> np.ndarray:
-        """[target, source, T] of the same."""
-        return self.left_out - self.left_out.diagonal().T[:, None]
-
-    @property
     def tuned(self) -> np.ndarray:
-        """[A]: each architecture with its own search."""
-        return np.diagonal(self.losses)
+        """[A, 1 + T]: each architecture with its own search."""
+        return self.losses.diagonal().T
 
     @property
-    def tuned_left_out(self) -> np.ndarray:
-        """[A, T] of the same."""
-        return self.left_out.diagonal().T
+    def regret(self) -> np.ndarray:
+        """[target, source, 1 + T]: less what the target comes to with its own search."""
+        return self.losses - self.tuned[:, None]
+
+    @property
+    def run_seed(self) -> float:
+        """s², the residual mean square of the tuned architectures by run seed."""
+        squares, df = residual_squares(self.by_seed)
+        return squares / df if df else np.nan
+
+    def half(self, losses: np.ndarray, confidence: float) -> np.ndarray:
+        """Half of the interval of what a target comes to [..., 1 + T]: by the luck of the search and of run seeds."""
+        trials, seeds = losses.shape[-1] - 1, self.by_seed.shape[1]
+        return half_width(np.sqrt(jackknife(losses) + self.run_seed / seeds), 2 * trials / self.n, 1 - confidence)
 
 
 @dataclass(frozen=True)
@@ -126,20 +131,15 @@ class Pool:
         return np.take_along_axis(self.judged, self.best[:, :, None], axis=1)
 
     @property
-    def own_means(self) -> np.ndarray:
-        """[A, m]: each architecture's means over the finite seeds with its own best."""
-        return self.by_rank.diagonal().T
-
-    @property
     def own_diverges(self) -> np.ndarray:
         """[A]: whether an architecture's own choice, over searches of the budget, diverges in most trainings."""
-        return self.diverged.diagonal() > 0.5
+        return self.diverged.diagonal() > MOST
 
     @cached_property
     def diverged(self) -> np.ndarray:
         """[target, source]: the share of trainings, over searches of the budget, that diverge."""
         share = np.isnan(self.judged).mean(2)[:, self.best]
-        return weighted_mean(weights(self.budget, len(self.numbers), self.best.shape[1]), share)
+        return weighted_mean(weights(self.budget, len(self.numbers), self.best.shape[1]), share).round(12)
 
     @property
     def budgets(self) -> list[int]:
@@ -148,22 +148,16 @@ class Pool:
         return [n for n in range(1, trials // 2 + 1) if LEAST_KNOWN * comb(trials - m, n) <= comb(trials, n)]
 
     def estimate(self, n: int) -> Estimate:
-        """Averages over searches of n trials, and the same without each trial, which moves the ranks up."""
+        """Averages over searches of n trials, and the same without each trial, which moves those after it up."""
         (number, m), trials = self.best.shape, len(self.numbers)
         whole, fewer = weights(n, trials, m), weights(n, trials - 1, m)
-        without = np.array([np.insert(fewer, rank, 0)[:m] for rank in range(m + 1)])  # the last: none of the m best
-        by_place = weighted_mean(without, self.by_rank[:, :, None])  # [target, source, m + 1]
-        place = np.full((number, trials), m)
-        np.put_along_axis(place, self.best, np.arange(m)[None], axis=1)
-        by_seed = weighted_mean(whole, self.own.swapaxes(1, 2))
-        squares, df = residual_variance(by_seed)
-        return Estimate(
-            n=n,
-            losses=weighted_mean(whole, self.by_rank),
-            left_out=by_place[:, np.arange(number)[:, None], place],
-            run_seed=squares / df if df else np.nan,
-            by_seed=by_seed,
-        )
+        ways = [whole, *(np.insert(fewer, rank, 0)[:m] for rank in range(m + 1))]  # the last: without none of the best
+        by_way = weighted_mean(np.array(ways), self.by_rank[:, :, None])  # [target, source, m + 2]
+        way = np.full((number, 1 + trials), m + 1)  # [source, 1 + T]
+        way[:, 0] = 0
+        np.put_along_axis(way, 1 + self.best, np.arange(1, m + 1)[None], axis=1)
+        losses = by_way[:, np.arange(number)[:, None], way]
+        return Estimate(n, losses, weighted_mean(whole, self.own.swapaxes(1, 2)))
 
 
 def read_pool(trials: pd.DataFrame, judged: pd.DataFrame, budget: int, values: Sequence[float]) -> Pool:
@@ -177,7 +171,9 @@ def read_pool(trials: pd.DataFrame, judged: pd.DataFrame, budget: int, values: S
     chosen, seeds = np.unique(best), np.sort(judged["seed"].unique())
     wanted = pd.MultiIndex.from_product([names, numbers[chosen], seeds], names=table.index.names)
     found = table.index.isin(wanted)
-    if table.index[found].has_duplicates or found.sum() < len(wanted) or not len(seeds):
+    if not len(seeds):
+        raise TrainingError("judged is empty: it needs each contender on every architecture at every run seed")
+    if table.index[found].has_duplicates or found.sum() < len(wanted):
         odd = [*table.index[found & table.index.duplicated()], *wanted.difference(table.index, sort=False)]
         some = "; ".join(f"target {target}, trial {trial}, seed {seed}" for target, trial, seed in odd[:3])
         raise TrainingError(f"judged needs each contender once, on every architecture at every seed; not so: {some}")

@@ -13,12 +13,13 @@ from scipy import stats
 
 from mlp_lib.evidence.intervals import adjust, half_width
 from mlp_lib.evidence.pool import (
+    MOST,
     Estimate,
     Pool,
     jackknife,
     logs,
     read_pool,
-    residual_variance,
+    residual_squares,
     weighted_mean,
     weights,
 )
@@ -49,8 +50,50 @@ class OverSearches:
     architectures: pd.DataFrame  # first, second, difference, se, low, high (logs), verdict
     tuning_curves: pd.DataFrame  # architecture, n, loss, low, high (logs), share_best
     components: dict[str, float]  # variances of logs: architecture, transfer, search, run_seed
-    answers: dict[str, str]  # the verdicts of hyperparameter_transfer and architecture_sensitivity
     own_diverges: list[str]  # the targets whose own choice diverges in more than half of the trainings
+
+    @property
+    def broken(self) -> pd.Series:
+        """The pairs of which most trainings diverge, over searches, or most with the target's own search."""
+        return (self.pairs["diverged"] > MOST) | self.pairs["target"].isin(self.own_diverges)
+
+    @property
+    def costly(self) -> pd.Series:
+        """The pairs that are broken or shown to cost more than the margin."""
+        return self.broken | (self.pairs["p_beyond"] <= 1 - self.confidence)
+
+    @property
+    def within(self) -> pd.Series:
+        """The pairs shown to lie within the margin, and of which hardly a training diverges."""
+        return (self.pairs["p_within"] <= 1 - self.confidence) & (self.pairs["diverged"] < HARMLESS)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """The verdicts of hyperparameter_transfer and architecture_sensitivity."""
+        said = len(self.pairs) > 0 and np.isfinite([*self.tuned.values()]).any()
+        return {
+            "hyperparameter_transfer": self._transfer() if said and self.budget > 1 else "undetermined",
+            "architecture_sensitivity": self._architecture() if said else "undetermined",
+        }
+
+    def _transfer(self) -> str:
+        (mean,) = self.regret_by_budget[self.regret_by_budget["n"] == self.budget].itertuples()
+        costly, below = self.costly, mean.high < math.log1p(self.margin)
+        if costly.all():
+            return "does_not_transfer"
+        if costly.any() and (self.within.any() or below):
+            return "depends_on_the_pair"
+        if mean.low > math.log1p(self.margin):
+            return "does_not_transfer"
+        transfers = below and not costly.any() and (self.pairs["diverged"] < HARMLESS).all()
+        return "transfers" if transfers else "undetermined"
+
+    def _architecture(self) -> str:
+        found = set(self.architectures["verdict"])
+        if found == {"equivalent"}:
+            return "equivalent"
+        others = [verdict for verdict in ("different_beyond_margin", "different") if verdict in found]
+        return others[0] if others else "undetermined"
 
 
 def over_searches(
@@ -70,20 +113,9 @@ def over_searches(
     pool = read_pool(trials, judged, budget, logs(judged["test_loss"]))
     estimates = [pool.estimate(n) for n in pool.budgets]
     here = next((estimate for estimate in estimates if estimate.n == budget), None)
-    broken = (pool.diverged > 0.5) | pool.own_diverges[:, None]
+    broken = (pool.diverged > MOST) | pool.own_diverges[:, None]
     tested = ~broken & ~np.eye(len(broken), dtype=bool)
-    mean = pd.DataFrame([_mean(estimate, tested, confidence) for estimate in estimates], columns=REGRETS)
-    bound, alpha = math.log1p(margin), 1 - confidence
-    pairs, architectures = pd.DataFrame(columns=PAIRS), pd.DataFrame(columns=ARCHITECTURES)
-    answers = dict.fromkeys(("hyperparameter_transfer", "architecture_sensitivity"), "undetermined")
-    if here is not None:
-        pairs, architectures = _pairs(pool, here, broken, bound), _architectures(pool, here, bound, alpha)
-        costly = broken[_off_diagonal(broken)] | (pairs["p_beyond"] <= alpha)
-        of_budget = mean[mean["n"] == budget].iloc[0]
-        if len(pairs) and np.isfinite(here.losses).any():
-            if budget > 1:
-                answers["hyperparameter_transfer"] = _transfer_verdict(pairs, costly, of_budget, bound, alpha)
-            answers["architecture_sensitivity"] = _architecture_verdict(architectures["verdict"])
+    bound = math.log1p(margin)
     return OverSearches(
         budget=budget,
         trials=len(pool.numbers),
@@ -92,14 +124,15 @@ def over_searches(
         margin=margin,
         m=pool.best.shape[1],
         contenders=pool.contenders,
-        run_seed_variance=math.nan if here is None else here.run_seed,
-        tuned={} if here is None else dict(zip(pool.architectures, here.tuned.tolist(), strict=True)),
-        regret_by_budget=mean,
-        pairs=pairs,
-        architectures=architectures,
+        run_seed_variance=here.run_seed if here else math.nan,
+        tuned=dict(zip(pool.architectures, here.tuned[:, 0].tolist(), strict=True)) if here else {},
+        regret_by_budget=pd.DataFrame([_mean(estimate, tested, confidence) for estimate in estimates], columns=REGRETS),
+        pairs=_pairs(pool, here, broken, bound) if here else pd.DataFrame(columns=PAIRS),
+        architectures=_architectures(pool, here, bound, 1 - confidence)
+        if here
+        else pd.DataFrame(columns=ARCHITECTURES),
         tuning_curves=curves(pool, estimates, confidence),
-        components=dict.fromkeys(COMPONENTS, math.nan) if here is None else _components(pool, here, tested),
-        answers=answers,
+        components=_components(pool, here, tested) if here else dict.fromkeys(COMPONENTS, math.nan),
         own_diverges=np.array(pool.architectures)[pool.own_diverges].tolist(),
     )
 
@@ -111,64 +144,52 @@ def curves(pool: Pool, estimates: list[Estimate], confidence: float) -> pd.DataF
     """
     rows = []
     for estimate in estimates:
-        half = interval_half(pool, estimate, estimate.tuned_left_out, confidence)
+        loss, half = estimate.tuned[:, 0], estimate.half(estimate.tuned, confidence)
         finite = np.isfinite(estimate.by_seed)
         best = np.where(finite, estimate.by_seed, np.inf).argmin(0)
         share = ((best == np.arange(len(finite))[:, None]) & finite).mean(1)
-        columns = (pool.architectures, estimate.tuned, estimate.tuned - half, estimate.tuned + half, share)
+        columns = (pool.architectures, loss, loss - half, loss + half, share)
         rows += [(name, estimate.n, *values) for name, *values in zip(*columns, strict=True)]
     return pd.DataFrame(rows, columns=["architecture", "n", "loss", "low", "high", "share_best"])
-
-
-def interval_half(pool: Pool, estimate: Estimate, left_out: np.ndarray, confidence: float) -> np.ndarray:
-    """Half of the interval of what a target comes to: the search's luck [..., T] and the run seeds', 2T / n df."""
-    se = np.sqrt(jackknife(left_out) + estimate.run_seed / pool.judged.shape[2])
-    return half_width(se, 2 * len(pool.numbers) / estimate.n, 1 - confidence)
 
 
 def _mean(estimate: Estimate, tested: np.ndarray, confidence: float) -> tuple[float, ...]:
     """(n, mean log regret of the pairs that are not broken, se, low, high)."""
     if not tested.any():
         return estimate.n, *(math.nan,) * 4
-    left_out = estimate.regret_left_out[tested].mean(0)
-    regret, se = estimate.regret[tested].mean(), np.sqrt(jackknife(left_out))
-    half = half_width(se, 2 * left_out.size / estimate.n, 1 - confidence)
-    return estimate.n, regret, se, regret - half, regret + half
+    mean = estimate.regret[tested].mean(0)
+    se = np.sqrt(jackknife(mean))
+    half = half_width(se, 2 * (len(mean) - 1) / estimate.n, 1 - confidence)
+    return estimate.n, mean[0], se, mean[0] - half, mean[0] + half
 
 
 def _pairs(pool: Pool, estimate: Estimate, broken: np.ndarray, bound: float) -> pd.DataFrame:
     """A row a target and another source: Holm's p of costing more than the bound, and of lying within it."""
-    own = np.where(np.eye(len(broken), dtype=bool), np.nan, _rounded(np.sqrt(jackknife(estimate.regret_left_out))))
-    known = np.isfinite(own)
-    usual = np.sqrt(np.where(known, own, 0) ** 2 @ np.ones(len(own)) / np.maximum(known.sum(1), 1))
-    off = _off_diagonal(broken)
-    regret = _rounded(estimate.regret[off])
-    se = np.maximum(own, usual[:, None] / 2)[off]
-    tested = np.where(broken[off], np.nan, regret)
-    df = len(pool.numbers) / 2
+    others = ~np.eye(len(broken), dtype=bool)
+    own = np.where(others, _rounded(np.sqrt(jackknife(estimate.regret))), np.nan)
+    usual = np.sqrt(weighted_mean(np.ones(len(own)), own**2))
+    se = np.maximum(own, usual[:, None] / 2)[others]
+    regret, df = _rounded(estimate.regret[others, 0]), len(pool.numbers) / 2
+    tested = np.where(broken[others], np.nan, regret)
     within = np.maximum(p_above(bound - tested, se, df), p_above(tested + bound, se, df))
-    target, source = (np.array(pool.architectures)[index] for index in off)
-    columns = (target, source, regret, se, _holm(p_above(tested - bound, se, df)), _holm(within), pool.diverged[off])
+    names = (np.array(pool.architectures)[index] for index in np.nonzero(others))
+    columns = (*names, regret, se, _holm(p_above(tested - bound, se, df)), _holm(within), pool.diverged[others])
     return pd.DataFrame(dict(zip(PAIRS, columns, strict=True)))
 
 
 def _architectures(pool: Pool, estimate: Estimate, bound: float, alpha: float) -> pd.DataFrame:
     """A row a pair of tuned architectures: the difference of their log losses and what it is shown to be."""
     first, second = np.triu_indices(len(pool.architectures), 1)
-    difference = _rounded(estimate.tuned[first] - estimate.tuned[second])
-    variance = jackknife(estimate.tuned_left_out[first] - estimate.tuned_left_out[second])
-    se = _rounded(np.sqrt(variance + 2 * estimate.run_seed / pool.judged.shape[2]))
-    df, size = len(pool.numbers) / 2, np.abs(difference)
-    half = half_width(se, df, alpha)
-    verdict = np.select(
-        [
-            np.maximum(p_above(bound - size, se, df), p_above(bound + size, se, df)) <= alpha,
-            _holm(p_above(size - bound, se, df)) <= alpha,
-            _holm(np.minimum(2 * p_above(size, se, df), 1)) <= alpha,
-        ],
-        ["equivalent", "different_beyond_margin", "different"],
-        "undetermined",
-    )
+    differences = estimate.tuned[first] - estimate.tuned[second]
+    se = _rounded(np.sqrt(jackknife(differences) + 2 * estimate.run_seed / pool.judged.shape[2]))
+    difference, df = _rounded(differences[:, 0]), len(pool.numbers) / 2
+    size, half = np.abs(difference), half_width(se, df, alpha)
+    shown = {
+        "equivalent": np.maximum(p_above(bound - size, se, df), p_above(bound + size, se, df)),
+        "different_beyond_margin": _holm(p_above(size - bound, se, df)),
+        "different": _holm(np.minimum(2 * p_above(size, se, df), 1)),
+    }
+    verdict = np.select([p <= alpha for p in shown.values()], list(shown), "undetermined")
     names = np.array(pool.architectures)
     columns = (names[first], names[second], difference, se, difference - half, difference + half, verdict)
     return pd.DataFrame(dict(zip(ARCHITECTURES, columns, strict=True)))
@@ -176,42 +197,19 @@ def _architectures(pool: Pool, estimate: Estimate, bound: float, alpha: float) -
 
 def _components(pool: Pool, estimate: Estimate, tested: np.ndarray) -> dict[str, float]:
     """Variances of log losses, never below 0: what architectures, transfer, the search and the run seed add."""
-    seeds, (number, m) = pool.judged.shape[2], pool.best.shape
-    chances = weights(estimate.n, len(pool.numbers), m)
-    whole = [of_own[np.isfinite(of_own).all(1)] for of_own in pool.own]
-    squares, df = np.sum([residual_variance(table) for table in whole], axis=0)
-    spread = weighted_mean(chances, (pool.own_means - estimate.tuned[:, None]) ** 2).mean()
-    error = squares / df if df else math.nan
-    complete = np.isfinite(pool.own).all(2)
-    of_seeds = np.where(complete, pool.own.var(2, ddof=1) if seeds > 1 else math.nan, math.nan)
-    bands = jackknife(estimate.tuned_left_out) + estimate.run_seed / seeds
-    regrets, luck = estimate.regret[tested], jackknife(estimate.regret_left_out)[tested]
+    seeds, m = pool.judged.shape[2], pool.best.shape[1]
+    chances, tuned = weights(estimate.n, len(pool.numbers), m), estimate.tuned[:, 0]
+    luck = jackknife(estimate.tuned) + estimate.run_seed / seeds
+    squares, df = np.sum([residual_squares(of_own) for of_own in pool.own], axis=0)
+    spread = weighted_mean(chances, (pool.by_rank.diagonal().T - tuned[:, None]) ** 2)
+    regrets = estimate.regret[tested]
     values = (
-        (estimate.tuned.var(ddof=1) if number > 1 else math.nan) - bands.mean(),
-        regrets.var(ddof=1) - luck.mean() if regrets.size > 1 else math.nan,
-        spread - error / seeds,
-        weighted_mean(chances, of_seeds).mean(),
+        _variance(tuned) - _finite_mean(luck),
+        _variance(regrets[:, 0]) - _finite_mean(jackknife(regrets)),
+        _finite_mean(spread) - (squares / df if df else math.nan) / seeds,
+        _finite_mean(weighted_mean(chances, _variance(pool.own))),
     )
     return {name: float(np.maximum(value, 0)) for name, value in zip(COMPONENTS, values, strict=True)}
-
-
-def _transfer_verdict(pairs: pd.DataFrame, costly: pd.Series, mean: pd.Series, bound: float, alpha: float) -> str:
-    harmless = pairs["diverged"] < HARMLESS
-    within = (pairs["p_within"] <= alpha) & harmless
-    if costly.all():
-        return "does_not_transfer"
-    if costly.any() and (within.any() or mean["high"] < bound):
-        return "depends_on_the_pair"
-    if mean["low"] > bound:
-        return "does_not_transfer"
-    return "transfers" if mean["high"] < bound and not costly.any() and harmless.all() else "undetermined"
-
-
-def _architecture_verdict(verdicts: pd.Series) -> str:
-    if (verdicts == "equivalent").all():
-        return "equivalent"
-    found = [verdict for verdict in ("different_beyond_margin", "different") if (verdicts == verdict).any()]
-    return found[0] if found else "undetermined"
 
 
 def p_above(distance: np.ndarray, se: np.ndarray, df: float) -> np.ndarray:
@@ -230,5 +228,10 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     return np.where(np.abs(values) < ROUNDING, 0.0, values)
 
 
-def _off_diagonal(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.nonzero(~np.eye(len(table), dtype=bool))
+def _finite_mean(values: np.ndarray) -> float:
+    return weighted_mean(np.ones(values.shape[-1]), values)
+
+
+def _variance(values: np.ndarray) -> np.ndarray:
+    """The sample variance along the last axis; NaN of less than two values, or where one is."""
+    return values.var(axis=-1, ddof=1) if values.shape[-1] > 1 else np.full(values.shape[:-1], np.nan)
