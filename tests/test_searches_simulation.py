@@ -52,7 +52,7 @@ def surface(name, number, rare=False):
     return losses, losses + rng.normal(0, IMAGES, losses.shape)
 
 
-def tuned_on(validation, test, noise, draws=400):
+def tuned_on(validation, test, noise, draws=2000):
     """[target, source] of the true mean log test loss over searches of the budget."""
     rng, total = np.random.default_rng(1), 0.0
     chances = weights(BUDGET, validation.shape[1], validation.shape[1])
@@ -102,7 +102,12 @@ def simulated(name, number, kind):
 
 @pytest.mark.parametrize(("name", "number"), WORLDS)
 def test_the_interval_of_the_mean_regret_covers(name, number):
-    assert 0.93 * STUDIES <= simulated(name, number, "plain")[1]["covered"].sum() <= 0.99 * STUDIES
+    assert simulated(name, number, "plain")[1]["covered"].mean() >= 0.93
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_the_interval_of_the_mean_regret_is_not_needlessly_wide(name):
+    assert np.mean([simulated(name, number, "plain")[1]["covered"].mean() for number in range(5)]) <= 0.99
 
 
 @pytest.mark.parametrize(("name", "number"), WORLDS)
