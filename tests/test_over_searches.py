@@ -9,10 +9,12 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from mlp_lib.core.errors import SettingsError, TrainingError
 from mlp_lib.evidence import auto_budget, contenders, over_searches
 from mlp_lib.evidence.pool import weights
+from mlp_lib.evidence.searches import holm
 from mlp_lib.evidence.sentences import answers_over_searches
 from mlp_lib.evidence.tuning import error_curves, error_pairs, image_variance, small_pays, tuning_cost
 
@@ -60,6 +62,11 @@ def test_weights_are_the_shares_of_the_searches_that_choose_a_rank():
     searches = list(combinations(range(6), 3))
     shares = [sum(min(search) == rank for search in searches) / len(searches) for rank in range(7)]
     np.testing.assert_allclose(weights(3, 6, 7), shares)
+
+
+@pytest.mark.parametrize("p", [[0.01, 0.04, 0.03, 0.02], [0.5, 0.5, 0.02], [1.0]])
+def test_holm_is_that_of_statsmodels(p):
+    np.testing.assert_allclose(holm(np.array([*p, np.nan])), [*multipletests(p, method="holm")[1], np.nan])
 
 
 def test_contenders_miss_one_search_in_a_hundred_at_most():

@@ -5,7 +5,6 @@ was measured (surrogates/README.md). The truth is the average over searches of n
 validation losses and are judged by the test loss without noise.
 """
 
-import gc
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -33,14 +32,6 @@ class Noise(NamedTuple):
 
 NOISES = {"equal_parameters": Noise(0.019, 0.027, 0.014), "depths_and_widths": Noise(0.026, 0.032, 0.008)}
 WORLDS = [(name, number) for name in NOISES for number in range(5)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _frozen_garbage():
-    """statsmodels' Holm collects garbage at each call, which takes most of the time unless what exists is set apart."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def surface(name, number, rare=False):

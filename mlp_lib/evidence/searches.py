@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mlp_lib.evidence.intervals import adjust, half_width
+from mlp_lib.evidence.intervals import half_width
 from mlp_lib.evidence.pool import (
     MOST,
     Estimate,
@@ -27,7 +27,7 @@ from mlp_lib.evidence.pool import (
 HARMLESS = 0.05  # the share of trainings that may diverge where hyperparameters are said to transfer
 ROUNDING = 1e-12  # of logarithms of losses: what is below is 0
 PAIRS = ("target", "source", "regret", "se", "p_beyond", "p_within", "diverged")
-ARCHITECTURES = ("first", "second", "difference", "se", "low", "high", "verdict")
+SHOWN = ("first", "second", "difference", "se", "low", "high", "verdict")
 REGRETS = ("n", "regret", "se", "low", "high")
 COMPONENTS = ("architecture", "transfer", "search", "run_seed")
 
@@ -116,6 +116,7 @@ def over_searches(
     broken = (pool.diverged > MOST) | pool.own_diverges[:, None]
     tested = ~broken & ~np.eye(len(broken), dtype=bool)
     bound = math.log1p(margin)
+    empty = pd.DataFrame()
     return OverSearches(
         budget=budget,
         trials=len(pool.numbers),
@@ -127,10 +128,8 @@ def over_searches(
         run_seed_variance=here.run_seed if here else math.nan,
         tuned=dict(zip(pool.architectures, here.tuned[:, 0].tolist(), strict=True)) if here else {},
         regret_by_budget=pd.DataFrame([_mean(estimate, tested, confidence) for estimate in estimates], columns=REGRETS),
-        pairs=_pairs(pool, here, broken, bound) if here else pd.DataFrame(columns=PAIRS),
-        architectures=_architectures(pool, here, bound, 1 - confidence)
-        if here
-        else pd.DataFrame(columns=ARCHITECTURES),
+        pairs=(_pairs(pool, here, broken, bound) if here else empty).reindex(columns=PAIRS),
+        architectures=(_architectures(pool, here, bound, 1 - confidence) if here else empty).reindex(columns=SHOWN),
         tuning_curves=curves(pool, estimates, confidence),
         components=_components(pool, here, tested) if here else dict.fromkeys(COMPONENTS, math.nan),
         own_diverges=np.array(pool.architectures)[pool.own_diverges].tolist(),
@@ -173,7 +172,7 @@ def _pairs(pool: Pool, estimate: Estimate, broken: np.ndarray, bound: float) -> 
     tested = np.where(broken[others], np.nan, regret)
     within = np.maximum(p_above(bound - tested, se, df), p_above(tested + bound, se, df))
     names = (np.array(pool.architectures)[index] for index in np.nonzero(others))
-    columns = (*names, regret, se, _holm(p_above(tested - bound, se, df)), _holm(within), pool.diverged[others])
+    columns = (*names, regret, se, holm(p_above(tested - bound, se, df)), holm(within), pool.diverged[others])
     return pd.DataFrame(dict(zip(PAIRS, columns, strict=True)))
 
 
@@ -186,13 +185,13 @@ def _architectures(pool: Pool, estimate: Estimate, bound: float, alpha: float) -
     size, half = np.abs(difference), half_width(se, df, alpha)
     shown = {
         "equivalent": np.maximum(p_above(bound - size, se, df), p_above(bound + size, se, df)),
-        "different_beyond_margin": _holm(p_above(size - bound, se, df)),
-        "different": _holm(np.minimum(2 * p_above(size, se, df), 1)),
+        "different_beyond_margin": holm(p_above(size - bound, se, df)),
+        "different": holm(np.minimum(2 * p_above(size, se, df), 1)),
     }
     verdict = np.select([p <= alpha for p in shown.values()], list(shown), "undetermined")
     names = np.array(pool.architectures)
     columns = (names[first], names[second], difference, se, difference - half, difference + half, verdict)
-    return pd.DataFrame(dict(zip(ARCHITECTURES, columns, strict=True)))
+    return pd.DataFrame(dict(zip(SHOWN, columns, strict=True)))
 
 
 def _components(pool: Pool, estimate: Estimate, tested: np.ndarray) -> dict[str, float]:
@@ -219,9 +218,15 @@ def p_above(distance: np.ndarray, se: np.ndarray, df: float) -> np.ndarray:
     return np.where((se == 0) & np.isfinite(distance), np.where(distance > 0, 0.0, 1.0), p)
 
 
-def _holm(p: np.ndarray) -> np.ndarray:
-    """The p values that are not NaN adjusted by Holm's (1979) step-down procedure."""
-    return adjust(p, 0.05, "holm")[0]
+def holm(p: np.ndarray) -> np.ndarray:
+    """The p values that are not NaN adjusted by Holm's (1979) step-down procedure.
+
+    statsmodels' does the same and collects garbage at each call, which takes longer than everything else here.
+    """
+    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested])]
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    return adjusted
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

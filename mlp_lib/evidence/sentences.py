@@ -7,6 +7,7 @@ import pandas as pd
 from mlp_lib.evidence.intervals import plain_answer
 from mlp_lib.evidence.searches import OverSearches
 
+VERDICTS = ("equivalent", "different_beyond_margin", "different", "undetermined")
 NAMED = 3  # so many pairs are named in a sentence
 
 
@@ -99,9 +100,6 @@ def _architecture(result: OverSearches) -> dict:
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
 
 
-VERDICTS = ("equivalent", "different_beyond_margin", "different", "undetermined")
-
-
 def _architecture_end(result: OverSearches, verdict: str, counts: dict[str, int]) -> str:
     bound, number = f"the {100 * result.margin:g}% margin", sum(counts.values())
     if result.seeds == 1:
@@ -110,10 +108,10 @@ def _architecture_end(result: OverSearches, verdict: str, counts: dict[str, int]
         return f"every pair is shown to lie within {bound}, so the architectures are equivalent."
     if verdict == "undetermined":
         return f"{counts['equivalent']} of {number} pairs are shown to lie within {bound}, so the question stays open."
-    shown = f"{counts['different_beyond_margin']} of {number} pairs are shown to differ by more than {bound} and"
-    shown += f" {counts['different']} to differ"
     end = "matters" if verdict == "different_beyond_margin" else "matters, if perhaps by less than the margin"
-    return f"{shown}, so the architecture {end}."
+    shown = counts["different_beyond_margin"] + counts["different"]
+    beyond = f", {counts['different_beyond_margin']} by more than {bound}" if counts["different_beyond_margin"] else ""
+    return f"{shown} of {number} pairs are shown to differ{beyond}, so the architecture {end}."
 
 
 def _nothing(result: OverSearches) -> str:
