@@ -101,10 +101,13 @@ def test_the_interval_of_the_mean_regret_is_not_needlessly_wide(name):
     assert np.mean([simulated(name, number, "plain")[1]["covered"].mean() for number in range(5)]) <= 0.99
 
 
-@pytest.mark.parametrize(("name", "number"), WORLDS)
-def test_the_mean_regret_is_without_bias(name, number):
-    true, studies = simulated(name, number, "plain")
-    assert abs(studies["regret"].mean() - true) <= 0.0005 + 2 * studies["regret"].std() / STUDIES**0.5
+@pytest.mark.parametrize("name", NOISES)
+def test_the_mean_regret_is_without_bias(name):
+    """Over a study's five worlds, since of ten tests at two errors one would often fail by chance."""
+    found = [simulated(name, number, "plain") for number in range(5)]
+    bias = np.mean([studies["regret"].mean() - true for true, studies in found])
+    error = np.mean([studies["regret"].var() / STUDIES for _, studies in found]) ** 0.5 / 5**0.5
+    assert abs(bias) <= 0.0005 + 2 * error
 
 
 @pytest.mark.parametrize(("name", "number"), WORLDS)
