@@ -1,0 +1,242 @@
+"""Both questions answered over the searches of n trials that chance could have brought.
+
+The luck of the search and of the run seed are both in every interval: the first by a jackknife over trials, each left
+out of all architectures and seeds, the second by the residual variance of run seeds. Losses are logarithms.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mlp_lib.evidence.intervals import half_width
+from mlp_lib.evidence.pool import (
+    MOST,
+    Estimate,
+    Pool,
+    jackknife,
+    logs,
+    read_pool,
+    residual_squares,
+    weighted_mean,
+    weights,
+)
+
+HARMLESS = 0.05  # the share of trainings that may diverge where hyperparameters are said to transfer
+ROUNDING = 1e-12  # of logarithms of losses: what is below is 0
+PAIRS = ("target", "source", "regret", "se", "p_beyond", "p_within", "diverged")
+SHOWN = ("first", "second", "difference", "se", "low", "high", "verdict")
+REGRETS = ("n", "regret", "se", "low", "high")
+COMPONENTS = ("architecture", "transfer", "search", "run_seed")
+
+
+@dataclass(frozen=True)
+class OverSearches:
+    """What `over_searches` found; logs are natural, of losses in nats an example."""
+
+    budget: int  # n*, trials of a search
+    trials: int  # T
+    seeds: int  # k
+    confidence: float
+    margin: float
+    m: int
+    contenders: list[int]
+    run_seed_variance: float  # s² at n*, of logs
+    tuned: dict[str, float]  # log loss of each architecture at n*
+    regret_by_budget: pd.DataFrame  # n, regret, se, low, high (logs)
+    pairs: pd.DataFrame  # target, source, regret, se (logs), p_beyond, p_within, diverged (a share)
+    architectures: pd.DataFrame  # first, second, difference, se, low, high (logs), verdict
+    tuning_curves: pd.DataFrame  # architecture, n, loss, low, high (logs), share_best
+    components: dict[str, float]  # variances of logs: architecture, transfer, search, run_seed
+    own_diverges: list[str]  # the targets whose own choice diverges in more than half of the trainings
+
+    @property
+    def broken(self) -> pd.Series:
+        """The pairs of which most trainings diverge, over searches, or most with the target's own search."""
+        return (self.pairs["diverged"] > MOST) | self.pairs["target"].isin(self.own_diverges)
+
+    @property
+    def costly(self) -> pd.Series:
+        """The pairs that are broken or shown to cost more than the margin."""
+        return self.broken | (self.pairs["p_beyond"] <= 1 - self.confidence)
+
+    @property
+    def within(self) -> pd.Series:
+        """The pairs shown to lie within the margin, and of which hardly a training diverges."""
+        return (self.pairs["p_within"] <= 1 - self.confidence) & (self.pairs["diverged"] < HARMLESS)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """The verdicts of hyperparameter_transfer and architecture_sensitivity."""
+        said = len(self.pairs) > 0 and np.isfinite([*self.tuned.values()]).any()
+        return {
+            "hyperparameter_transfer": self._transfer() if said and self.budget > 1 else "undetermined",
+            "architecture_sensitivity": self._architecture() if said else "undetermined",
+        }
+
+    def _transfer(self) -> str:
+        (mean,) = self.regret_by_budget[self.regret_by_budget["n"] == self.budget].itertuples()
+        costly, below = self.costly, mean.high < math.log1p(self.margin)
+        if costly.all():
+            return "does_not_transfer"
+        if costly.any() and (self.within.any() or below):
+            return "depends_on_the_pair"
+        if mean.low > math.log1p(self.margin):
+            return "does_not_transfer"
+        transfers = below and not costly.any() and (self.pairs["diverged"] < HARMLESS).all()
+        return "transfers" if transfers else "undetermined"
+
+    def _architecture(self) -> str:
+        found = set(self.architectures["verdict"])
+        if found == {"equivalent"}:
+            return "equivalent"
+        others = [verdict for verdict in ("different_beyond_margin", "different") if verdict in found]
+        return others[0] if others else "undetermined"
+
+
+def over_searches(
+    trials: pd.DataFrame, judged: pd.DataFrame, budget: int, confidence: float = 0.95, margin: float = 0.05
+) -> OverSearches:
+    """Do hyperparameters transfer, and does the architecture matter, over searches of `budget` trials?
+
+    trials: architecture, trial, val_loss (nats), a row for each of T random trials on each of A architectures;
+    judged: target, trial, seed, test_loss (nats), a row for each contender (see `contenders`) on each architecture at
+    each of k run seeds. A loss that is not finite is of a training that diverged. SettingsError where the budget is
+    not within 1 to T // 2, TrainingError where a row is missing.
+
+    The estimates weigh each contender by the chance that a search of n trials chooses it (`weights`). Standard errors
+    are of a jackknife over trials (Efron & Stein 1981), tests Student's, families of tests Holm's (1979), equivalence
+    two one-sided tests at +-log(1 + margin) (Schuirmann 1987). With less than two trials the frames are empty.
+    """
+    pool = read_pool(trials, judged, budget, logs(judged["test_loss"]))
+    estimates = [pool.estimate(n) for n in pool.budgets]
+    here = next((estimate for estimate in estimates if estimate.n == budget), None)
+    broken = (pool.diverged > MOST) | pool.own_diverges[:, None]
+    tested = ~broken & ~np.eye(len(broken), dtype=bool)
+    bound = math.log1p(margin)
+    empty = pd.DataFrame()
+    return OverSearches(
+        budget=budget,
+        trials=len(pool.numbers),
+        seeds=pool.judged.shape[2],
+        confidence=confidence,
+        margin=margin,
+        m=pool.best.shape[1],
+        contenders=pool.contenders,
+        run_seed_variance=here.run_seed if here else math.nan,
+        tuned=dict(zip(pool.architectures, here.tuned[:, 0].tolist(), strict=True)) if here else {},
+        regret_by_budget=pd.DataFrame([_mean(estimate, tested, confidence) for estimate in estimates], columns=REGRETS),
+        pairs=(_pairs(pool, here, broken, bound) if here else empty).reindex(columns=PAIRS),
+        architectures=(_architectures(pool, here, bound, 1 - confidence) if here else empty).reindex(columns=SHOWN),
+        tuning_curves=curves(pool, estimates, confidence),
+        components=_components(pool, here, tested) if here else dict.fromkeys(COMPONENTS, math.nan),
+        own_diverges=np.array(pool.architectures)[pool.own_diverges].tolist(),
+    )
+
+
+def curves(pool: Pool, estimates: list[Estimate], confidence: float) -> pd.DataFrame:
+    """What each architecture comes to when tuned with n trials, in the pool's values, by n then architecture.
+
+    Columns: architecture, n, loss, low, high, share_best (of the run seeds at which it is the lowest; ties: the first).
+    """
+    rows = []
+    for estimate in estimates:
+        loss, half = estimate.tuned[:, 0], estimate.half(estimate.tuned, confidence)
+        finite = np.isfinite(estimate.by_seed)
+        best = np.where(finite, estimate.by_seed, np.inf).argmin(0)
+        share = ((best == np.arange(len(finite))[:, None]) & finite).mean(1)
+        columns = (pool.architectures, loss, loss - half, loss + half, share)
+        rows += [(name, estimate.n, *values) for name, *values in zip(*columns, strict=True)]
+    return pd.DataFrame(rows, columns=["architecture", "n", "loss", "low", "high", "share_best"])
+
+
+def _mean(estimate: Estimate, tested: np.ndarray, confidence: float) -> tuple[float, ...]:
+    """(n, mean log regret of the pairs that are not broken, se, low, high)."""
+    if not tested.any():
+        return estimate.n, *(math.nan,) * 4
+    mean = estimate.regret[tested].mean(0)
+    se = np.sqrt(jackknife(mean))
+    half = half_width(se, 2 * (len(mean) - 1) / estimate.n, 1 - confidence)
+    return estimate.n, mean[0], se, mean[0] - half, mean[0] + half
+
+
+def _pairs(pool: Pool, estimate: Estimate, broken: np.ndarray, bound: float) -> pd.DataFrame:
+    """A row a target and another source: Holm's p of costing more than the bound, and of lying within it."""
+    others = ~np.eye(len(broken), dtype=bool)
+    own = np.where(others, _rounded(np.sqrt(jackknife(estimate.regret))), np.nan)
+    usual = np.sqrt(weighted_mean(np.ones(len(own)), own**2))
+    se = np.maximum(own, usual[:, None] / 2)[others]
+    regret, df = _rounded(estimate.regret[others, 0]), len(pool.numbers) / 2
+    tested = np.where(broken[others], np.nan, regret)
+    within = np.maximum(p_above(bound - tested, se, df), p_above(tested + bound, se, df))
+    names = (np.array(pool.architectures)[index] for index in np.nonzero(others))
+    columns = (*names, regret, se, holm(p_above(tested - bound, se, df)), holm(within), pool.diverged[others])
+    return pd.DataFrame(dict(zip(PAIRS, columns, strict=True)))
+
+
+def _architectures(pool: Pool, estimate: Estimate, bound: float, alpha: float) -> pd.DataFrame:
+    """A row a pair of tuned architectures: the difference of their log losses and what it is shown to be."""
+    first, second = np.triu_indices(len(pool.architectures), 1)
+    differences = estimate.tuned[first] - estimate.tuned[second]
+    se = _rounded(np.sqrt(jackknife(differences) + 2 * estimate.run_seed / pool.judged.shape[2]))
+    difference, df = _rounded(differences[:, 0]), len(pool.numbers) / 2
+    size, half = np.abs(difference), half_width(se, df, alpha)
+    shown = {
+        "equivalent": np.maximum(p_above(bound - size, se, df), p_above(bound + size, se, df)),
+        "different_beyond_margin": holm(p_above(size - bound, se, df)),
+        "different": holm(np.minimum(2 * p_above(size, se, df), 1)),
+    }
+    verdict = np.select([p <= alpha for p in shown.values()], list(shown), "undetermined")
+    names = np.array(pool.architectures)
+    columns = (names[first], names[second], difference, se, difference - half, difference + half, verdict)
+    return pd.DataFrame(dict(zip(SHOWN, columns, strict=True)))
+
+
+def _components(pool: Pool, estimate: Estimate, tested: np.ndarray) -> dict[str, float]:
+    """Variances of log losses, never below 0: what architectures, transfer, the search and the run seed add."""
+    seeds, m = pool.judged.shape[2], pool.best.shape[1]
+    chances, tuned = weights(estimate.n, len(pool.numbers), m), estimate.tuned[:, 0]
+    luck = jackknife(estimate.tuned) + estimate.run_seed / seeds
+    squares, df = np.sum([residual_squares(of_own) for of_own in pool.own], axis=0)
+    spread = weighted_mean(chances, (pool.by_rank.diagonal().T - tuned[:, None]) ** 2)
+    regrets = estimate.regret[tested]
+    values = (
+        _variance(tuned) - _finite_mean(luck),
+        _variance(regrets[:, 0]) - _finite_mean(jackknife(regrets)),
+        _finite_mean(spread) - (squares / df if df else math.nan) / seeds,
+        _finite_mean(weighted_mean(chances, _variance(pool.own))),
+    )
+    return {name: float(np.maximum(value, 0)) for name, value in zip(COMPONENTS, values, strict=True)}
+
+
+def p_above(distance: np.ndarray, se: np.ndarray, df: float) -> np.ndarray:
+    """One-sided p of Student's t test that a distance is above 0: without any spread 0 where it is, else 1."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = stats.t.sf(distance / se, df)
+    return np.where((se == 0) & np.isfinite(distance), np.where(distance > 0, 0.0, 1.0), p)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """The p values that are not NaN adjusted by Holm's (1979) step-down procedure.
+
+    statsmodels' does the same and collects garbage at each call, which takes longer than everything else here.
+    """
+    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested])]
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    return adjusted
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(values) < ROUNDING, 0.0, values)
+
+
+def _finite_mean(values: np.ndarray) -> float:
+    return weighted_mean(np.ones(values.shape[-1]), values)
+
+
+def _variance(values: np.ndarray) -> np.ndarray:
+    """The sample variance along the last axis; NaN of less than two values, or where one is."""
+    return values.var(axis=-1, ddof=1) if values.shape[-1] > 1 else np.full(values.shape[:-1], np.nan)

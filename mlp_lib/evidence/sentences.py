@@ -1,0 +1,141 @@
+"""Both answers over searches in plain words."""
+
+import math
+
+import pandas as pd
+
+from mlp_lib.evidence.intervals import plain_answer
+from mlp_lib.evidence.searches import OverSearches
+
+VERDICTS = ("equivalent", "different_beyond_margin", "different", "undetermined")
+NAMED = 3  # so many pairs are named in a sentence
+
+
+def answers_over_searches(result: OverSearches) -> dict[str, dict]:
+    """The two answers as plain values: verdict, effect, interval, confidence, margin, n, sentence and more.
+
+    n is the budget n*, trials of a search; trials: T, seeds: k. hyperparameter_transfer: the effect is the mean change
+    of the loss over the pairs that are not broken, with `pairs` their numbers: all, costly, broken, within.
+    architecture_sensitivity: the effect is the quotient less 1 of the two tuned losses, the greater first, that differ
+    most (of the pairs with the answer's verdict, where there are), and their interval alone; `pair` names them and
+    `pairs` counts a verdict. What can't be said is None.
+    """
+    return {"hyperparameter_transfer": _transfer(result), "architecture_sensitivity": _architecture(result)}
+
+
+def _transfer(result: OverSearches) -> dict:
+    verdict, pairs, mean = result.answers["hyperparameter_transfer"], result.pairs, result.regret_by_budget
+    mean = mean[mean["n"] == result.budget]
+    estimate = tuple(_part(mean[name].iloc[0]) if len(mean) else math.nan for name in ("regret", "low", "high"))
+    counts = {
+        "all": len(pairs),
+        "costly": int(result.costly.sum()),
+        "broken": int(result.broken.sum()),
+        "within": int(result.within.sum()),
+    }
+    claim = ""
+    if not math.isnan(estimate[0]):
+        claim = (
+            f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average over"
+            f" searches of {result.budget} trials ({_basis(result, estimate, len(pairs) - counts['broken'])}): "
+        )
+    sentence = claim + _transfer_end(result, verdict, estimate)
+    sentence = sentence[0].upper() + sentence[1:]
+    if counts["costly"]:
+        named = pairs[result.costly].sort_values(["diverged", "regret"], ascending=False, kind="stable")
+        words = [_cost(row) for row in named.head(NAMED).to_dict("records")]
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        sentence += f" Costly beyond the margin: {', '.join(words)}{more}."
+    if result.own_diverges:
+        sentence += f" Diverges with its own hyperparameters: {', '.join(map(_short, result.own_diverges))}."
+    return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | {
+        "trials": result.trials,
+        "seeds": result.seeds,
+        "pairs": counts,
+    }
+
+
+def _transfer_end(result: OverSearches, verdict: str, estimate: tuple[float, ...]) -> str:
+    bound = f"the {100 * result.margin:g}% margin"
+    if verdict == "undetermined":
+        if result.trials < 2 or result.pairs.empty:
+            return f"{_nothing(result)}, so whether hyperparameters transfer cannot be said."
+        if result.budget == 1:
+            return "all that a search of one trial chooses is one trial, so whether they transfer cannot be said."
+        if math.isnan(estimate[1]):
+            return "without finite losses whether hyperparameters transfer cannot be said."
+        if estimate[2] < result.margin:
+            return f"below {bound}, but single pairs or trainings that diverged leave the question open."
+        return f"the interval contains {bound}, so the question stays open."
+    if verdict == "depends_on_the_pair":
+        return f"some pairs cost more than {bound}, others do not, so it depends on the pair."
+    if result.costly.all():
+        return f"every pair costs more than {bound}, so hyperparameters do not transfer."
+    side, end = ("below", "transfer") if verdict == "transfers" else ("above", "do not transfer")
+    return f"{side} {bound}, so they {end}."
+
+
+def _architecture(result: OverSearches) -> dict:
+    verdict, pairs = result.answers["architecture_sensitivity"], result.architectures
+    counts = {name: int((pairs["verdict"] == name).sum()) for name in VERDICTS}
+    more = {"trials": result.trials, "seeds": result.seeds, "pairs": counts, "pair": None}
+    known = pairs.dropna(subset="difference")
+    if known.empty:
+        sentence = f"{_nothing(result)}, so whether the architecture matters cannot be said."
+        estimate = (math.nan,) * 3
+    else:
+        with_verdict = known[known["verdict"] == verdict]
+        among = with_verdict if len(with_verdict) else known
+        shown = among.loc[among["difference"].abs().idxmax()]
+        upper, lower, ends = shown["first"], shown["second"], (shown["difference"], shown["low"], shown["high"])
+        if shown["difference"] < 0:
+            upper, lower, ends = lower, upper, (-shown["difference"], -shown["high"], -shown["low"])
+        estimate, more["pair"] = tuple(map(_part, ends)), {"upper": upper, "lower": lower}
+        which = "The largest" if abs(ends[0]) == known["difference"].abs().max() else "A"
+        sentence = (
+            f"{which} difference of tuned test loss between two of {len(result.tuned)} architectures over searches of"
+            f" {result.budget} trials, {_short(upper)} above {_short(lower)}, is {estimate[0]:.2%}"
+            f" ({_basis(result, estimate, len(pairs))}): {_architecture_end(result, verdict, counts)}"
+        )
+    return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
+
+
+def _architecture_end(result: OverSearches, verdict: str, counts: dict[str, int]) -> str:
+    bound, number = f"the {100 * result.margin:g}% margin", sum(counts.values())
+    if result.seeds == 1:
+        return "one run seed gives no interval, so whether the architecture matters cannot be said."
+    if verdict == "equivalent":
+        return f"every pair is shown to lie within {bound}, so the architectures are equivalent."
+    if verdict == "undetermined":
+        return f"{counts['equivalent']} of {number} pairs are shown to lie within {bound}, so the question stays open."
+    end = "matters" if verdict == "different_beyond_margin" else "matters, if perhaps by less than the margin"
+    shown = counts["different_beyond_margin"] + counts["different"]
+    beyond = f", {counts['different_beyond_margin']} by more than {bound}" if counts["different_beyond_margin"] else ""
+    return f"{shown} of {number} pairs are shown to differ{beyond}, so the architecture {end}."
+
+
+def _nothing(result: OverSearches) -> str:
+    if result.trials < 2:
+        return "One trial is no search"
+    return "There is one architecture" if len(result.tuned) == 1 else "There are no finite losses"
+
+
+def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int) -> str:
+    interval = ""
+    if not math.isnan(estimate[1]):
+        interval = f"{100 * result.confidence:g}% interval {estimate[1]:+.2%} to {estimate[2]:+.2%}, "
+    counted = [(pairs, "pair"), (result.trials, "trial"), (result.seeds, "run seed")]
+    return interval + ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for number, word in counted)
+
+
+def _cost(pair: dict) -> str:
+    cost = "diverges" if pd.isna(pair["p_beyond"]) else f"{_part(pair['regret']):+.1%}"
+    return f"{_short(pair['target'])} with {_short(pair['source'])}'s ({cost})"
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("mlp_")
+
+
+def _part(log: float) -> float:
+    return math.expm1(log)

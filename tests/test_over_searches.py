@@ -1,0 +1,327 @@
+"""The answers over searches on tables small enough to do by hand, and what must not move them."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
+
+from mlp_lib.core.errors import SettingsError, TrainingError
+from mlp_lib.evidence import auto_budget, contenders, over_searches
+from mlp_lib.evidence.pool import weights
+from mlp_lib.evidence.searches import holm
+from mlp_lib.evidence.sentences import answers_over_searches
+from mlp_lib.evidence.tuning import error_curves, error_pairs, image_variance, small_pays, tuning_cost
+
+T, BUDGET = 12, 4
+LOW = np.arange(T) < T // 2  # the first half of the trials
+FRAMES = ("regret_by_budget", "pairs", "architectures", "tuning_curves")
+
+
+def tables(search, judged):
+    """(trials, judged) of losses by search [A, T] and fresh seeds [A, T, k], architectures mlp_1, mlp_2, …"""
+    names = [f"mlp_{number + 1}" for number in range(len(search))]
+    index = pd.MultiIndex.from_product([names, range(search.shape[1])], names=["architecture", "trial"])
+    trials = pd.DataFrame({"val_loss": search.ravel()}, index).reset_index()
+    index = pd.MultiIndex.from_product(
+        [*index.levels, range(1, judged.shape[2] + 1)], names=["target", "trial", "seed"]
+    )
+    return trials, pd.DataFrame({"test_loss": judged.ravel()}, index).reset_index()
+
+
+def study(losses, seeds=3, noise=0.0):
+    """Tables of losses [A, T] that are the same in the search and, but for the noise of seeds, when judged."""
+    losses = np.asarray(losses, float)
+    luck = np.random.default_rng(0).normal(0, noise, (*losses.shape, seeds))
+    return tables(losses, losses[:, :, None] * np.exp(luck))
+
+
+def random_study(seed, diverged=0.0):
+    rng = np.random.default_rng(seed)
+    search = np.exp(rng.normal(-2, 0.1, (3, T)) + rng.normal(0, 0.2, T))
+    judged = search[:, :, None] * np.exp(rng.normal(0, 0.03, (3, T, 3)))
+    return tables(search, np.where(rng.random(judged.shape) < diverged, np.nan, judged))
+
+
+def verdicts(*args, **kwargs):
+    answers = over_searches(*args, **kwargs).answers
+    return answers["hyperparameter_transfer"], answers["architecture_sensitivity"]
+
+
+def same_frames(found, expected):
+    for name in FRAMES:
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-9)
+
+
+def test_weights_are_the_shares_of_the_searches_that_choose_a_rank():
+    searches = list(combinations(range(6), 3))
+    shares = [sum(min(search) == rank for search in searches) / len(searches) for rank in range(7)]
+    np.testing.assert_allclose(weights(3, 6, 7), shares)
+
+
+@pytest.mark.parametrize("p", [[0.01, 0.04, 0.03, 0.02], [0.5, 0.5, 0.02], [1.0]])
+def test_holm_is_that_of_statsmodels(p):
+    np.testing.assert_allclose(holm(np.array([*p, np.nan])), [*multipletests(p, method="holm")[1], np.nan])
+
+
+def test_contenders_miss_one_search_in_a_hundred_at_most():
+    search = np.array([np.arange(T) + 1.0, np.roll(np.arange(T) + 1.0, 2)])
+    m, chosen = contenders(tables(search, search[:, :, None])[0], BUDGET)
+    missed = [np.mean([min(drawn) >= m for drawn in combinations(range(T), BUDGET)]) for m in range(T)]
+    assert m == 8 == next(m for m, share in enumerate(missed) if share <= 0.01)
+    assert chosen == list(range(10))  # trials 0 to 7 of the first architecture, 2 to 9 of the second
+    assert [auto_budget(trials) for trials in (1, 2, 30, 60)] == [1, 1, 10, 20]
+
+
+@pytest.mark.parametrize("budget", [0, -1, T // 2 + 1])
+def test_a_budget_that_the_trials_cannot_tell_about_is_refused(budget):
+    with pytest.raises(SettingsError, match=r"search_budget .* allowed is 1 to 6, half of the 12 trials"):
+        over_searches(*random_study(0), budget)
+
+
+def test_missing_and_repeated_rows_are_refused():
+    trials, judged = random_study(0)
+    chosen = contenders(trials, BUDGET)[1]
+    row = judged.index[(judged["target"] == "mlp_2") & (judged["trial"] == chosen[0]) & (judged["seed"] == 3)]
+    with pytest.raises(TrainingError, match=f"target mlp_2, trial {chosen[0]}, seed 3"):
+        over_searches(trials, judged.drop(row), BUDGET)
+    with pytest.raises(TrainingError, match=f"target mlp_2, trial {chosen[0]}, seed 3"):
+        over_searches(trials, pd.concat([judged, judged.loc[row]]), BUDGET)
+    with pytest.raises(TrainingError, match="judged is empty"):
+        over_searches(trials, judged[:0], BUDGET)
+    with pytest.raises(TrainingError, match="the same trials of every architecture"):
+        over_searches(trials[:-1], judged, BUDGET)
+    no_contender = judged[judged["trial"].isin(chosen)]
+    same_frames(over_searches(trials, no_contender, BUDGET), over_searches(trials, judged, BUDGET))
+
+
+def test_one_trial_is_no_search():
+    result = over_searches(*study([[0.1], [0.2]]), 1)
+    assert all(getattr(result, name).empty for name in FRAMES)
+    assert set(result.answers.values()) == {"undetermined"}
+    assert all(math.isnan(value) for value in result.components.values())
+    for answer in answers_over_searches(result).values():
+        assert answer["effect"] is None
+        assert answer["sentence"].startswith("One trial is no search")
+
+
+def test_one_architecture_has_nothing_to_compare():
+    result = over_searches(*study([np.linspace(0.1, 0.2, T)]), BUDGET)
+    assert result.pairs.empty
+    assert result.architectures.empty
+    assert result.tuning_curves["loss"].notna().all()
+    assert set(result.answers.values()) == {"undetermined"}
+    assert answers_over_searches(result)["hyperparameter_transfer"]["sentence"].startswith("There is one architecture")
+
+
+def test_a_search_of_one_trial_says_nothing_of_transfer():
+    flat = np.full((2, T), 0.1)
+    assert verdicts(*study(flat), 1) == ("undetermined", "equivalent")
+    assert verdicts(*study(flat), 2) == ("transfers", "equivalent")
+    answer = answers_over_searches(over_searches(*study(flat), 1))["hyperparameter_transfer"]
+    assert "all that a search of one trial chooses is one trial" in answer["sentence"]
+
+
+def test_two_trials_are_enough_for_numbers():
+    result = over_searches(*study([[0.1, 0.2], [0.2, 0.1]]), 1)
+    # every trial is chosen as often as the other, and without one the other is all there is
+    assert result.pairs["regret"].tolist() == pytest.approx([0, 0])
+    assert result.pairs["se"].tolist() == pytest.approx([0, 0])
+    assert list(result.tuned.values()) == pytest.approx([math.log(0.02) / 2] * 2)
+
+
+def test_one_run_seed_says_nothing_of_architectures():
+    result = over_searches(*study(np.full((2, T), 0.1), seeds=1), BUDGET)
+    assert (result.answers["hyperparameter_transfer"], result.answers["architecture_sensitivity"]) == (
+        "transfers",
+        "undetermined",
+    )
+    assert math.isnan(result.run_seed_variance)
+    assert result.tuning_curves[["low", "high"]].isna().all(axis=None)
+    assert [name for name, value in result.components.items() if not math.isnan(value)] == ["transfer"]
+    assert "one run seed gives no interval" in answers_over_searches(result)["architecture_sensitivity"]["sentence"]
+
+
+def test_where_everything_diverged_nothing_is_said():
+    trials, judged = study(np.full((2, T), 0.1))
+    result = over_searches(trials, judged.assign(test_loss=np.nan), BUDGET)
+    assert set(result.answers.values()) == {"undetermined"}
+    assert result.own_diverges == ["mlp_1", "mlp_2"]
+    assert all(answer["effect"] is None for answer in answers_over_searches(result).values())
+
+
+def test_opposite_needs_do_not_transfer():
+    losses = [np.where(LOW, 0.1, 0.2), np.where(LOW, 0.2, 0.1)]
+    result = over_searches(*study(losses), BUDGET)
+    assert result.answers["hyperparameter_transfer"] == "does_not_transfer"
+    lost = 1 - 2 * weights(BUDGET, T, 8)[6:].sum() / weights(BUDGET, T, 8).sum()  # ranks 6 and 7 are the other half
+    assert result.pairs["regret"].tolist() == pytest.approx([lost * math.log(2)] * 2)
+    assert result.architectures["difference"].item() == 0
+    sentence = answers_over_searches(result)["hyperparameter_transfer"]["sentence"]
+    assert "over searches of 4 trials" in sentence
+    assert "every pair costs more than the 5 % margin, so hyperparameters do not transfer." in sentence
+
+
+def test_one_target_that_loses_with_every_source_depends_on_the_pair():
+    flat = np.full(T, 0.1)  # ties: the first trials are its choice
+    result = over_searches(*study([flat, flat, np.where(LOW, 0.16, 0.1)]), BUDGET)
+    assert result.answers["hyperparameter_transfer"] == "depends_on_the_pair"
+    assert result.costly.tolist() == [False] * 4 + [True] * 2
+    assert result.within.tolist() == [True] * 4 + [False] * 2
+    answer = answers_over_searches(result)["hyperparameter_transfer"]
+    assert answer["pairs"] == {"all": 6, "costly": 2, "broken": 0, "within": 4}
+    assert "3 with 1's (+" in answer["sentence"]
+
+
+def test_a_source_that_diverges_on_a_target_at_most_seeds_is_a_cost():
+    flat = np.full(T, 0.1)
+    trials, judged = study([flat, np.where(LOW, 0.11, 0.1)])
+    bad = (judged["target"] == "mlp_1") & (judged["trial"] >= T // 2)
+    half = over_searches(trials, judged.assign(test_loss=judged["test_loss"].mask(bad & (judged["seed"] == 1))), BUDGET)
+    assert half.broken.tolist() == [False, False]
+    assert half.pairs["diverged"][0] == pytest.approx(
+        (1 - weights(BUDGET, T, 8)[6:].sum() / weights(BUDGET, T, 8).sum()) / 3
+    )
+    most = over_searches(trials, judged.assign(test_loss=judged["test_loss"].mask(bad & (judged["seed"] < 3))), BUDGET)
+    assert most.broken.tolist() == [True, False]
+    assert most.pairs["p_beyond"].isna().tolist() == [True, False]
+    assert most.regret_by_budget["regret"].notna().all()  # of the other pair alone
+    assert "1 with 2's (diverges)" in answers_over_searches(most)["hyperparameter_transfer"]["sentence"]
+
+
+def test_a_target_whose_own_choice_diverges_is_named_and_all_its_pairs_are_broken():
+    trials, judged = study([np.where(LOW, 0.1, 0.2), np.where(LOW, 0.2, 0.1), np.full(T, 0.1)])
+    bad = (judged["target"] == "mlp_1") & (judged["trial"] < T // 2)
+    result = over_searches(trials, judged.assign(test_loss=judged["test_loss"].mask(bad)), BUDGET)
+    assert result.own_diverges == ["mlp_1"]
+    assert result.broken.tolist() == [True, True, False, False, False, False]
+    sentence = answers_over_searches(result)["hyperparameter_transfer"]["sentence"]
+    assert sentence.endswith("Diverges with its own hyperparameters: 1.")
+
+
+def test_an_architecture_that_always_diverges_leaves_the_others_comparable():
+    trials, judged = study(np.full((3, T), 0.1), noise=0.001)
+    result = over_searches(
+        trials, judged.assign(test_loss=judged["test_loss"].mask(judged["target"] == "mlp_1")), BUDGET
+    )
+    assert result.architectures["verdict"].tolist() == ["undetermined", "undetermined", "equivalent"]
+    assert result.answers["architecture_sensitivity"] == "undetermined"
+
+
+def test_far_architectures_do_not_make_near_ones_equivalent():
+    near = [[0.0643] * T, [0.0683] * T]
+    for losses in (near, [*near, [0.12] * T, [0.12] * T]):
+        result = over_searches(*study(losses, noise=0.005), BUDGET)
+        assert result.architectures["verdict"][0].startswith("different")
+    answer = answers_over_searches(result)["architecture_sensitivity"]
+    assert answer["verdict"] == "different_beyond_margin"
+    assert answer["effect"] == pytest.approx(0.12 / 0.0643 - 1, rel=0.02)
+    assert answer["interval"][0] < answer["effect"] < answer["interval"][1]
+
+
+def test_a_small_but_certain_difference_is_different_and_nothing_more():
+    result = over_searches(*study([[0.1] * T, [0.1045] * T], noise=0.005), BUDGET)
+    assert result.architectures["verdict"].tolist() == ["different"]
+    sentence = answers_over_searches(result)["architecture_sensitivity"]["sentence"]
+    assert "over searches of 4 trials, 2 above 1, is 4." in sentence
+
+
+def test_answers_are_plain_values():
+    for seed in range(3):
+        answers = answers_over_searches(over_searches(*random_study(seed, 0.1), BUDGET))
+        assert yaml.safe_load(yaml.safe_dump(answers)) == answers
+        assert all({"verdict", "effect", "interval", "n", "sentence"} <= set(answer) for answer in answers.values())
+        assert all(f"over searches of {BUDGET} trials" in answer["sentence"] for answer in answers.values())
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), shuffle=st.integers(0, 1000))
+def test_the_order_of_the_rows_does_not_matter(seed, shuffle):
+    trials, judged = random_study(seed, 0.1)
+    mixed = trials.sample(frac=1, random_state=shuffle)
+    mixed = mixed.sort_values("architecture", kind="stable")  # whose first appearance is the frames' order
+    found = over_searches(mixed, judged.sample(frac=1, random_state=shuffle), BUDGET)
+    same_frames(found, over_searches(trials, judged, BUDGET))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), order=st.permutations(["mlp_1", "mlp_2", "mlp_3"]))
+def test_another_order_of_architectures_permutes_the_answers(seed, order):
+    trials, judged = random_study(seed, 0.1)
+    found = over_searches(trials.set_index("architecture").loc[order].reset_index(), judged, BUDGET)
+    expected = over_searches(trials, judged, BUDGET)
+    assert found.answers == expected.answers
+    for name, by in (("pairs", ["target", "source"]), ("tuning_curves", ["n", "architecture"])):
+        pair = [getattr(result, name).sort_values(by, ignore_index=True) for result in (found, expected)]
+        pd.testing.assert_frame_equal(*pair, rtol=1e-9, atol=1e-9)
+    assert found.components == pytest.approx(expected.components, rel=1e-9, nan_ok=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), scale=st.floats(1e-3, 1e3), monotone=st.floats(0.5, 2))
+def test_the_scale_of_losses_does_not_matter_and_of_the_search_only_the_ranks(seed, scale, monotone):
+    trials, judged = random_study(seed, 0.1)
+    found = over_searches(
+        trials.assign(val_loss=trials["val_loss"] ** monotone),
+        judged.assign(test_loss=scale * judged["test_loss"]),
+        BUDGET,
+    )
+    expected = over_searches(trials, judged, BUDGET)
+    for name in ("regret_by_budget", "pairs", "architectures"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(expected, name), rtol=1e-7, atol=1e-9)
+    shift = found.tuning_curves["loss"] - expected.tuning_curves["loss"]
+    np.testing.assert_allclose(shift, math.log(scale), atol=1e-9)
+
+
+def test_error_curves_are_the_tuning_curves_without_the_logarithm():
+    trials, judged = random_study(1, 0.1)
+    result = over_searches(trials, judged, BUDGET)
+    judged["test_accuracy"] = 1 - np.log(judged["test_loss"].fillna(0.5))  # an error that is the log loss
+    curves = error_curves(trials, judged, BUDGET)
+    expected = result.tuning_curves.rename(columns={"loss": "error"})
+    pd.testing.assert_frame_equal(curves, expected, rtol=1e-9, atol=1e-9)
+    pairs = error_pairs(trials, judged, BUDGET)
+    others = pairs[pairs["target"] != pairs["source"]]
+    np.testing.assert_allclose(others["regret"], result.pairs["regret"], atol=1e-9)
+    own = pairs[pairs["target"] == pairs["source"]]
+    np.testing.assert_allclose(own["error"], list(result.tuned.values()), atol=1e-9)
+
+
+def test_tuning_cost_counts_the_search_and_one_training_of_the_target():
+    trials, judged = study([np.linspace(0.1, 0.2, T), np.linspace(0.3, 0.4, T)], noise=0.01)
+    trials, judged = trials.assign(epochs_trained=10), judged.assign(epochs_trained=20)
+    trials.loc[trials["trial"] == 0, "epochs_trained"] = 22  # a mean of 11
+    parameters = {"mlp_1": 100, "mlp_2": 1000}
+    costs = tuning_cost(trials, judged, BUDGET, parameters, images=50)
+    row = costs[(costs["target"] == "mlp_2") & (costs["source"] == "mlp_1") & (costs["n"] == 5)]
+    assert row["operations"].item() == pytest.approx(6 * 50 * (5 * 11 * 100 + 20 * 1000))
+    own = costs[costs["target"] == costs["source"]].rename(columns={"target": "architecture"}).reset_index(drop=True)
+    curves = over_searches(trials, judged, BUDGET).tuning_curves
+    pd.testing.assert_frame_equal(own[["architecture", "n", "loss", "low", "high"]], curves.drop(columns="share_best"))
+
+    paid = small_pays(costs, parameters, BUDGET)
+    assert (paid["target"], paid["source"], paid["trials"]) == ("mlp_2", "mlp_1", 6)  # as many as the curves reach
+    assert paid["operations"] == pytest.approx((6 * 11 * 100 + 20_000) / (4 * 11 * 1000 + 20_000))
+    losses = costs.set_index(["target", "source", "n"])["loss"]
+    assert paid["quotient"] == pytest.approx(np.exp(losses["mlp_2", "mlp_1", 6] - losses["mlp_2", "mlp_2", 4]))
+    assert paid["sentence"].startswith("With at most the cost of 4 trials on mlp_2 itself, tuning on mlp_1 (6 trials")
+    assert small_pays(costs, {"mlp_1": 2, "mlp_2": 1}, BUDGET) is None  # the largest target is the cheapest source
+
+
+def test_the_luck_of_the_images_is_that_of_paired_differences():
+    rng = np.random.default_rng(0)
+    common, own = rng.gamma(0.2, 1, (1, 4000)), rng.gamma(0.2, 1, (2, 3, 4000)) / 10
+    losses = {"mlp_1": common + own[0], "mlp_2": common + own[1], "mlp_3": 2 * (common + own[0])}
+    rows = image_variance(losses).set_index(["first", "second"])
+    assert rows.loc[("mlp_1", "mlp_3"), "variance"] == pytest.approx(0, abs=1e-20)
+    assert rows.loc[("mlp_1", "mlp_3"), "difference"] == pytest.approx(-math.log(2))
+    row, means = rows.loc[("mlp_1", "mlp_2")], [losses[name].mean(axis=0) for name in ("mlp_1", "mlp_2")]
+    influence = means[0] / means[0].mean() - means[1] / means[1].mean()
+    assert row["variance"] == pytest.approx(influence.var() / 4000, rel=0.15)
+    assert row["low"] < row["difference"] < row["high"]
+    pd.testing.assert_frame_equal(rows, image_variance(losses).set_index(["first", "second"]))

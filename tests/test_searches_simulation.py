@@ -1,0 +1,125 @@
+"""The answers over searches on surrogates of two studies whose truth is known: how often they are right.
+
+Log losses [5 worlds, architectures, 400 trials]; a study draws T of the trials and adds the noise of trainings as it
+was measured (surrogates/README.md). The truth is the average over searches of n of all 400, which choose by noisy
+validation losses and are judged by the test loss without noise.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlp_lib.evidence import contenders, over_searches
+from mlp_lib.evidence.pool import weights
+
+STUDIES, T, BUDGET = 500, 60, 20
+MOST_FALSE = 37  # of 500: 5 % and 2.5 standard errors of a simulation
+IMAGES = 0.015
+pytestmark = pytest.mark.slow
+
+
+class Noise(NamedTuple):
+    """Standard deviations of the log loss: by trial, and of all trials of an architecture and run seed."""
+
+    validation: float
+    test: float
+    seed: float
+
+
+NOISES = {"equal_parameters": Noise(0.019, 0.027, 0.014), "depths_and_widths": Noise(0.026, 0.032, 0.008)}
+WORLDS = [(name, number) for name in NOISES for number in range(5)]
+
+
+def surface(name, number, rare=False):
+    """(validation, test) log losses without noise, each [A, 400]."""
+    rng = np.random.default_rng((number, rare))
+    losses = np.load(Path(__file__).parent / "surrogates" / f"{name}.npy")[number]
+    if rare:
+        losses = losses + np.log(0.85) * (rng.random(losses.shape) < 0.01)
+    return losses, losses + rng.normal(0, IMAGES, losses.shape)
+
+
+def tuned_on(validation, test, noise, draws=2000):
+    """[target, source] of the true mean log test loss over searches of the budget."""
+    rng, total = np.random.default_rng(1), 0.0
+    chances = weights(BUDGET, validation.shape[1], validation.shape[1])
+    for _ in range(draws):
+        order = np.argsort(validation + rng.normal(0, noise.validation, validation.shape), axis=1)
+        total = total + test[:, order] @ chances
+    return total / draws
+
+
+def study(rng, validation, test, noise, seeds):
+    """(trials, judged) of one study."""
+    names = [f"mlp_{number}" for number in range(len(validation))]
+    columns = rng.choice(validation.shape[1], T, replace=False)
+    searched = validation[:, columns] + rng.normal(0, noise.validation, (len(names), T))
+    index = pd.MultiIndex.from_product([names, range(T)], names=["architecture", "trial"])
+    trials = pd.DataFrame({"val_loss": np.exp(searched.ravel())}, index).reset_index()
+    _, chosen = contenders(trials, BUDGET)
+    shape = len(names), len(chosen), seeds
+    luck = rng.normal(0, noise.test, shape) + rng.normal(0, noise.seed, (shape[0], 1, seeds))
+    losses = test[:, columns[chosen], None] + luck
+    index = pd.MultiIndex.from_product([names, chosen, range(seeds)], names=["target", "trial", "seed"])
+    return trials, pd.DataFrame({"test_loss": np.exp(losses.ravel())}, index).reset_index()
+
+
+@cache
+def simulated(name, number, kind):
+    """(true mean log regret, a row a study); kind is `plain`, `rare`, or `equal` architectures.
+
+    Columns: regret, covered (its interval holds the truth), beyond (a pair within the margin is called costly),
+    different (two architectures are called so).
+    """
+    validation, test = surface(name, number, kind == "rare")
+    if kind == "equal":
+        test = test - np.diagonal(tuned_on(validation, test, NOISES[name]))[:, None]
+    true = tuned_on(validation, test, NOISES[name])
+    regrets = (true - np.diagonal(true)[:, None])[~np.eye(len(true), dtype=bool)]
+    rng, seeds, rows = np.random.default_rng((number, 7)), 5 if kind == "equal" else 3, []
+    for _ in range(STUDIES):
+        result = over_searches(*study(rng, validation, test, NOISES[name], seeds), BUDGET)
+        mean = result.regret_by_budget.set_index("n").loc[BUDGET]
+        covered = mean["low"] <= regrets.mean() <= mean["high"]
+        beyond = ((regrets <= np.log(1.05)) & (result.pairs["p_beyond"] <= 0.05)).any()
+        different = result.architectures["verdict"].str.startswith("different").any()
+        rows.append((mean["regret"], covered, beyond, different))
+    return regrets.mean(), pd.DataFrame(rows, columns=["regret", "covered", "beyond", "different"])
+
+
+@pytest.mark.parametrize(("name", "number"), WORLDS)
+def test_the_interval_of_the_mean_regret_covers(name, number):
+    assert simulated(name, number, "plain")[1]["covered"].mean() >= 0.93
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_the_interval_of_the_mean_regret_is_not_needlessly_wide(name):
+    assert np.mean([simulated(name, number, "plain")[1]["covered"].mean() for number in range(5)]) <= 0.99
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_the_mean_regret_is_without_bias(name):
+    """Over a study's five worlds, since of ten tests at two errors one would often fail by chance."""
+    found = [simulated(name, number, "plain") for number in range(5)]
+    bias = np.mean([studies["regret"].mean() - true for true, studies in found])
+    error = np.mean([studies["regret"].var() / STUDIES for _, studies in found]) ** 0.5 / 5**0.5
+    assert abs(bias) <= 0.0005 + 2 * error
+
+
+@pytest.mark.parametrize(("name", "number"), WORLDS)
+def test_a_pair_within_the_margin_is_rarely_called_beyond(name, number):
+    assert simulated(name, number, "plain")[1]["beyond"].sum() <= MOST_FALSE
+
+
+@pytest.mark.parametrize(("name", "number"), WORLDS)
+def test_equal_architectures_are_rarely_called_different(name, number):
+    assert simulated(name, number, "equal")[1]["different"].sum() <= MOST_FALSE
+
+
+@pytest.mark.parametrize(("name", "number"), WORLDS)
+def test_rare_excellent_trials_leave_the_interval_right(name, number):
+    assert simulated(name, number, "rare")[1]["covered"].sum() >= 0.9 * STUDIES
