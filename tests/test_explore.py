@@ -1,8 +1,6 @@
-"""Training by hand: in the background, stopped at once, as train_population would have trained it."""
+"""Training by hand: by a line of code or between clicks, stopped between epochs, as `train` would have trained it."""
 
 import asyncio
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,60 +53,90 @@ def explorer() -> Iterator[Explorer]:
     explorer = Explorer(settings())
     yield explorer
     explorer.stop()
-    explorer.wait()
-
-
-def wait_for(condition: Any) -> None:
-    end = time.monotonic() + SLOW_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # --- trainings ------------------------------------------------------------------------------------------------------
 
 
-def test_an_attempt_is_what_train_population_makes(explorer: Explorer) -> None:
-    attempt = explorer.start((8, 4), lr=1e-2, seed=3)
+def test_an_attempt_is_what_train_makes(explorer: Explorer) -> None:
+    attempt = explorer.begin((8, 4), lr=1e-2, seed=3)
     explorer.wait()
     dataset = load_dataset(settings(), torch.device("cpu"), ROOT)
     chosen = Hyperparameters(**FIRST.model_dump() | {"lr": 1e-2})
     trained = training.train(dataset.train, dataset.validation, Architecture((8, 4)), [chosen], [3], settings())
     assert [row["train_loss"] for row in attempt.history] == trained.history["train_loss"].tolist()
-    checks = [row["val_loss"] for row in attempt.history if "val_loss" in row]
+    checks = [row["val_loss"] for row in attempt.history if np.isfinite(row["val_loss"])]
     assert checks == trained.history["val_loss"].dropna().tolist()
     assert attempt.status == "completed"
     assert attempt.best()["val_loss"] == trained.val_loss[0]
     assert attempt.best()["epoch"] == trained.best_epoch[0]
 
 
-def test_a_stopped_attempt_ends_at_once_and_keeps_its_curve(explorer: Explorer) -> None:
-    attempt = explorer.start((512, 512), batch_size=1000, **ENDLESS)
-    wait_for(lambda: attempt.history)
-    explorer.stop()
-    explorer.wait()
+def test_a_stopped_attempt_ends_with_its_epoch_and_keeps_its_curve(explorer: Explorer) -> None:
+    """Whatever else the loop has to do gets its turn while it trains."""
+
+    async def stop_after_some() -> None:
+        following = asyncio.create_task(explorer.follow())
+        while len(explorer.attempts[0].history) < 3:
+            await asyncio.sleep(0)
+        explorer.stop()
+        reached = len(explorer.attempts[0].history)
+        await following
+        assert len(explorer.attempts[0].history) == reached
+
+    attempt = explorer.begin((512, 512), batch_size=1000, **ENDLESS)
+    asyncio.run(asyncio.wait_for(stop_after_some(), SLOW_S))
     assert attempt.status == STOPPED
     assert not explorer.running
     assert explorer.table()["epochs"].tolist() == [len(attempt.history)]
-    assert explorer.start((4,)).number == 2
+    assert explorer.begin((4,)).number == 2
 
 
-def test_a_training_stops_within_an_epoch(explorer: Explorer) -> None:
-    """It reads a few tiles at most after it was told to."""
-    split = load_dataset(settings(), torch.device("cpu"), ROOT).train
-    stop = threading.Event()
-    stoppable = explore._StoppableSplit(**vars(split), stop=stop)
-    read = stoppable.batches([torch.arange(5)] * 3, torch.device("cpu"))
-    next(read)
-    stop.set()
-    with pytest.raises(explore._Stopped):
-        next(read)
+def test_a_stopped_attempt_does_not_end_the_next(explorer: Explorer) -> None:
+    async def stop_and_begin() -> None:
+        first = explorer.begin(**ENDLESS)
+        following = asyncio.create_task(explorer.follow())
+        while not first.history:
+            await asyncio.sleep(0)
+        explorer.stop()
+        second = explorer.begin((4,))
+        await following
+        assert second.running
+        await explorer.follow()
+
+    asyncio.run(asyncio.wait_for(stop_and_begin(), SLOW_S))
+    assert [attempt.status for attempt in explorer.attempts] == [STOPPED, "completed"]
+
+
+def test_an_attempt_stopped_before_its_first_turn_lets_others_train(explorer: Explorer) -> None:
+    explorer.begin(**ENDLESS)
+    explorer.stop()
+    explorer.begin((4,))
+    explorer.wait()
+    assert explorer.table()["status"].tolist() == [STOPPED, "completed"]
+
+
+def test_training_leaves_the_callers_numerics_alone(explorer: Explorer) -> None:
+    """Between two epochs, too, where other cells compute."""
+    before = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    seen: list[tuple] = []
+
+    async def look() -> None:
+        following = asyncio.create_task(explorer.follow())
+        while not following.done():
+            seen.append((torch.get_num_threads(), torch.is_inference_mode_enabled()))
+            await asyncio.sleep(0)
+
+    attempt = explorer.begin((64,))
+    asyncio.run(look())
+    assert attempt.status == "completed"
+    assert set(seen) == {before}
 
 
 def test_one_attempt_at_a_time(explorer: Explorer) -> None:
-    explorer.start(**ENDLESS)
+    explorer.begin(**ENDLESS)
     with pytest.raises(SettingsError, match="attempt 1 is still training"):
-        explorer.start()
+        explorer.begin()
     assert len(explorer.attempts) == 1
 
 
@@ -124,7 +152,7 @@ def test_one_attempt_at_a_time(explorer: Explorer) -> None:
 )
 def test_a_wrong_value_is_named_and_nothing_is_tried(explorer: Explorer, changes: dict, said: str) -> None:
     with pytest.raises(SettingsError, match=said.replace("(", r"\(")):
-        explorer.start(**changes)
+        explorer.begin(**changes)
     assert explorer.attempts == []
     assert not explorer.running
 
@@ -138,32 +166,29 @@ def test_data_that_is_missing_fails_in_a_line(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("MLP_DATA_ROOT", raising=False)
     monkeypatch.setattr(datasets.MNIST, "download", refuse)
     explorer = Explorer(settings(dataset="mnist"), tmp_path)
-    attempt = explorer.start()
+    attempt = explorer.begin()
     explorer.wait()
     assert attempt.status == FAILED
     assert "mnist is not in" in explorer.say()
-    explorer.start(dataset="digits")
+    explorer.begin(dataset="digits")
     explorer.wait()
     assert explorer.table()["status"].tolist() == [FAILED, "completed"]
 
 
-def test_an_interrupt_stops_the_training_and_leaves_things_usable(
-    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attempt = explorer.start(**ENDLESS)
-    wait_for(lambda: attempt.history)
+def test_an_interrupt_stops_the_training_and_leaves_things_usable(explorer: Explorer) -> None:
+    attempt = explorer.begin(**ENDLESS)
     shown = []
 
     def interrupted() -> None:
         shown.append(explorer.say())
-        if len(shown) == 1:
+        if attempt.history and attempt.running:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         explorer.wait(interrupted)
     assert attempt.status == STOPPED
     assert "stopped" in shown[-1]
-    explorer.start()
+    explorer.begin()
     explorer.wait()
     assert explorer.attempts[-1].status == "completed"
 
@@ -183,7 +208,7 @@ def test_a_line_of_code_shows_the_curves_to_the_end(explorer: Explorer, monkeypa
 
 
 def test_a_diverged_attempt_is_shown_all_the_same(explorer: Explorer) -> None:
-    explorer.start((8,), lr=1e3, weight_decay=1e3)
+    explorer.begin((8,), lr=1e3, weight_decay=1e3)
     explorer.wait()
     assert explorer.table()["status"].tolist() == ["diverged"]
     assert explorer.figure()

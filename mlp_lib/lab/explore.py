@@ -1,8 +1,8 @@
-"""What stored runs chose, as something to compare a training by hand with."""
+"""Training by hand: attempts, one after the other, beside what stored runs chose."""
 
-import threading
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from mlp_lib.core.data import Dataset, Split, load_dataset
+from mlp_lib.core.data import Dataset, load_dataset
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.machine import resolve_device
-from mlp_lib.core.training import train_population
+from mlp_lib.core.training import Training
 from mlp_lib.core.values import (
     DATASETS,
     HYPERPARAMETERS,
@@ -76,26 +76,10 @@ def _split_of(parameters: Mapping[str, Any]) -> tuple:
     return dataset, parameters["split_seed"], parameters["validation_size"] or DATASETS[dataset].images // 6
 
 
-FIRST = Hyperparameters(lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.1, leaky_relu_alpha=0.01)
+FIRST = Hyperparameters(lr=3e-3, beta2=0.99, weight_decay=1e-4, dropout=0.1)
 LOADING, TRAINING, STOPPED, FAILED = "loading data", "training", "stopped", "failed"
-_REFRESH_S = 0.5
-
-
-class _Stopped(Exception):
-    """The training was told to stop."""
-
-
-@dataclass(frozen=True)
-class _StoppableSplit(Split):
-    """A split that ends its training within a tile, some milliseconds, when it is told to stop."""
-
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def batches(self, *arguments: Any) -> Any:
-        for batch in super().batches(*arguments):
-            if self.stop.is_set():
-                raise _Stopped
-            yield batch
+_REFRESH_S = 0.5  # between two looks at the curves
+_TURN_S, _PAUSE_S = 0.05, 0.005  # training before the buttons get their turn, and its length
 
 
 @dataclass
@@ -111,21 +95,27 @@ class Attempt:
     message: str = ""  # why it failed
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)  # a row an epoch, as train_population tells them
-    stop: threading.Event = field(default_factory=threading.Event)
+    history: list[dict[str, float]] = field(default_factory=list)  # a row an epoch, as in Trained.history
+    epochs: Generator[None] = field(default_factory=lambda: (none for none in ()))  # what trains it
 
     @property
     def running(self) -> bool:
         return self.status in (LOADING, TRAINING)
 
+    def stop(self) -> None:
+        """End it between two epochs, if it has not ended; its curve so far stays."""
+        if self.running:
+            self.epochs.close()
+            self.status = STOPPED
+
     def best(self) -> dict[str, float]:
         """The epoch of lowest validation loss so far; empty before the first check."""
-        checks = [row for row in list(self.history) if np.isfinite(row.get("val_loss", np.nan))]
+        checks = [row for row in self.history if np.isfinite(row["val_loss"])]
         return min(checks, key=lambda row: row["val_loss"], default={})
 
 
 class Explorer:
-    """The attempts of a session. One trains at a time, in a thread; nothing is written to disk.
+    """The attempts of a session. One trains at a time; nothing is written to disk.
 
     Test data is not read: with each look at it, trying by hand would tune on it.
     """
@@ -134,20 +124,19 @@ class Explorer:
         self.settings, self.base = settings, base
         self.attempts: list[Attempt] = []
         self._datasets: dict[str, Dataset] = {}
-        self._thread = threading.Thread()
 
     @property
     def running(self) -> bool:
-        return self._thread.is_alive()
+        return bool(self.attempts) and self.attempts[-1].running
 
-    def start(
+    def begin(
         self,
         architecture: tuple[int, ...] = (128, 64),
         hyperparameters: Mapping[str, float] | None = None,
         seed: int = 0,
         **changes: Any,
     ) -> Attempt:
-        """Train in the background; `changes` are of hyperparameters or of the notebook's parameters, by name.
+        """A new attempt, for `wait` or `follow` to train; `changes` are of hyperparameters or parameters, by name.
 
         Raises SettingsError for a value that isn't allowed, or while another attempt trains.
         """
@@ -163,65 +152,65 @@ class Explorer:
             parse(ExploreSettings, self.settings.model_dump() | changes, "this attempt"),
         )
         self.attempts.append(attempt)
-        self._thread = threading.Thread(target=self._train, args=(attempt,), daemon=True)
-        self._thread.start()
+        attempt.epochs = self._train(attempt)
         return attempt
 
-    def _train(self, attempt: Attempt) -> None:
+    def _train(self, attempt: Attempt) -> Generator[None]:
+        """Train, giving way before the data is read and after each epoch."""
+        settings = attempt.settings
         try:
-            attempt.status = self._train_to_the_end(attempt)
-        except _Stopped:
-            attempt.status = STOPPED
-        except Exception as error:  # the thread's end is the only place that can tell of it
+            yield
+            device = resolve_device(settings.device)
+            if settings.dataset not in self._datasets:
+                self._datasets[settings.dataset] = load_dataset(settings, device, self.base)
+            data = self._datasets[settings.dataset]
+            attempt.status, attempt.started = TRAINING, time.monotonic()
+            vector, seeds = attempt.hyperparameters, [attempt.seed]
+            training = Training(data.train, data.validation, attempt.architecture, vector, seeds, settings, device)
+            for rows in training:
+                attempt.history.append(rows.iloc[0].to_dict())
+                attempt.seconds = time.monotonic() - attempt.started
+                yield
+            attempt.status = training.result().status[0]
+        except Exception as error:  # an attempt that failed is one of the table, and the next may go well
             attempt.status = FAILED
             attempt.message = str(error) if isinstance(error, MlpError) else f"{type(error).__name__}: {error}"
         attempt.seconds = time.monotonic() - attempt.started
 
-    def _train_to_the_end(self, attempt: Attempt) -> str:
-        settings = attempt.settings
-        device = resolve_device(settings.device)
-        if settings.dataset not in self._datasets:
-            self._datasets[settings.dataset] = load_dataset(settings, device, self.base)
-        dataset = self._datasets[settings.dataset]
-        attempt.status, attempt.started = TRAINING, time.monotonic()
-
-        def watch(rows: pd.DataFrame) -> None:
-            attempt.history.append(rows.iloc[0].to_dict())
-            attempt.seconds = time.monotonic() - attempt.started
-
-        trained = train_population(
-            _StoppableSplit(**vars(dataset.train), stop=attempt.stop),
-            dataset.validation,
-            attempt.architecture,
-            [attempt.hyperparameters],
-            [attempt.seed],
-            settings,
-            device,
-            watch=watch,
-        )
-        return trained.status[0]
-
-    def stop(self) -> None:
-        """Tell the attempt that trains to stop; its curve so far stays."""
-        if self.running:
-            self.attempts[-1].stop.set()
-
-    def wait(self, on_change: Callable[[], None] = lambda: None) -> None:
-        """Wait for the attempt that trains, calling `on_change` now and then; an interrupt stops the attempt."""
+    def _show_epochs(self, on_change: Callable[[], None]) -> Iterator[None]:
+        """Train epoch by epoch, calling `on_change` now and then, and at the end whatever the end is."""
+        due, attempt = 0.0, self.attempts[-1]
         try:
-            while self.running:
-                on_change()
-                self._thread.join(_REFRESH_S)
-        except KeyboardInterrupt:
-            self.stop()
-            self._thread.join()
-            raise
+            for _ in attempt.epochs:
+                if time.monotonic() >= due:
+                    on_change()
+                    due = time.monotonic() + _REFRESH_S
+                yield
         finally:
+            attempt.stop()
             on_change()
 
+    def stop(self) -> None:
+        """Stop the attempt that trains, if one does."""
+        for attempt in self.attempts[-1:]:
+            attempt.stop()
+
+    def wait(self, on_change: Callable[[], None] = lambda: None) -> None:
+        """Train the attempt that was begun, calling `on_change` now and then; an interrupt stops the attempt."""
+        for _ in self._show_epochs(on_change):
+            pass
+
+    async def follow(self, on_change: Callable[[], None] = lambda: None) -> None:
+        """The same between the cells and the clicks that the kernel answers."""
+        turn = 0.0
+        for _ in self._show_epochs(on_change):
+            if time.monotonic() >= turn:
+                await asyncio.sleep(_PAUSE_S)
+                turn = time.monotonic() + _TURN_S
+
     def train(self, architecture: tuple[int, ...] = (128, 64), **changes: Any) -> None:
-        """Train as `start` does, to the end, and show the curves as they grow."""
-        attempt = self.start(tuple(architecture), **changes)
+        """Train an attempt as `begin` makes it, to the end, and show the curves as they grow."""
+        attempt = self.begin(tuple(architecture), **changes)
         handle = display(self._picture(), display_id=True)
         self.wait(lambda: handle.update(self._picture()))
         if attempt.status == FAILED:
@@ -271,7 +260,7 @@ class Explorer:
             {"attempt": attempt.number, **row}
             for attempt in self.attempts
             if attempt.settings.dataset == dataset
-            for row in list(attempt.history)
+            for row in attempt.history
         ]
         curves = pd.DataFrame(rows, columns=columns, dtype=float).astype({"attempt": int})
         other = read_table(stored.metrics) if stored else None

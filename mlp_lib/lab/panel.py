@@ -4,18 +4,17 @@ import asyncio
 import html
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
 from IPython.display import Markdown
 
 from mlp_lib.core.errors import MlpError, SettingsError
-from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS, DataSettings
+from mlp_lib.core.values import DATASETS, HYPERPARAMETERS, LOG_HYPERPARAMETERS
 from mlp_lib.lab import display as pictures
 from mlp_lib.lab.explore import FIRST, Explorer, Stored, find_stored
 
-DATASETS = get_args(DataSettings.model_fields["dataset"].annotation)
 SHAPES = ("32", "128", "256x128", "64x64x64", "252x32x16", "188x192x112", "120x204x408")  # offered; any other goes
 RANGES = {  # log10 of lr, eps and weight_decay
     "lr": (-5, -1, 0.05),
@@ -27,7 +26,6 @@ RANGES = {  # log10 of lr, eps and weight_decay
     "leaky_relu_alpha": (0, 0.5, 0.01),
 }
 NO_RUN = ""  # of the drop-down of stored runs: None would leave it blank
-_REFRESH_S = 0.5
 _WIDE = {"style": {"description_width": "9em"}, "layout": widgets.Layout(width="25em")}
 
 
@@ -37,7 +35,7 @@ class Panel:
     def __init__(self, explorer: Explorer):
         self.explorer = explorer
         settings = explorer.settings
-        self.dataset = widgets.Dropdown(options=DATASETS, value=settings.dataset, description="data set", **_WIDE)
+        self.dataset = widgets.Dropdown(options=list(DATASETS), value=settings.dataset, description="data set", **_WIDE)
         self.architecture = widgets.Combobox(options=SHAPES, value="128x64", description="architecture", **_WIDE)
         self.sliders = {name: _slider(name, getattr(FIRST, name)) for name in HYPERPARAMETERS}
         self.seed = widgets.BoundedIntText(0, 0, 2**32 - 1, description="seed", **_WIDE)
@@ -51,7 +49,7 @@ class Panel:
         self.said = widgets.HTML()
         self.curves = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
         self.table = widgets.HTML()
-        self._followers: set[asyncio.Task] = set()
+        self._training: asyncio.Task | None = None  # a task that nobody holds may vanish
         self._list_stored()
         self.train.on_click(lambda _: self._press_train())
         self.stop.on_click(lambda _: self._press_stop())
@@ -86,26 +84,16 @@ class Panel:
             widths = _read_widths(self.architecture.value)
             values = {name: slider.value for name, slider in self.sliders.items()}
             training = {name: getattr(self, name).value for name in ("dataset", "batch_size", "max_epochs")}
-            self.explorer.start(widths, values, self.seed.value, **training)
+            self.explorer.begin(widths, values, self.seed.value, **training)
         except MlpError as error:
             self._say(str(error))
             self.train.disabled = self.explorer.running
             return
         self.stop.disabled = False
-        follower = asyncio.get_running_loop().create_task(self._follow())
-        self._followers.add(follower)  # a task that nobody holds may vanish
-        follower.add_done_callback(self._followers.discard)
+        self._training = asyncio.get_running_loop().create_task(self.explorer.follow(self.refresh))
 
     def _press_stop(self) -> None:
         self.explorer.stop()
-        self.stop.disabled = True
-        self._say("Stopping ...")
-
-    async def _follow(self) -> None:
-        """Show the training as it goes on, between the cells that the kernel runs."""
-        while self.explorer.running:
-            await asyncio.sleep(_REFRESH_S)
-            self.refresh()
         self.refresh()
 
     def _list_stored(self) -> None:
