@@ -17,7 +17,6 @@ from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import train_population
 from mlp_lib.core.values import (
     HYPERPARAMETERS,
-    TRAINING_DATA_SIZES,
     Architecture,
     DataSettings,
     Hyperparameters,
@@ -29,6 +28,7 @@ from mlp_lib.reports.session import read_parameters
 from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_architectures, read_meta
 from mlp_lib.run.parameters import ArchitectureChoice, ExploreSettings, parse
+from mlp_lib.run.recipe import Data
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
     files, found = RunFiles(run_dir), []
     try:
         parameters = read_meta(files)["parameters"]
-        if _split_of(parameters) != _split_of(settings.model_dump()):
+        if Data.model_validate(parameters).split != Data.model_validate(settings.model_dump()).split:
             return []
         training = TrainingSettings(
             **{name: parameters[name] for name in TrainingSettings.model_fields if name in parameters}
@@ -68,11 +68,6 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
     except (MlpError, KeyError, ValueError, TypeError):  # a damaged run is none to compare with
         return found
     return found
-
-
-def _split_of(parameters: Mapping[str, Any]) -> tuple:
-    dataset = parameters["dataset"]
-    return dataset, parameters["split_seed"], parameters["validation_size"] or TRAINING_DATA_SIZES[dataset] // 6
 
 
 FIRST = Hyperparameters(lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.1, leaky_relu_alpha=0.01)
