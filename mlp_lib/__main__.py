@@ -4,7 +4,6 @@ import argparse
 import datetime
 import logging
 import re
-import resource
 import signal
 import sys
 import time
@@ -81,6 +80,10 @@ def _allow_open_files() -> None:
 
     A kernel that runs into the limit can't even say so.
     """
+    try:
+        import resource
+    except ImportError:  # a system without such a limit
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _OPEN_FILES:
         if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
