@@ -15,10 +15,12 @@ import torch
 import yaml
 
 from mlp_lib.core.data import load_dataset
+from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.reports import analysis
 from mlp_lib.run import meta, parameters
 from mlp_lib.run.files import ROOT, RunFiles
-from mlp_lib.run.parameters import PHASES, parse
+from mlp_lib.run.ledger import Wanted
+from mlp_lib.run.parameters import PHASES, StudySettings, parse
 from mlp_lib.study import phases
 from mlp_lib.study.study import Study
 from mlp_lib.workers.pool import Workers
@@ -56,6 +58,13 @@ def settings_of(phase: str, **changes: Any) -> Any:
     return parse(kind, {name: values[name] for name in kind.model_fields}, "the test")
 
 
+def study_settings() -> StudySettings:
+    """What every phase that trains needs, for trainings of some seconds."""
+    settings = settings_of("search", max_epochs=300, patience=300, loader_workers=0)
+    return StudySettings(**{name: getattr(settings, name) for name in StudySettings.model_fields})
+
+
+SETTINGS = study_settings()
 # a vector of hyperparameters, and a search space that holds nothing else
 VALUES = {
     "lr": 3e-3,
@@ -67,6 +76,17 @@ VALUES = {
     "leaky_relu_alpha": 0.05,
 }
 FIXED = {name: {"distribution": "uniform", "low": value, "high": value} for name, value in VALUES.items()}
+
+
+# units of trials that differ, of one architecture, and the settings of their trainings
+ARCHITECTURE = Architecture((16, 8))
+TRIALS = [Hyperparameters(**VALUES | {"lr": lr, "dropout": 0.2}) for lr in (1e-3, 3e-3, 1e-2, 3e-2)]
+
+
+def units_of(size: int) -> list[Unit]:
+    """TRIALS in units of that size, with one run seed."""
+    trainings = [Wanted(ARCHITECTURE, trial, 7, label) for label, trial in enumerate(TRIALS)]
+    return [Unit.of(trainings[i : i + size]) for i in range(0, len(TRIALS), size)]
 
 
 def in_process(settings: Any) -> Processes:

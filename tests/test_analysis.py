@@ -1,45 +1,24 @@
 """The evidence is rebuilt from what is on disk, and says what can't be said."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from study import settings_of
-from test_experiments import run_all, study_of
+from study import evidence_of, run_all, study_of
 
 from mlp_lib.reports import analysis
-from mlp_lib.run import meta
-from mlp_lib.run.files import RunFiles, read_table, read_yaml
-from mlp_lib.run.parameters import PHASES
+from mlp_lib.run.files import read_table, read_yaml
 from mlp_lib.study import phases
-from mlp_lib.workers import processes
 
 PIECES = sorted(name for name, piece in vars(analysis.Evidence).items() if callable(piece) and not name.startswith("_"))
-
-
-def evidence_of(run_dir: Path, parts: str = "all", **changes: object) -> analysis.Evidence:
-    files = RunFiles(run_dir)
-    everything = {
-        name: value for phase in PHASES for name, value in settings_of(phase, **changes).model_dump(mode="json").items()
-    }
-    meta.store_parameters(files, everything)
-    return analysis.Evidence(files, settings_of("analysis", parts=parts), meta.read_architectures(files))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
-        run_all(run_dir, same_trials_for_all_architectures=True)
+    run_all(run_dir, same_trials_for_all_architectures=True)
     return run_dir
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
 
 
 def test_a_whole_run_has_every_piece(whole: Path) -> None:
@@ -81,7 +60,6 @@ def test_the_part_on_the_search_leaves_the_answers_alone(whole: Path) -> None:
     assert (whole / "analysis" / "answers.yaml").read_bytes() == before
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path) -> None:
     phases.search(study_of(tmp_path, "search"))
     evidence = evidence_of(tmp_path)
@@ -93,7 +71,6 @@ def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path) -> Non
     assert len(read_table(tmp_path / "analysis" / "expected_best.csv")) == 2 * 3
 
 
-@pytest.mark.usefixtures("in_process")
 def test_one_seed_one_architecture_two_trials_is_too_little_and_said(tmp_path: Path) -> None:
     least = {"num_trials": 2, "architectures": {"list": [[4]]}, "retrain_seeds": [1], "transfer_seeds": [1]}
     run_all(tmp_path, **least)
