@@ -133,21 +133,21 @@ def _diverged(unit: Unit) -> Result:
     return Result(rows, history.assign(val_loss=np.nan, val_accuracy=np.nan), None)
 
 
-def study_of(run_dir: Path, phase: str, workers: Workers | None = None, **changes: Any) -> Study:
+def study_of(run_dir: Path, phase: str, by: Workers | None = None, **changes: Any) -> Study:
     """A phase of TINY with changes on a run directory, trained in this process if no workers are given."""
     settings = settings_of(phase, **changes)
     dataset = load_dataset(settings, torch.device("cpu"), ROOT)
     architectures = settings_of("search", **changes).architectures.architectures
     files, inputs = RunFiles(run_dir), dataset.train.images.shape[1]
-    return Study(settings, files, architectures, inputs, dataset.digest, ROOT, workers or in_process(settings))
+    return Study(settings, files, architectures, inputs, dataset.digest, ROOT, by or in_process(settings))
 
 
-def run_all(run_dir: Path, workers: Workers | None = None, **changes: Any) -> pd.DataFrame:
+def run_all(run_dir: Path, by: Workers | None = None, **changes: Any) -> pd.DataFrame:
     """Search, retraining, transfer; transfer_seed_losses.csv."""
     run_dir.mkdir(exist_ok=True)
-    phases.search(study_of(run_dir, "search", workers, **changes))
-    phases.retrain(study_of(run_dir, "retrain", workers, **changes))
-    return phases.transfer(study_of(run_dir, "transfer", workers, **changes), RunFiles(run_dir))
+    phases.search(study_of(run_dir, "search", by, **changes))
+    phases.retrain(study_of(run_dir, "retrain", by, **changes))
+    return phases.transfer(study_of(run_dir, "transfer", by, **changes), RunFiles(run_dir))
 
 
 def evidence_of(run_dir: Path, parts: str = "all", **changes: Any) -> analysis.Evidence:

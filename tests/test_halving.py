@@ -60,9 +60,9 @@ def test_odd_numbers_ties_and_divergence() -> None:
     assert survivors(later, curves, [2, 4])[1] == [1, 2, 4]
 
 
-def run_search(run_dir: Path, workers: Workers | None = None, **changes: Any) -> pd.DataFrame:
+def run_search(run_dir: Path, by: Workers | None = None, **changes: Any) -> pd.DataFrame:
     run_dir.mkdir(exist_ok=True)
-    return phases.search(study_of(run_dir, "search", workers, **HALVING | changes))
+    return phases.search(study_of(run_dir, "search", by, **HALVING | changes))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Every file of a run: names, whole-or-nothing writing, strict reading."""
 
 import contextlib
+import csv
 import io
 import os
 from pathlib import Path
@@ -140,13 +141,17 @@ def append_table(path: Path, table: pd.DataFrame) -> None:
 
     A torn last line, of a process that died while it wrote, goes. RunDirectoryError if it can't be written.
     """
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")  # some rows take pandas milliseconds
+    lines.writerows(["" if pd.isna(cell) else cell for cell in row] for row in table.itertuples(index=False))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             end = _end_of_lines(file)
             file.truncate(end)
             try:
-                file.write(table.to_csv(index=False, header=end == 0, lineterminator="\n").encode())
+                header = ",".join(table.columns) + "\n" if end == 0 else ""
+                file.write((header + text.getvalue()).encode())
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:

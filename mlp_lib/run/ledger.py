@@ -56,16 +56,22 @@ def append_trainings(
     results: the columns of RESULT, a row a training; parameters: the architecture's number of weights and biases;
     source: whose hyperparameters they are, of the transfer, the names of several with spaces between them.
     """
-    rows = pd.DataFrame([dict(one.hyperparameters) for one in trainings])
-    rows = pd.concat([rows, results.reset_index(drop=True)], axis=1).assign(
-        phase=phase,
-        architecture=[one.architecture.name for one in trainings],
-        parameters=parameters,
-        source=source,
-        trial=pd.array([one.trial for one in trainings], dtype="Int64"),
-        seed=[one.seed for one in trainings],
-    )
-    append_table(files.trainings, rows[list(COLUMNS)])
+    rows = [
+        {
+            "phase": phase,
+            "architecture": one.architecture.name,
+            "parameters": parameters,
+            "source": names,
+            "trial": one.trial,
+            "seed": one.seed,
+            **dict(one.hyperparameters),
+            **result,
+        }
+        for one, names, result in zip(
+            trainings, source or [None] * len(trainings), results.to_dict("records"), strict=True
+        )
+    ]
+    append_table(files.trainings, pd.DataFrame(rows, columns=list(COLUMNS), dtype=object))
 
 
 def read_trainings(files: RunFiles, *phases: str) -> pd.DataFrame:
