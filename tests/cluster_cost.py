@@ -56,8 +56,7 @@ def measure(trainings: int, workers: Workers) -> str:
         wanted = [Wanted(architectures[i % 100], TRIALS[i % 4], 1 + i // 100) for i in range(trainings)]
         times = [time.perf_counter()]
         for unit, result in study.train(wanted, "empty units"):
-            members = [Wanted(unit.architecture, unit.hyperparameters[0], seed) for seed in unit.seeds]
-            study.record("transfer", members, result, ["mlp_1"] * len(members))
+            study.record("transfer", unit, result)
             times.append(time.perf_counter())
         each, began = 1000 * np.diff(times), time.perf_counter()
         assert missing(wanted, read_trainings(files)) == []

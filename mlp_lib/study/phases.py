@@ -15,7 +15,7 @@ from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, Architecture
 from mlp_lib.evidence import summaries
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import RunFiles, append_table, read_table, read_yaml, write_bytes, write_table, write_yaml
-from mlp_lib.run.ledger import RESULT, Wanted, keys, missing
+from mlp_lib.run.ledger import RESULT, Key, Wanted, keys, missing
 from mlp_lib.run.parameters import RetrainSettings, SearchSettings, parse
 from mlp_lib.run.recipe import Recipe, Recorded
 from mlp_lib.study.draws import draw_trials, rung_epochs, survivors
@@ -42,8 +42,7 @@ def search(study: Study) -> pd.DataFrame:
             wanted = missing_trials(study, rung)
             for unit, result in shorter.train(wanted, what, to_be_continued=rung + 1 < len(rungs)):
                 _keep_curves(study, unit, result)
-                trials = zip(unit.hyperparameters, unit.seeds, unit.labels, strict=True)
-                study.record("search", [Wanted(unit.architecture, *trial) for trial in trials], result)
+                study.record("search", unit, result)
         study.close("search", wanted_trials(study))
         for architecture in study.architectures:
             _write_results(study, architecture, rungs)
@@ -162,7 +161,7 @@ def retrain(study: Study) -> pd.DataFrame:
         for unit, result in study.train(left, "retraining", keep_weights=settings.save_checkpoints):
             for member in range(len(unit.labels)):
                 _keep_training(study, unit, result, member)
-            study.record("retrain", _members(unit), result)
+            study.record("retrain", unit, result)
         rows = study.close("retrain", wanted)
         losses = rows[["architecture", "seed", "status", "test_loss", "test_accuracy", "val_loss", "best_epoch"]]
         losses = losses.astype({"best_epoch": "Int64"})
@@ -176,11 +175,6 @@ def retrain(study: Study) -> pd.DataFrame:
 def wanted_retrainings(study: Study, chosen: Chosen) -> list[Wanted]:
     """What is chosen for each architecture with every retrain seed."""
     return [Wanted(a, chosen[a], seed) for a in study.architectures for seed in study.settings.retrain_seeds]
-
-
-def _members(unit: Unit) -> list[Wanted]:
-    pairs = zip(unit.hyperparameters, unit.seeds, strict=True)
-    return [Wanted(unit.architecture, hyperparameters, seed) for hyperparameters, seed in pairs]
 
 
 def retrainings(study: Study) -> pd.DataFrame:
@@ -245,15 +239,14 @@ def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
     """
     sources = read_sources(study, source_files)
     wanted = wanted_transfers(study, sources)
-    names: dict[tuple, str] = {}
+    names: dict[Key, str] = {}
     for source, one in wanted:
         names[one.key] = f"{names[one.key]} {source}" if one.key in names else source
     with claim(study.files.root, "transfer"):
         retrained = reusable(study)
         own = missing([one for _, one in wanted], retrained)
         for unit, result in study.train(missing(own, study.trainings("transfer")), "transfer"):
-            members = _members(unit)
-            study.record("transfer", members, result, [names[one.key] for one in members])
+            study.record("transfer", unit, result, names)
         rows = study.close("transfer", own, names)
         found = pd.concat([part for part in (retrained.assign(reused=True), rows.assign(reused=False)) if len(part)])
         losses = _losses_of(wanted, found)

@@ -10,7 +10,7 @@ import torch
 
 from mlp_lib.core.values import CLASSES, Architecture
 from mlp_lib.run.files import RunFiles, read_yaml, write_yaml
-from mlp_lib.run.ledger import Wanted, append_trainings, keys, read_trainings, sort_trainings
+from mlp_lib.run.ledger import Key, Wanted, append_trainings, keys, read_trainings, sort_trainings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Conditions
 from mlp_lib.workers.pool import Workers
@@ -54,17 +54,16 @@ class Study:
                 write_yaml(self.files.population_sizes, sizes)
             yield unit, result
 
-    def record(
-        self, phase: str, trainings: Sequence[Wanted], result: Result, names: Sequence[str] | None = None
-    ) -> None:
+    def record(self, phase: str, unit: Unit, result: Result, names: Mapping[Key, str] | None = None) -> None:
         """Add a unit's trainings to the ledger, after all that a recorded training must have on disk.
 
-        names: the sources of each, of the transfer.
+        names: the sources of each key, of the transfer.
         """
-        parameters = trainings[0].architecture.count_parameters(self.inputs, CLASSES)
-        append_trainings(self.files, phase, trainings, result.rows, parameters, names)
+        parameters = unit.architecture.count_parameters(self.inputs, CLASSES)
+        sources = [names[one.key] for one in unit.members] if names else None
+        append_trainings(self.files, phase, unit.members, result.rows, parameters, sources)
 
-    def close(self, phase: str, wanted: Iterable[Wanted], names: Mapping[tuple, str] | None = None) -> pd.DataFrame:
+    def close(self, phase: str, wanted: Iterable[Wanted], names: Mapping[Key, str] | None = None) -> pd.DataFrame:
         """Sort the ledger, of which the phase keeps what is wanted; the phase's rows.
 
         A run that grew may have chosen anew. names: the sources of each key, of the transfer.

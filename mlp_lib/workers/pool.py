@@ -161,12 +161,14 @@ def _by_seed(members: list[Wanted]) -> list[list[Wanted]]:
 def _in_halves(units: list[Unit]) -> list[Unit]:
     """Smaller units; TrainingError if there are none."""
     if all(len(unit.labels) == 1 for unit in units):
-        names = "; ".join(sorted(f"{unit.architecture.name} {unit.labels[0]}" for unit in units))
+        members = [one for unit in units for one in unit.members]
+        names = [f"{one.architecture.name} {one.seed if one.trial is None else one.trial}" for one in members]
         raise TrainingError(
-            f"workers died again and again while training {names} (out of memory?); what is finished is on disk, and "
-            "the same run directory goes on, with fewer workers perhaps"
+            f"workers died again and again while training {'; '.join(sorted(names))} (out of memory?); what is "
+            "finished is on disk, and the same run directory goes on, with fewer workers perhaps"
         )
-    return [half for unit in units for half in unit.halves()]
+    cut = [(unit.members, math.ceil(len(unit.labels) / 2)) for unit in units]
+    return [Unit.of(part) for members, half in cut for part in (members[:half], members[half:]) if part]
 
 
 def as_finished(

@@ -71,26 +71,24 @@ def join_states(states: Sequence[State]) -> State:
 
 @dataclass(frozen=True)
 class Unit:
-    """A population of one architecture: what one worker trains in one go. `labels` name its members for the caller."""
+    """A population of one architecture: what one worker trains in one go. `labels` are the trials, None for others."""
 
     architecture: Architecture
     hyperparameters: tuple[Hyperparameters, ...]
     seeds: tuple[int, ...]
-    labels: tuple[int, ...]
+    labels: tuple[int | None, ...]
 
     @classmethod
     def of(cls, members: Sequence[Wanted]) -> "Unit":
-        """Of trainings of one architecture; the labels are their trials, or the seeds of what is none."""
-        labels = tuple(one.seed if one.trial is None else one.trial for one in members)
-        hyperparameters, seeds = zip(*((one.hyperparameters, one.seed) for one in members), strict=True)
-        return cls(members[0].architecture, hyperparameters, seeds, labels)
+        """Of trainings of one architecture."""
+        parts = zip(*((one.hyperparameters, one.seed, one.trial) for one in members), strict=True)
+        return cls(members[0].architecture, *parts)
 
-    def halves(self) -> list["Unit"]:
-        """The unit as two smaller ones, or as it is if it has one member."""
-        half = len(self.labels) // 2
-        places = [slice(0, half), slice(half, None)] if half else [slice(None)]
-        parts = (self.hyperparameters, self.seeds, self.labels)
-        return [Unit(self.architecture, *(part[place] for part in parts)) for place in places]
+    @property
+    def members(self) -> list[Wanted]:
+        """Its trainings."""
+        parts = zip(self.hyperparameters, self.seeds, self.labels, strict=True)
+        return [Wanted(self.architecture, *part) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,8 @@ class Result:
 
 def state_paths(unit: Unit, job: Job) -> list[Path]:
     """Where the state of each training is kept, by all that decides how it goes on; not how long."""
-    members = zip(unit.hyperparameters, unit.seeds, strict=True)
-    recipes = [Recipe.under(job.conditions, unit.architecture, h, seed) for h, seed in members]
+    conditions = job.conditions
+    recipes = [Recipe.under(conditions, one.architecture, one.hyperparameters, one.seed) for one in unit.members]
     return [job.work.state(recipe.identity("max_epochs")[:32]) for recipe in recipes]
 
 
