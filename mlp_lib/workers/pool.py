@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class Workers:
 
         while waiting:
             left = {id(unit): unit for unit in waiting}
-            with self._open(waiting, job) as executor:
+            with self._open(waiting, job) as executor, suppress(self.died):  # a broken pool takes no more units
                 for unit, future in as_finished(executor, self._task(job), waiting, tick):
                     try:
                         result = future.result()
