@@ -16,7 +16,7 @@ from mlp_lib.run import meta, parameters
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
 from mlp_lib.run.meta import continue_run, find_search
-from mlp_lib.run.parameters import PARAMETERS, PHASES, Merged, check_all
+from mlp_lib.run.parameters import ADDED, FREE, PARAMETERS, PHASES, Merged, check_all
 
 _OPEN_FILES = 512
 COMMANDS = {
@@ -133,9 +133,9 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
 def _grows(phase: str, parameters: dict[str, Any], files: RunFiles) -> bool:
     stored = meta.read_meta(files)["parameters"]
     return any(
-        stored.get(name, parameters.ADDED.get(name)) != value
+        stored.get(name, ADDED.get(name)) != value
         for name, value in parameters.items()
-        if name in PARAMETERS and name not in parameters.FREE
+        if name in PARAMETERS and name not in FREE
     )
 
 
