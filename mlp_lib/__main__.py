@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_lib.core.errors import MlpError, SettingsError
-from mlp_lib.reports import execute, pages
+from mlp_lib.reports import execute, pages, session
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
@@ -29,6 +29,7 @@ COMMANDS = {
     "benchmark": ("benchmark",),
 }
 _MAKE_A_RUN = ("run", "search", "benchmark")
+_TRAIN = ("run", "search", "transfer")  # the trainings of a study
 
 
 def check_run_name(name: str | None) -> None:
@@ -58,6 +59,8 @@ def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str 
         stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
         run_dir = make_run_directory(runs_root, run_name or f"{parsed['search']['project_name']}_{stamp}")
     files = RunFiles(run_dir)
+    if command in _TRAIN:
+        meta.check_layout(files)
     with claim(run_dir, command):
         if not files.meta.exists():
             phases = ("benchmark",) if command == "benchmark" else PHASES
@@ -135,8 +138,6 @@ def _grows(parameters: dict[str, Any], files: RunFiles) -> bool:
 
 def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
     """What the command would train: trainings in all, how many are new, and an estimate of the time."""
-    from mlp_lib.study import estimate  # loads torch
-
     if run_dir is not None:
         merged = continue_run(run_dir, merged)
     parsed = check_all(merged)
@@ -144,7 +145,7 @@ def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
         settings = parsed["benchmark"]
         number = settings["benchmark_rounds"] * len(settings["benchmark_cases"]) * len(settings["benchmark_methods"])
         return f"benchmark: {number} measurements of some three seconds"
-    return estimate.describe(COMMANDS[command], parsed, run_dir, ROOT)
+    return session.describe_plan(COMMANDS[command], parsed, run_dir)
 
 
 DESCRIPTION = """\

@@ -1,52 +1,94 @@
-"""What a cluster costs beside the training: empty units through a real scheduler. Run by hand, it is no test.
+"""What the driver of a study does for one training: recorded in a ledger of many. Run by hand, it is no test.
 
-python tests/cluster_cost.py UNITS WORKERS
+python tests/cluster_cost.py TRAININGS [WORKERS]: empty units, by threads or through a Dask scheduler with workers.
 """
 
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-from distributed import Client
-from lan import Lan
+import numpy as np
+import pandas as pd
+from study import TRIALS, settings_of
 
-from mlp_lib.core.values import Architecture, Hyperparameters
-from mlp_lib.workers.units import Unit, as_finished
+from mlp_lib.core.values import Architecture
+from mlp_lib.run.files import RunFiles
+from mlp_lib.run.ledger import RESULT, Wanted, missing, read_trainings
+from mlp_lib.study.study import Study
+from mlp_lib.workers.pool import Workers
+from mlp_lib.workers.units import Job, Result, Unit
 
-TRIAL = Hyperparameters(lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0, dropout=0, leaky_relu_alpha=0.01)
+HISTORY = pd.DataFrame({"member": 0, "epoch": range(1, 41), "train_loss": 0.5, "val_loss": 0.5, "val_accuracy": 0.9})
 
 
-def measure(number: int, workers: int) -> str:
-    """Seconds, and the memory of driver and scheduler, for that many units that do nothing."""
+def empty(unit: Unit, number: int) -> Result:
+    """What a unit that trains nothing comes to."""
+    rows = pd.DataFrame([("completed", 36, 40, 0.5, 0.9, 0.6, 0.8)] * len(unit.labels), columns=list(RESULT))
+    return Result(rows, HISTORY, None)
+
+
+class Idle(Workers):
+    """Workers that train nothing; of so many that each training is a unit."""
+
+    device, machine, died, forgiven = "cpu", "none", ChildProcessError, 0
+
+    def __init__(self, number: int, executor: Executor):
+        self.number, self.executor = number, executor
+
+    @contextmanager
+    def _open(self, units: Sequence[Unit], job: Job) -> Iterator[Executor]:
+        yield self.executor
+
+    def _task(self, job: Job) -> Callable[[Unit, int], Result]:
+        return empty
+
+
+def measure(trainings: int, workers: Workers) -> str:
+    """Milliseconds to record one of the first and one of the last thousand, and to find what is missing."""
     with tempfile.TemporaryDirectory() as folder:
-        lan = Lan(Path(folder))
-        try:
-            for _ in range(workers):
-                lan.start_worker()
-            lan.wait_for(workers)
-            with Client(lan.address, set_as_default=False) as client:
-                units = [Unit(Architecture((32, 32)), (TRIAL,), (seed,), (seed,)) for seed in range(number)]
-                began, done, most = time.perf_counter(), 0, 0.0
-                for _, future in as_finished(client.get_executor(pure=False), len_of, units, lambda: None):
-                    done += future.result()
-                    if done % 1000 == 0:
-                        most = max(most, psutil.Process(lan.scheduler.pid).memory_info().rss)
-                seconds = time.perf_counter() - began
-        finally:
-            lan.close()
-    own = psutil.Process().memory_info().rss
+        settings, files = settings_of("transfer"), RunFiles(Path(folder))
+        architectures = tuple(Architecture((width,)) for width in range(1, 101))
+        study = Study(settings, files, architectures, 64, "", Path(), workers)
+        wanted = [Wanted(architectures[i % 100], TRIALS[i % 4], 1 + i // 100) for i in range(trainings)]
+        times = [time.perf_counter()]
+        for unit, result in study.train(wanted, "empty units"):
+            study.record("transfer", unit, result)
+            times.append(time.perf_counter())
+        each, began = 1000 * np.diff(times), time.perf_counter()
+        assert missing(wanted, read_trainings(files)) == []
+        seconds = time.perf_counter() - began
+    few = min(1000, len(each) // 2)
     return (
-        f"{done} units, {workers} workers: {seconds:.1f} s, {1000 * seconds / done:.2f} ms a unit; "
-        f"scheduler {most / 2**20:.0f} MiB, driver {own / 2**20:.0f} MiB"
+        f"{len(each)} units: {each[:few].mean():.2f} ms each of the first {few}, {each[-few:].mean():.2f} of the last, "
+        f"at most {each.max():.0f}; to find what is missing of {trainings}: {seconds:.2f} s"
     )
 
 
-def len_of(unit: Unit, number: int) -> int:
-    """An empty unit's work; defined where workers can import it from: see the call."""
-    return len(unit.labels)
+def measure_cluster(trainings: int, number: int) -> str:
+    """The same through a scheduler."""
+    from distributed import Client
+    from lan import Lan
+
+    with tempfile.TemporaryDirectory() as folder:
+        lan = Lan(Path(folder))
+        try:
+            for _ in range(number):
+                lan.start_worker(PYTHONPATH=str(Path(__file__).parent))
+            lan.wait_for(number)
+            with Client(lan.address, set_as_default=False) as client:
+                return measure(trainings, Idle(trainings, client.get_executor(pure=False)))
+        finally:
+            lan.close()
 
 
 if __name__ == "__main__":
-    print(measure(int(sys.argv[1]), int(sys.argv[2])), flush=True)
+    amount, *cluster = map(int, sys.argv[1:])
+    if cluster:
+        print(measure_cluster(amount, *cluster), flush=True)
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            print(measure(amount, Idle(amount, pool)), flush=True)

@@ -3,15 +3,30 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import psutil
+import torch
 import yaml
 
-from mlp_lib.run.parameters import PHASES
+from mlp_lib.core.data import load_dataset
+from mlp_lib.core.values import Architecture, Hyperparameters
+from mlp_lib.reports import analysis
+from mlp_lib.run import meta
+from mlp_lib.run.files import ROOT, RunFiles
+from mlp_lib.run.ledger import Wanted
+from mlp_lib.run.parameters import PHASES, StudySettings
 from mlp_lib.run.parsing import merge, parse
+from mlp_lib.study import phases
+from mlp_lib.study.study import Study
+from mlp_lib.workers.pool import Workers
+from mlp_lib.workers.processes import Processes
+from mlp_lib.workers.units import Job, Result, Unit
 
 TINY = {
     "project_name": "tiny",
@@ -42,6 +57,108 @@ def settings_of(phase: str, **changes: Any) -> Any:
     values = merge(None, [], []).values | TINY | changes
     kind = PHASES[phase]
     return parse(kind, {name: value for name, value in values.items() if name in kind.model_fields}, "the test")
+
+
+def study_settings() -> StudySettings:
+    """What every phase that trains needs, for trainings of some seconds."""
+    settings = settings_of("search", max_epochs=300, patience=300, loader_workers=0)
+    return StudySettings(**{name: getattr(settings, name) for name in StudySettings.model_fields})
+
+
+SETTINGS = study_settings()
+# a vector of hyperparameters, and a search space that holds nothing else
+VALUES = {
+    "lr": 3e-3,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "eps": 1e-8,
+    "weight_decay": 1e-4,
+    "dropout": 0.1,
+    "leaky_relu_alpha": 0.05,
+}
+FIXED = {name: {"distribution": "uniform", "low": value, "high": value} for name, value in VALUES.items()}
+
+
+# units of trials that differ, of one architecture, and the settings of their trainings
+ARCHITECTURE = Architecture((16, 8))
+TRIALS = [Hyperparameters(**VALUES | {"lr": lr, "dropout": 0.2}) for lr in (1e-3, 3e-3, 1e-2, 3e-2)]
+
+
+def units_of(size: int) -> list[Unit]:
+    """TRIALS in units of that size, with one run seed."""
+    trainings = [Wanted(ARCHITECTURE, trial, 7, label) for label, trial in enumerate(TRIALS)]
+    return [Unit.of(trainings[i : i + size]) for i in range(0, len(TRIALS), size)]
+
+
+def in_process(settings: Any) -> Processes:
+    """A thread in place of the worker processes, which take seconds to start."""
+    return Processes(settings, lambda number: ThreadPoolExecutor(1))
+
+
+class Doing(Workers):
+    """Workers that make of each unit what a function makes of it; None: they are interrupted."""
+
+    device, number, machine = "cpu", 1, "a test"
+
+    def __init__(self, deed: Callable[[Unit], Result | None]):
+        self.deed = deed
+
+    def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
+        for unit in units:
+            result = self.deed(unit)
+            if result is None:
+                raise KeyboardInterrupt
+            yield unit, result
+
+
+def refusing() -> Doing:
+    """Workers that are given nothing to do."""
+
+    def refuse(unit: Unit) -> Result:
+        raise AssertionError(f"{unit} is on disk")
+
+    return Doing(refuse)
+
+
+def diverging() -> Doing:
+    """Workers with which every training diverges in its first epoch."""
+    return Doing(_diverged)
+
+
+def _diverged(unit: Unit) -> Result:
+    size = len(unit.labels)
+    rows = pd.DataFrame({"status": ["diverged"] * size, "best_epoch": pd.array([None] * size, dtype="Int64")})
+    rows = rows.assign(epochs_trained=1)
+    rows[["val_loss", "val_accuracy", "test_loss", "test_accuracy"]] = np.nan
+    history = pd.DataFrame({"member": range(size), "epoch": 1, "train_loss": np.nan})
+    return Result(rows, history.assign(val_loss=np.nan, val_accuracy=np.nan), None)
+
+
+def study_of(run_dir: Path, phase: str, by: Workers | None = None, **changes: Any) -> Study:
+    """A phase of TINY with changes on a run directory, trained in this process if no workers are given."""
+    settings = settings_of(phase, **changes)
+    dataset = load_dataset(settings, torch.device("cpu"), ROOT)
+    architectures = settings_of("search", **changes).architectures.architectures
+    files, inputs = RunFiles(run_dir), dataset.train.images.shape[1]
+    return Study(settings, files, architectures, inputs, dataset.digest, ROOT, by or in_process(settings))
+
+
+def run_all(run_dir: Path, by: Workers | None = None, **changes: Any) -> pd.DataFrame:
+    """Search, retraining, transfer; transfer_seed_losses.csv."""
+    run_dir.mkdir(exist_ok=True)
+    phases.search(study_of(run_dir, "search", by, **changes))
+    phases.retrain(study_of(run_dir, "retrain", by, **changes))
+    return phases.transfer(study_of(run_dir, "transfer", by, **changes), RunFiles(run_dir))
+
+
+def evidence_of(run_dir: Path, parts: str = "all", **changes: Any) -> analysis.Evidence:
+    """The evidence of a run whose parameters are stored as the notebooks would have."""
+    files = RunFiles(run_dir)
+    everything = {
+        name: value for phase in PHASES for name, value in settings_of(phase, **changes).model_dump(mode="json").items()
+    }
+    meta.store_parameters(files, everything)
+    return analysis.Evidence(files, settings_of("analysis", parts=parts), meta.read_architectures(files))
 
 
 def environment() -> Mapping[str, str]:

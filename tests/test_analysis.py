@@ -1,22 +1,19 @@
 """The evidence is rebuilt from what is on disk, and says what can't be said."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
-from evidence import evidence_of
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
-from test_experiments import run_all, study_of
+from study import evidence_of, run_all, study_of
 
 from mlp_lib.lab import coordinate_check
 from mlp_lib.reports import analysis
 from mlp_lib.run.files import ROOT, read_table, read_yaml
 from mlp_lib.study import phases
-from mlp_lib.workers import processes
 
 PIECES = tuple(analysis.PIECES)
 
@@ -24,15 +21,8 @@ PIECES = tuple(analysis.PIECES)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
-        run_all(run_dir, same_trials_for_all_architectures=True)
+    run_all(run_dir, same_trials_for_all_architectures=True)
     return run_dir
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
 
 
 @pytest.fixture
@@ -81,7 +71,6 @@ def test_the_part_on_the_search_leaves_the_answers_alone(whole: Path) -> None:
     assert (whole / "analysis" / "answers.yaml").read_bytes() == before
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path, shown: list) -> None:
     phases.search(study_of(tmp_path, "search"))
     evidence = evidence_of(tmp_path)
@@ -99,7 +88,6 @@ def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path, shown:
     assert len(read_table(tmp_path / "analysis" / "expected_best.csv")) == 2 * 3
 
 
-@pytest.mark.usefixtures("in_process")
 def test_one_seed_one_architecture_two_trials_is_too_little_and_said(tmp_path: Path) -> None:
     least = {"num_trials": 2, "architectures": {"list": [[4]]}, "retrain_seeds": [1], "transfer_seeds": [1]}
     run_all(tmp_path, **least)

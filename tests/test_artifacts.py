@@ -1,6 +1,5 @@
 """Files appear whole or not at all and read back to the bit; YAML is strict; a run directory has one holder."""
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -18,8 +17,9 @@ import pytest
 from study import environment
 
 from mlp_lib.core.errors import RunDirectoryError, SettingsError
-from mlp_lib.run.claim import claim
+from mlp_lib.run.claim import _locked, claim
 from mlp_lib.run.files import (
+    append_table,
     make_run_directory,
     parse_yaml,
     read_table,
@@ -97,6 +97,46 @@ def test_a_write_makes_its_directories_and_leaves_nothing_else(tmp_path: Path) -
     assert (tmp_path / "a" / "b" / "file").read_bytes() == b"y"
 
 
+# --- appended to ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_appended_reads_as_if_it_was_written(tmp_path: Path) -> None:
+    table = pd.DataFrame({"trial": pd.array([0, None, 2], dtype="Int64"), "val_loss": FLOATS[:3], "seed": [1, 2, 3]})
+    write_table(tmp_path / "whole.csv", table)
+    for row in range(3):
+        append_table(tmp_path / "folder" / "appended.csv", table[row : row + 1])
+    assert (tmp_path / "folder" / "appended.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_line_torn_at_any_byte_is_no_row_and_goes_with_the_next(tmp_path: Path) -> None:
+    path, rows = tmp_path / "table.csv", pd.DataFrame({"trial": [0, 1], "val_loss": [1 / 3, 0.1 + 0.2]})
+    append_table(path, rows[:1])
+    first = path.read_bytes()
+    append_table(path, rows[1:])
+    whole = path.read_bytes()
+    for cut in range(len(first), len(whole)):
+        path.write_bytes(whole[:cut])
+        assert read_table(path)["trial"].tolist() == [0]
+        append_table(path, rows[1:])
+        assert path.read_bytes() == whole
+    for cut in range(first.index(b"\n") + 1):  # in the header, or before it
+        path.write_bytes(whole[:cut])
+        append_table(path, rows)
+        assert path.read_bytes() == whole
+
+
+def test_rows_that_cannot_be_appended_leave_those_that_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    path, row = tmp_path / "table.csv", pd.DataFrame({"trial": [0]})
+    append_table(path, row)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(RunDirectoryError, match="No space left on device; what was finished"):
+        append_table(path, row)
+    assert path.read_bytes() == b"trial\n0\n"
+
+
 # --- YAML -----------------------------------------------------------------------------------------------------------
 
 BAD_YAML = {
@@ -172,8 +212,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from mlp_lib.claim import claim
-from mlp_lib.errors import RunDirectoryError
+from mlp_lib.core.errors import RunDirectoryError
+from mlp_lib.run.claim import claim
 try:
     with claim(Path(sys.argv[1]), "a study"):
         print("held", flush=True)
@@ -245,23 +285,25 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (deep / "search_results.csv").write_text("whole")
     (tmp_path / ".tmp_01_search.ipynb").write_text("half")
     with claim(tmp_path, "next"):
-        assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == [
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".lock")] == [
             "search_results.csv"
         ]
 
 
-def test_a_lock_removed_while_it_is_taken_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The holder before ends between this one's opening the file and its locking it."""
-    lock, flock = tmp_path / ".lock", fcntl.flock
+def test_claims_one_after_another_never_meet(tmp_path: Path) -> None:
+    """Whoever ends removes the lock's file, which another may just have opened."""
+    inside, most = [], []
 
-    def flock_after_the_other_ended(*arguments: Any) -> None:
-        monkeypatch.setattr(fcntl, "flock", flock)
-        lock.unlink()
-        flock(*arguments)
+    def hold(number: int) -> None:
+        with _locked(tmp_path, patience=30) as locked:
+            assert locked
+            inside.append(number)
+            most.append(len(inside))
+            inside.remove(number)
 
-    monkeypatch.setattr(fcntl, "flock", flock_after_the_other_ended)
-    with claim(tmp_path, "this"), other_process(tmp_path) as (_, said):
-        assert "in use" in said
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hold, range(60)))
+    assert most == [1] * 60
 
 
 # --- run directories ------------------------------------------------------------------------------------------------

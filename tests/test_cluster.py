@@ -18,8 +18,7 @@ import psutil
 import pytest
 from distributed import Client
 from lan import Lan
-from study import command, differing, write_parameters
-from test_workers import ARCHITECTURE, SETTINGS, TRIALS, units_of
+from study import ARCHITECTURE, SETTINGS, TRIALS, command, differing, units_of, write_parameters
 
 import mlp_lib
 from mlp_lib.core.data import read_raw
@@ -27,15 +26,16 @@ from mlp_lib.core.errors import ClusterError, TrainingError
 from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import WorkFiles
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers import cluster, processes
+from mlp_lib.workers import cluster
+from mlp_lib.workers.cluster import Cluster
+from mlp_lib.workers.pool import find_workers
 from mlp_lib.workers.units import Job, Unit
 
 LONG = {"max_epochs": 600, "patience": 600}  # some seconds a unit
 
 
 @pytest.fixture
-def lan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lan]:
-    cluster._survey.cache_clear()
+def lan(tmp_path: Path) -> Iterator[Lan]:
     lan = Lan(tmp_path)
     yield lan
     lan.close()
@@ -56,17 +56,18 @@ def trainer(worker: subprocess.Popen) -> psutil.Process:
     raise AssertionError("no worker process")
 
 
-def train(where: Any, units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFrame:
-    """The units' rows by label, as a module trains them."""
+def train(units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFrame:
+    """The units' rows by label, on the cluster if the settings name one."""
     raw = read_raw(settings)
-    results = where.train_units(units, Job(settings, Path(), raw.digest, "test", WorkFiles(folder / "work")))
+    job = Job(settings, Path(), raw.digest, "test", WorkFiles(folder / "work"))
+    results = find_workers(settings).train(units, job)
     rows = [result.rows.assign(label=unit.labels) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
 
 def same_as_here(lan: Lan, tmp_path: Path, **changes: Any) -> None:
-    there = train(cluster, units_of(1), on(lan, **changes), tmp_path)
-    here = train(processes, units_of(2), SETTINGS.model_copy(update=changes), tmp_path)
+    there = train(units_of(1), on(lan, **changes), tmp_path)
+    here = train(units_of(2), SETTINGS.model_copy(update=changes), tmp_path)
     pd.testing.assert_frame_equal(there, here, check_exact=True)
 
 
@@ -91,7 +92,8 @@ def meanwhile(deed: Callable[[], None]) -> Iterator[None]:
 
 def units_trained(lan: Lan) -> list[int]:
     """How many units each worker has trained since it was started."""
-    expression = "(lambda info: info.hits + info.misses)(__import__('mlp_lib.cluster').cluster._dataset.cache_info())"
+    module = "__import__('mlp_lib.workers.cluster').workers.cluster"
+    expression = f"(lambda info: info.hits + info.misses)({module}._dataset.cache_info())"
     with cluster._connect(lan.address) as client:
         return list(client.run(eval, expression).values())
 
@@ -133,7 +135,7 @@ def test_a_worker_that_joins_late_is_used(lan: Lan, tmp_path: Path) -> None:
     lan.wait_for(1)
     with meanwhile(lambda: (time.sleep(1), lan.start_worker())):
         units = [Unit(ARCHITECTURE, TRIALS[:1], (seed,), (seed,)) for seed in range(16)]
-        train(cluster, units, on(lan, **LONG), tmp_path)
+        train(units, on(lan, **LONG), tmp_path)
     trained = units_trained(lan)
     assert len(trained) == 2
     assert min(trained) > 1
@@ -146,7 +148,7 @@ def test_a_unit_on_which_workers_die_is_named_and_the_rest_goes_on(lan: Lan, tmp
     settings = on(lan, max_epochs=2)
     wide = Unit(Architecture((8192, 8192)), tuple(TRIALS[:1]), (7,), (77,))  # 268 MB a copy of the weights
     job = Job(settings, Path(), read_raw(settings).digest, "test", WorkFiles(tmp_path / "work"))
-    results = cluster.train_units([wide, *units_of(1)], job)
+    results = Cluster(settings).train([wide, *units_of(1)], job)
     assert sorted(next(results)[0].labels for _ in range(4)) == [(0,), (1,), (2,), (3,)]
     with pytest.raises(TrainingError, match=r"died again and again while training mlp_8192x8192 77 .*goes on"):
         next(results)
@@ -157,7 +159,7 @@ def test_a_study_that_is_stopped_leaves_no_data_on_the_scheduler(lan: Lan, tmp_p
     lan.wait_for(1)
     settings = on(lan, max_epochs=2)
     job = Job(settings, Path(), read_raw(settings).digest, "test", WorkFiles(tmp_path / "work"))
-    results = cluster.train_units(units_of(1), job)
+    results = Cluster(settings).train(units_of(1), job)
     next(results)
     with Client(lan.address) as client:
         plugins = partial(client.run_on_scheduler, lambda dask_scheduler: list(dask_scheduler.worker_plugins))
@@ -174,18 +176,18 @@ def test_a_lost_scheduler_is_told(lan: Lan, tmp_path: Path, monkeypatch: pytest.
         meanwhile(lambda: (time.sleep(4), lan.scheduler.kill())),
         pytest.raises(ClusterError, match=rf"scheduler = {lan.address}: lost; .* goes on"),
     ):
-        train(cluster, units_of(4), on(lan, max_epochs=10**6, patience=10**6), tmp_path)
+        train(units_of(4), on(lan, max_epochs=10**6, patience=10**6), tmp_path)
 
 
 def test_workers_of_other_code_take_no_part(lan: Lan, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     other = tmp_path / "other" / "mlp_lib"
     shutil.copytree(Path(mlp_lib.__file__).parent, other, ignore=shutil.ignore_patterns("__pycache__"))
-    with (other / "units.py").open("a") as file:
+    with (other / "workers" / "units.py").open("a") as file:
         file.write("# another version\n")
     lan.start_worker(PYTHONPATH=str(other.parent))
     lan.wait_for(1)
     with pytest.raises(ClusterError, match=r"no worker can take part: tcp:.* \(mlp_lib \w{12} instead of \w{12}\)"):
-        train(cluster, units_of(4), on(lan, max_epochs=2), tmp_path)
+        train(units_of(4), on(lan, max_epochs=2), tmp_path)
     lan.start_worker()
     lan.wait_for(2)
     same_as_here(lan, tmp_path, max_epochs=2)
@@ -196,21 +198,21 @@ def test_workers_of_other_code_take_no_part(lan: Lan, tmp_path: Path, capfd: pyt
 def test_no_scheduler_and_no_worker(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_CONNECT_S", 1)
     with pytest.raises(ClusterError, match=r"scheduler = tcp://127.0.0.1:9: no Dask scheduler answers there"):
-        cluster.count_workers(on(lan, scheduler="tcp://127.0.0.1:9"))
+        Cluster(on(lan, scheduler="tcp://127.0.0.1:9"))
     with pytest.raises(ClusterError, match=r"scheduler = /nowhere.json: no Dask scheduler answers there"):
-        cluster.count_workers(on(lan, scheduler="/nowhere.json"))
+        Cluster(on(lan, scheduler="/nowhere.json"))
     monkeypatch.setattr(cluster, "_CONNECT_S", 10)
     monkeypatch.setattr(cluster, "_WORKERS_S", 1)
     with pytest.raises(ClusterError, match=r"it has no worker; start some: dask worker tcp://127.0.0.1"):
-        cluster.count_workers(on(lan))
+        Cluster(on(lan))
 
 
 def test_cuda_that_no_worker_has(lan: Lan) -> None:
     lan.start_worker(CUDA_VISIBLE_DEVICES="")
     lan.wait_for(1)
     with pytest.raises(ClusterError, match=r"device = cuda: no worker of tcp://127.0.0.1:\d+ finds a CUDA device"):
-        cluster.find_device(on(lan, device="cuda"))
-    assert cluster.find_device(on(lan, device="auto")) == "cpu"
+        Cluster(on(lan, device="cuda"))
+    assert Cluster(on(lan, device="auto")).device == "cpu"
 
 
 @pytest.fixture
@@ -229,13 +231,12 @@ def test_dasks_settings_of_tls_pass_through(
     tmp_path: Path, certificate: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the certificates the study runs; who has none is told that nobody answers."""
-    cluster._survey.cache_clear()
     lan = Lan(tmp_path, "tls", **certificate)
     try:
         lan.start_worker()
         monkeypatch.setattr(cluster, "_CONNECT_S", 3)
         with pytest.raises(ClusterError, match=rf"scheduler = {lan.address}: no Dask scheduler answers there"):
-            cluster.count_workers(on(lan))
+            Cluster(on(lan))
         monkeypatch.setattr(cluster, "_CONNECT_S", 10)
         for name, value in certificate.items():
             monkeypatch.setenv(name, value)

@@ -2,12 +2,11 @@
 
 import pandas as pd
 import pytest
-from study import settings_of
+from study import FIXED, settings_of, study_of
 
-from mlp_lib.core.values import HYPERPARAMETERS
-from mlp_lib.run.files import RunFiles, write_table
-from mlp_lib.study import estimate
-from mlp_lib.study.study import Study
+from mlp_lib.run.ledger import RESULT, append_trainings
+from mlp_lib.study import estimate, phases
+from mlp_lib.workers.progress import seconds_text
 
 HYPER = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "dropout": 0.1}
 TYPICAL = estimate.Hyperparameters(**HYPER, leaky_relu_alpha=0.01)
@@ -15,8 +14,7 @@ TYPICAL = estimate.Hyperparameters(**HYPER, leaky_relu_alpha=0.01)
 
 @pytest.fixture
 def study(tmp_path):
-    settings = settings_of("search", num_trials=5, max_epochs=400)
-    return Study(settings, RunFiles(tmp_path), settings.architectures.architectures, 64, "", tmp_path)
+    return study_of(tmp_path, "search", num_trials=5, max_epochs=400)
 
 
 def test_epochs_fall_with_the_learning_rate_and_end_at_the_most(study):
@@ -35,28 +33,50 @@ def test_more_steps_an_epoch_need_fewer_epochs(study):
     assert many < few
 
 
+def plan(study, **changes):
+    """Trainings in all and new by phase."""
+    parsed = {phase: settings_of(phase, **changes).model_dump() for phase in ("search", "retrain", "transfer")}
+    plans = estimate.plan(("search", "retrain", "transfer", "analysis"), parsed, study)
+    return {phase: (one.total, len(one.new)) for phase, one in plans.items()}
+
+
 def test_a_new_study_trains_everything_but_the_diagonal_twice(study):
-    parsed = {phase: settings_of(phase).model_dump() for phase in ("retrain", "transfer")}
-    plans = estimate.plan(("search", "retrain", "transfer", "analysis"), parsed, study, images=1000)
-    counts = {(p.phase, p.architecture.name): (p.total, p.new) for p in plans}
-    for architecture in study.architectures:
-        assert counts["search", architecture.name] == (5, 5)
-        assert counts["retrain", architecture.name] == (2, 2)
-        assert counts["transfer", architecture.name] == (4, 2)  # two sources, two seeds; its own are retrainings
-    assert all(p.epochs > 0 for p in plans)
+    assert plan(study) == {"search": (10, 10), "retrain": (4, 4), "transfer": (8, 4), "analysis": (0, 0)}
+    more = {"transfer_extra_sources": ["cheapest", "median", "consensus", "default"]}
+    assert plan(study, **more)["transfer"] == (24, 4 + 12)  # the cheapest is one of the two
+
+
+def test_the_plan_is_what_is_then_trained(tmp_path):
+    changes = {"search_space": FIXED, "transfer_seeds": [1, 2, 3]}
+    study = study_of(tmp_path, "search", **changes)
+    phases.search(study)
+    assert plan(study, **changes) == {"search": (6, 0), "retrain": (4, 4), "transfer": (12, 2), "analysis": (0, 0)}
+    phases.retrain(study_of(tmp_path, "retrain", **changes))
+    assert plan(study, **changes)["retrain"] == (4, 0)
+    assert plan(study, **changes)["transfer"] == (12, 2)  # both have one vector, at the seed that is not retrained
+    phases.transfer(study_of(tmp_path, "transfer", **changes), study.files)
+    assert plan(study, **changes)["transfer"] == (12, 0)
 
 
 def test_trials_on_disk_set_the_pace(study):
-    """Two of five trials are there, which took half of what was expected."""
-    parsed = {phase: settings_of(phase).model_dump() for phase in ("retrain", "transfer")}
-    before = estimate.plan(("search",), parsed, study, images=1000)
-    expected = estimate.expected_epochs(TYPICAL, study.settings, steps=-(-1000 // study.settings.batch_size))
-    rows = pd.DataFrame([{"trial": i, **TYPICAL.model_dump(), "epochs_trained": round(expected / 2)} for i in (0, 1)])
-    write_table(study.files.architecture(study.architectures[0]).results, rows)
-    after = estimate.plan(("search",), parsed, study, images=1000)
-    assert [p.new for p in after] == [3, 5]
-    assert after[1].epochs == pytest.approx(before[1].epochs / 2, rel=0.02)
-    assert set(HYPERPARAMETERS) <= set(rows)
+    """Two of ten trials are there, which took half of what was expected."""
+    steps = -(-1000 // study.settings.batch_size)
+    assert estimate.find_pace(study, steps) == 1
+    first, second, *_ = phases.wanted_trials(study)
+    epochs = [
+        round(estimate.expected_epochs(one.hyperparameters, study.settings, steps) / 2) for one in (first, second)
+    ]
+    rows = pd.DataFrame([("completed", 1, done, *[0.5] * 4) for done in epochs], columns=list(RESULT))
+    append_trainings(study.files, "search", [first, second], rows, 310)
+    assert plan(study)["search"] == (10, 8)
+    assert estimate.find_pace(study, steps) == pytest.approx(0.5, rel=0.02)
+
+
+def test_the_time_is_that_of_the_epochs_shared_by_the_workers(study):
+    parsed = {phase: settings_of(phase).model_dump() for phase in ("search", "retrain", "transfer")}
+    text = estimate.describe(("search",), parsed, study, 1000, lambda unit: 2.0)
+    assert "search: 10 trainings, 10 new" in text
+    assert f"at most {seconds_text(10 * 400 * 2.0 / 2 + 12)}, if all go on for 400 epochs" in text
 
 
 def test_halving_trains_half_of_the_trials_on(study):

@@ -1,79 +1,36 @@
 """What is trained once, what is trained again, and what is chosen."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from study import ARCHITECTURES, settings_of, tables
+from study import ARCHITECTURES, FIXED, VALUES, diverging, refusing, run_all, study_of, tables
 
-from mlp_lib.core.data import load_dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
-from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.evidence import summaries
-from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml, write_table, write_yaml
+from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_table, write_yaml
+from mlp_lib.run.ledger import read_trainings
 from mlp_lib.study import phases
-from mlp_lib.study.phases import Study
-from mlp_lib.study.sources import read_sources
-from mlp_lib.workers import processes
-from mlp_lib.workers.units import Result, Unit
-
-VALUES = {
-    "lr": 3e-3,
-    "beta1": 0.9,
-    "beta2": 0.99,
-    "eps": 1e-8,
-    "weight_decay": 1e-4,
-    "dropout": 0.1,
-    "leaky_relu_alpha": 0.05,
-}
-FIXED = {name: {"distribution": "uniform", "low": value, "high": value} for name, value in VALUES.items()}
-
-
-@pytest.fixture(autouse=True)
-def _train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread in place of the worker processes, which take seconds to start."""
-    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
-
-
-def study_of(run_dir: Path, phase: str, **changes: Any) -> Study:
-    settings = settings_of(phase, **changes)
-    dataset = load_dataset(settings, torch.device("cpu"), ROOT)
-    architectures = settings_of("search", **changes).architectures.architectures
-    return Study(settings, RunFiles(run_dir), architectures, dataset.train.images.shape[1], dataset.digest, ROOT)
-
-
-def run_all(run_dir: Path, **changes: Any) -> pd.DataFrame:
-    """Search, retraining, transfer; transfer_seed_losses.csv."""
-    run_dir.mkdir(exist_ok=True)
-    phases.search(study_of(run_dir, "search", **changes))
-    phases.retrain(study_of(run_dir, "retrain", **changes))
-    return phases.transfer(study_of(run_dir, "transfer", **changes), RunFiles(run_dir))
-
 
 # --- equal trainings are one ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFiles]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
     """A run in which all architectures have one vector of hyperparameters, and one transfer seed is not retrained."""
     run_dir = tmp_path_factory.mktemp("shared")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
-        run_all(run_dir, search_space=FIXED, transfer_seeds=[1, 2, 3])
+    run_all(run_dir, search_space=FIXED, transfer_seeds=[1, 2, 3])
     return RunFiles(run_dir)
 
 
 def test_sources_with_equal_hyperparameters_share_trainings(shared: RunFiles) -> None:
-    trainings = read_table(shared.trainings)
+    trainings = read_trainings(shared, "transfer")
     assert len(trainings) == 2  # two targets at the one seed that retraining does not have
-    assert not trainings.duplicated(["target", "seed", *HYPERPARAMETERS]).any()
-    assert set(trainings["target"]) == set(ARCHITECTURES)
+    assert set(trainings["architecture"]) == set(ARCHITECTURES)
     assert set(trainings["seed"]) == {3}
+    assert set(trainings["source"]) == {" ".join(ARCHITECTURES)}
 
 
 def test_the_regret_of_shared_trainings_is_exactly_none(shared: RunFiles) -> None:
@@ -103,32 +60,24 @@ def test_equal_trials_give_equal_results_and_the_first_is_chosen(shared: RunFile
 def test_without_retrainings_each_distinct_training_is_done_once(shared: RunFiles, tmp_path: Path) -> None:
     study = study_of(tmp_path, "transfer", search_dir=str(shared.root), transfer_seeds=[1, 2, 3])
     losses = phases.transfer(study, shared)
-    assert len(read_table(study.files.trainings)) == 2 * 3
+    assert len(read_trainings(study.files)) == 2 * 3
     assert not losses["reused"].any()
     before = read_table(shared.transfer_losses)  # the reused ones are what training them gives, to the bit
     columns = ["target", "source", "seed", "status", "test_loss", "test_accuracy"]
     pd.testing.assert_frame_equal(losses[columns], before[columns], check_exact=True, check_dtype=False)
 
 
-def test_a_seeds_pairs_are_a_unit_and_on_cuda_a_targets(shared: RunFiles, tmp_path: Path, monkeypatch) -> None:
-    study = study_of(tmp_path, "transfer", search_dir=str(shared.root), transfer_seeds=[1, 2, 3], workers=1)
-    sources = read_sources(study, shared)
-
-    def seeds_of_units() -> list[tuple[int, ...]]:
-        nothing = phases._reusable_retrainings(study)
-        return [unit.seeds for unit in phases.missing_pairs(study, sources, nothing)]
-
-    assert seeds_of_units() == [(1,), (2,), (3,)] * 2
-    monkeypatch.setattr("mlp_lib.study.study.resolve_device", lambda name: torch.device("cuda"))
-    assert seeds_of_units() == [(1, 2, 3)] * 2
-
-
-def test_retrainings_under_other_settings_are_not_reused(shared: RunFiles) -> None:
+def test_retrainings_under_other_settings_are_not_reused(shared: RunFiles, tmp_path: Path) -> None:
     study = study_of(shared.root, "transfer", transfer_seeds=[1, 2])
-    assert len(phases._reusable_retrainings(study)) == 4
+    assert len(phases.reusable(study)) == 4
     for change in ({"batch_size": 64}, {"max_epochs": 7}, {"split_seed": 1}, {"deterministic": True}, {"patience": 3}):
         other = study_of(shared.root, "transfer", transfer_seeds=[1, 2], **change)
-        assert phases._reusable_retrainings(other).empty
+        assert phases.reusable(other).empty
+    elsewhere = shutil.copytree(shared.root, tmp_path / "run")
+    for config in elsewhere.glob("search/*/retrain/*/config.yaml"):
+        write_yaml(config, read_yaml(config) | {"device": "cuda", "torch": "2.0.0"})
+    assert phases.reusable(study_of(elsewhere, "transfer")).empty
+    assert len(phases.reusable(study_of(elsewhere, "transfer", mixed_devices=True))) == 4
 
 
 def test_a_transfer_without_search_is_told(tmp_path: Path) -> None:
@@ -155,27 +104,8 @@ def test_a_diverged_trial_is_never_chosen() -> None:
     assert summaries.best_trial(results_of(np.nan, np.inf)) is None
 
 
-def diverged(unit: Unit) -> Result:
-    size = len(unit.labels)
-    rows = pd.DataFrame({"status": ["diverged"] * size, "best_epoch": pd.array([None] * size, dtype="Int64")})
-    rows = rows.assign(epochs_trained=1)
-    rows[["val_loss", "val_accuracy", "test_loss", "test_accuracy"]] = np.nan
-    history = pd.DataFrame({"member": range(size), "epoch": 1, "train_loss": np.nan})
-    return Result(rows, history.assign(val_loss=np.nan, val_accuracy=np.nan), None)
-
-
-def diverge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every training from now on diverges in its first epoch."""
-    monkeypatch.setattr(
-        "mlp_lib.study.study.train_units", lambda units, job: ((unit, diverged(unit)) for unit in units)
-    )
-
-
-def test_a_search_in_which_all_diverged_is_an_error_that_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    diverge(monkeypatch)
-    study = study_of(tmp_path, "search")
+def test_a_search_in_which_all_diverged_is_an_error_that_says_so(tmp_path: Path) -> None:
+    study = study_of(tmp_path, "search", diverging())
     for _ in range(2):  # also when it is read from disk
         with pytest.raises(TrainingError, match="all 3 trials of mlp_4 diverged") as error:
             phases.search(study)
@@ -188,13 +118,13 @@ def test_a_search_in_which_all_diverged_is_an_error_that_says_so(
 def test_one_diverged_trial_is_recorded_and_passed_over(tmp_path: Path) -> None:
     study = study_of(tmp_path, "search", num_trials=2)
     results = phases.search(study)
-    path = tmp_path / "search" / "mlp_4" / "search_results.csv"
-    table = read_table(path)
-    best = table.loc[table["val_loss"].idxmin(), "trial"]
-    table.loc[table["trial"] == best, ["val_loss", "test_loss"]] = np.nan
-    write_table(path, table)
+    table = read_table(study.files.trainings)
+    own = table[table["architecture"] == "mlp_4"]
+    best = own.loc[own["val_loss"].idxmin(), "trial"]
+    table.loc[own.index[own["trial"] == best], ["val_loss", "test_loss"]] = np.nan
+    write_table(study.files.trainings, table)
     phases.search(study)
-    assert read_yaml(path.with_name("best_hyperparameters.yaml"))["trial"] == 1 - best
+    assert read_yaml(tmp_path / "search" / "mlp_4" / "best_hyperparameters.yaml")["trial"] == 1 - best
     assert len(results) == 4
 
 
@@ -217,8 +147,6 @@ def test_other_hyperparameters_are_retrained(retrained: RunFiles) -> None:
     study = study_of(retrained.root, "retrain")
     files = {a.name: retrained.architecture(a) for a in study.architectures}
     before = {path: path.read_bytes() for name in files for path in (files[name].config(1), files[name].model(1))}
-    missing = phases.missing_seeds(study)
-    assert {(unit.architecture.name, seed) for unit in missing for seed in unit.seeds} == {("mlp_4", 1), ("mlp_4", 2)}
     losses = phases.retrain(study)
     for path, content in before.items():
         assert (path.read_bytes() == content) == ("mlp_3x2" in str(path))
@@ -226,12 +154,11 @@ def test_other_hyperparameters_are_retrained(retrained: RunFiles) -> None:
     assert config["hyperparameters"]["lr"] == 0.0123
     row = losses[(losses["architecture"] == "mlp_4") & (losses["seed"] == 1)]
     assert row["test_loss"].item() == config["result"]["test_loss"]
-    assert phases.missing_seeds(study) == []
+    phases.retrain(study_of(retrained.root, "retrain", refusing()))
 
 
-def test_no_checkpoint_of_other_hyperparameters_stays(retrained: RunFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    diverge(monkeypatch)
-    study = study_of(retrained.root, "retrain")
+def test_no_checkpoint_of_other_hyperparameters_stays(retrained: RunFiles) -> None:
+    study = study_of(retrained.root, "retrain", diverging())
     phases.retrain(study)
     for architecture in study.architectures:
         files = retrained.architecture(architecture)
@@ -240,15 +167,21 @@ def test_no_checkpoint_of_other_hyperparameters_stays(retrained: RunFiles, monke
         assert files.model(1).exists() == (config["result"]["status"] == "completed")
 
 
-def test_nothing_is_trained_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retraining_without_its_config_is_done_again(retrained: RunFiles) -> None:
+    phases.retrain(study_of(retrained.root, "retrain"))
+    before = tables(retrained.root)
+    own = retrained.architecture(study_of(retrained.root, "retrain").architectures[0])
+    own.config(2).unlink()
+    own.model(2).unlink()
+    phases.retrain(study_of(retrained.root, "retrain"))
+    assert tables(retrained.root) == before
+    assert own.model(2).exists()
+
+
+def test_nothing_is_trained_twice(tmp_path: Path) -> None:
     run_all(tmp_path)
     before = tables(tmp_path)
-
-    def refuse(unit: Unit, *_: Any, **__: Any) -> None:
-        raise AssertionError(f"{unit} is on disk")
-
-    monkeypatch.setattr(processes, "train_unit", refuse)
-    run_all(tmp_path)
+    run_all(tmp_path, refusing())
     assert tables(tmp_path) == before
 
 

@@ -1,6 +1,7 @@
 """Successive halving: the rungs by hand, and a search whose result depends on nothing but its parameters."""
 
 import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from evidence import evidence_of
-from study import ARCHITECTURES, tables
-from test_experiments import study_of
+from study import ARCHITECTURES, evidence_of, refusing, study_of, tables
 
 from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.training import Training
@@ -20,14 +19,12 @@ from mlp_lib.run.files import RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import merge_parameters, read_architectures
 from mlp_lib.study import phases
 from mlp_lib.study.draws import rung_epochs, survivors
-from mlp_lib.workers import processes, units
+from mlp_lib.workers import units
+from mlp_lib.workers.pool import Workers
+from mlp_lib.workers.processes import Processes
+from mlp_lib.workers.units import Job, Result, Unit
 
 HALVING = {"search_method": "successive_halving", "num_trials": 5, "max_epochs": 16, "val_interval": 2, "patience": 4}
-
-
-@pytest.fixture(autouse=True)
-def _train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
 
 
 def test_epochs_double_at_each_rung() -> None:
@@ -64,17 +61,15 @@ def test_odd_numbers_ties_and_divergence() -> None:
     assert survivors(later, curves, [2, 4])[1] == [1, 2, 4]
 
 
-def run_search(run_dir: Path, **changes: Any) -> pd.DataFrame:
+def run_search(run_dir: Path, by: Workers | None = None, **changes: Any) -> pd.DataFrame:
     run_dir.mkdir(exist_ok=True)
-    return phases.search(study_of(run_dir, "search", **HALVING | changes))
+    return phases.search(study_of(run_dir, "search", by, **HALVING | changes))
 
 
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("halved")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
-        run_search(run_dir)
+    run_search(run_dir)
     return run_dir
 
 
@@ -124,30 +119,26 @@ def test_workers_do_not_matter(halved: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 3, 5])
-def test_an_interrupted_search_goes_on_to_the_same_files(halved: Path, tmp_path: Path, monkeypatch, after: int) -> None:
-    train_unit, done = processes.train_unit, []
+def test_an_interrupted_search_goes_on_to_the_same_files(halved: Path, tmp_path: Path, after: int) -> None:
+    settings, done = study_of(tmp_path, "search", **HALVING).settings, []
 
-    def stop(*args: Any, **kwargs: Any) -> Any:
-        if len(done) == after:
-            raise KeyboardInterrupt
-        done.append(1)
-        return train_unit(*args, **kwargs)
+    class Stopped(Processes):
+        def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
+            for trained in super().train(units, job):
+                if len(done) == after:
+                    raise KeyboardInterrupt
+                done.append(trained)
+                yield trained
 
-    monkeypatch.setattr(processes, "train_unit", stop)
     with pytest.raises(KeyboardInterrupt):
-        run_search(tmp_path)
-    monkeypatch.setattr(processes, "train_unit", train_unit)
+        run_search(tmp_path, Stopped(settings, lambda number: ThreadPoolExecutor(1)))
     run_search(tmp_path)
     assert tables(tmp_path) == tables(halved)
 
 
-def test_what_is_finished_is_not_trained_again(halved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("it is on disk")
-
+def test_what_is_finished_is_not_trained_again(halved: Path) -> None:
     before = tables(halved)
-    monkeypatch.setattr(processes, "train_unit", refuse)
-    run_search(halved)
+    run_search(halved, refusing())
     assert tables(halved) == before
 
 

@@ -1,19 +1,16 @@
 """Sources that are no architecture, and the comparison of two runs' transfers: chosen by hand, computed by hand."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from evidence import evidence_of
 from matplotlib.figure import Figure
-from study import ARCHITECTURES, settings_of
-from test_experiments import VALUES, run_all, study_of
+from study import ARCHITECTURES, VALUES, evidence_of, run_all, settings_of, study_of
 
 from mlp_lib.core.errors import RunDirectoryError, SettingsError
-from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.evidence import intervals, summaries
 from mlp_lib.evidence.comparisons import ANY, compare_transfer, comparison_sentence, extra_sources, other_search
 from mlp_lib.figures.losses import quotient_intervals
@@ -21,19 +18,14 @@ from mlp_lib.reports.analysis import Evidence
 from mlp_lib.reports.session import Session
 from mlp_lib.run import parsing
 from mlp_lib.run.files import RunFiles, read_table, write_yaml
+from mlp_lib.run.ledger import read_trainings
 from mlp_lib.run.meta import different_parameters, merge_parameters, read_architectures
 from mlp_lib.study import phases
 from mlp_lib.study.sources import DEFAULT, consensus, median, read_best, read_sources
-from mlp_lib.workers import processes
 
 ALL_EXTRA = ["cheapest", "median", "consensus", "default"]
 SAME = {"same_trials_for_all_architectures": True}
 STUDY = {**SAME, "search_seed": 3}  # whose two architectures choose different trials
-
-
-@pytest.fixture(autouse=True)
-def _train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
 
 
 # --- the sources ----------------------------------------------------------------------------------------------------
@@ -94,9 +86,7 @@ def test_a_consensus_that_cannot_be_is_refused_before_anything_is_made() -> None
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("extended")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
-        run_all(run_dir, **STUDY, transfer_extra_sources=ALL_EXTRA)
+    run_all(run_dir, **STUDY, transfer_extra_sources=ALL_EXTRA)
     return run_dir
 
 
@@ -119,10 +109,9 @@ def test_every_extra_source_is_a_column(extended: Path) -> None:
 
 
 def test_an_extra_source_with_known_hyperparameters_trains_nothing(extended: Path) -> None:
-    trainings = read_table(RunFiles(extended).trainings)
-    vectors = trainings.groupby(["target", "seed"]).size()
+    trainings = read_trainings(RunFiles(extended), "transfer")
+    vectors = trainings.groupby(["architecture", "seed"]).size()
     assert (vectors == 1 + 2).all()  # the other architecture's, the median, the default
-    assert not trainings.duplicated(["target", "seed", *HYPERPARAMETERS]).any()
 
 
 def test_extra_sources_can_be_added_and_change_nothing_else(tmp_path: Path, extended: Path) -> None:
@@ -151,11 +140,10 @@ def test_runs_differ_in_what_decides_results_alone() -> None:
 
 
 def test_the_parametrization_is_part_of_what_decides_a_result(extended: Path) -> None:
-    standard, mup = (study_of(extended, "transfer", **STUDY, parametrization=p).context() for p in ("standard", "mup"))
-    assert "parametrization" not in standard["training"]  # as in the runs of before
-    assert mup["training"] == standard["training"] | {"parametrization": "mup", "base_width": 128}
-    other = study_of(extended, "transfer", **STUDY, parametrization="mup")
-    assert phases._reusable_retrainings(other).empty
+    conditions = [study_of(extended, "transfer", **STUDY, parametrization=p).conditions for p in ("standard", "mup")]
+    standard, mup = (one.describe()["training"] for one in conditions)
+    assert mup == standard | {"parametrization": "mup", "base_width": 128}  # which standard has not
+    assert phases.reusable(study_of(extended, "transfer", **STUDY, parametrization="mup")).empty
 
 
 # --- their statistics -----------------------------------------------------------------------------------------------

@@ -143,18 +143,21 @@ def killed_run(folder: Path) -> Path:
     run_dir = folder / "runs" / "killed"
     one, other = (run_dir / "search" / name for name in ARCHITECTURES)
     options = ("-f", folder / "tiny.yaml", "--runs-root", run_dir.parent, "--run-name", "killed", "-p", "workers", 1)
-    kill_between(one / "search_results.csv", other / "search_results.csv", "run", *options)
+    ledger = run_dir / "trainings.csv"
+    kill_between(ledger.exists, other / "learning_curves.csv", "run", *options)
     again = ("run", "--run-dir", run_dir)
-    kill_between(one / "retrain/seed_1/config.yaml", other / "retrain/seed_2/config.yaml", *again)
-    kill_between(
-        run_dir / "transfer/trainings.csv", run_dir / "transfer/transfer_results.csv", *again, "-p", "workers", 2
-    )
+    kill_between((one / "retrain/seed_1/config.yaml").exists, other / "retrain/seed_2/.tmp_config.yaml", *again)
+    results = run_dir / "transfer/.tmp_transfer_results.csv"
+    kill_between(lambda: "\ntransfer," in ledger.read_text(), results, *again, "-p", "workers", 2)
     succeed(*again)
     return run_dir
 
 
-def kill_between(first: Path, last: Path, *arguments: Any) -> None:
-    """Start the command and kill its process group once `first` is there, before `last` is; it leaves no process."""
+def kill_between(first: Callable[[], bool], last: Path, *arguments: Any) -> None:
+    """Start the command and kill its process group once `first` holds, before `last` is written; it leaves no process.
+
+    last: what is appended to, or the temporary file of what is written.
+    """
     run_dir = next(folder for folder in last.parents if folder.parent.name == "runs")
     for number, leftover in enumerate(run_dir.glob(".tmp_running_*")):  # so that the next one says that the run began
         leftover.rename(leftover.with_name(f".tmp_{number}"))
@@ -162,15 +165,14 @@ def kill_between(first: Path, last: Path, *arguments: Any) -> None:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(line, start_new_session=True, env=environment(), **quiet)
     wait_for(lambda: any(run_dir.glob(".tmp_running_*")), 600, process)
-    pipe = last.with_name(f".tmp_{last.name}")
-    pipe.parent.mkdir(parents=True, exist_ok=True)
-    os.mkfifo(pipe)  # the write of `last` waits here for a reader that never comes
-    wait_for(first.exists, 600, process)
+    last.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(last)  # the write waits here for a reader that never comes
+    wait_for(first, 600, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     wait_for(lambda: not processes_under(process.pid), 30)
-    pipe.unlink()
-    assert not last.exists()
+    last.unlink()
+    assert not last.with_name(last.name.removeprefix(".tmp_")).exists()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, process: subprocess.Popen | None = None) -> None:
@@ -341,7 +343,7 @@ def test_a_whole_run_on_cuda(tmp_path: Path) -> None:
     succeed("run", "-f", parameters, "--runs-root", tmp_path, "--run-name", "cuda")
     files = RunFiles(tmp_path / "cuda")
     assert read_yaml(files.meta)["device"] == "cuda"
-    assert (read_table(files.all_trainings)["status"] == "completed").all()
+    assert (read_table(files.trainings)["status"] == "completed").all()
 
 
 def test_every_machine_that_trained_is_told(tmp_path: Path) -> None:
@@ -364,7 +366,7 @@ def test_a_run_goes_on_with_another_device_or_torch_only_if_they_may_be_mixed(ba
     for config in files.root.glob("search/*/retrain/*/config.yaml"):
         write_yaml(config, read_yaml(config) | changes)
     trainings = read_table(files.trainings)
-    write_table(files.trainings, trainings[1:])
+    write_table(files.trainings, trainings[:-1])  # the last is of the transfer
     before = tables(files.root)
     refused = command("run", "--run-dir", files.root)
     assert refused.returncode == 1
@@ -489,17 +491,28 @@ def test_an_analysis_made_before_the_transfer_is_renewed(base: Path, copy: Path)
     record = read_yaml(copy / "search/search_meta.yaml")
     del record["phases"]["transfer"], record["phases"]["analysis"]
     write_yaml(copy / "search/search_meta.yaml", record)
-    transfer = Path(shutil.move(copy / "transfer", copy.parent / "transfer"))
+    shutil.rmtree(copy / "transfer")
     succeed("analysis", "--run-dir", copy)
     assert read_yaml(copy / "analysis/answers.yaml")["hyperparameter_transfer"]["verdict"] == "undetermined"
-    (copy / "transfer").mkdir()
-    if (transfer / "trainings.csv").exists():  # so that no time goes on training
-        shutil.copy(transfer / "trainings.csv", copy / "transfer")
     succeed("run", "--run-dir", copy)
     assert differing(copy, base) == []
 
 
 # --- refusing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_an_earlier_version_is_read_and_not_gone_on_with(copy: Path) -> None:
+    record = read_yaml(copy / "search/search_meta.yaml")
+    del record["layout"]
+    write_yaml(copy / "search/search_meta.yaml", record)
+    before = snapshot(copy)
+    done = command("run", "--run-dir", copy, "-p", "num_trials", 4)
+    assert done.returncode == 1
+    assert "was made by an earlier version" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert snapshot(copy) == before
+    succeed("analysis", "--run-dir", copy)
+    assert "layout" not in read_yaml(copy / "search/search_meta.yaml")
 
 
 def test_other_settings_are_refused(copy: Path) -> None:

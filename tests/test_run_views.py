@@ -1,18 +1,15 @@
 """Single trainings of a run, closely: its networks, its views, the explorer over them."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from evidence import evidence_of
 from IPython.display import HTML, Image, Markdown
 from matplotlib.figure import Figure
-from study import ARCHITECTURES, settings_of
-from test_experiments import run_all, study_of
+from study import ARCHITECTURES, evidence_of, run_all, settings_of, study_of
 from torch import nn
 
 from mlp_lib.core.data import load_dataset
@@ -24,14 +21,11 @@ from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run import meta
 from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
 from mlp_lib.study.checkpoints import load_model, predict
-from mlp_lib.workers import processes
 
 
 def make_run(run_dir: Path) -> Path:
     """The tables of 01 to 03 with checkpoints, and the record that the notebooks would have left."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
-        run_all(run_dir)
+    run_all(run_dir)
     evidence_of(run_dir)  # stores the parameters
     digest = study_of(run_dir, "search").digest
     write_yaml(RunFiles(run_dir).meta, meta.read_meta(RunFiles(run_dir)) | {"data_digest": digest})

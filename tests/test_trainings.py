@@ -1,20 +1,18 @@
-"""trainings.csv holds every training of a run once, with the numbers of the files that it comes from."""
+"""The ledger holds every training of a run once, and no recorded one is lost: the files of a run are views of it."""
 
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from evidence import evidence_of
-from study import ARCHITECTURES
-from test_experiments import run_all, study_of
+from study import ARCHITECTURES, TRIALS, Doing, in_process, refusing, run_all, settings_of, study_of, tables
 
-from mlp_lib.core.values import HYPERPARAMETERS
-from mlp_lib.run.files import RunFiles, read_table, write_yaml
-from mlp_lib.run.ledger import write_trainings
-from mlp_lib.run.meta import read_meta
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture
+from mlp_lib.run.files import RunFiles, read_table
+from mlp_lib.run.ledger import RESULT, Wanted, append_trainings, missing, read_trainings
 from mlp_lib.study import phases
-from mlp_lib.workers import processes
+from mlp_lib.workers.units import Result, Unit
 
 STUDY = {
     "same_trials_for_all_architectures": True,
@@ -22,17 +20,12 @@ STUDY = {
     "transfer_seeds": [1, 5],
     "transfer_extra_sources": ["cheapest", "default"],
 }
-RESULT = ["status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy"]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
     files = RunFiles(tmp_path_factory.mktemp("whole"))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
-        run_all(files.root, **STUDY)
-    evidence_of(files.root, **STUDY)  # stores the parameters
-    write_trainings(files)
+    run_all(files.root, **STUDY)
     return files
 
 
@@ -40,7 +33,7 @@ def test_every_training_is_there_once(whole: RunFiles) -> None:
     """3 trials, 2 retrain seeds on each; at seed 1 of the transfer 2 are not retrained,
     at seed 5 all 3 vectors are new; the cheapest is one of them.
     """
-    table = pd.read_csv(whole.all_trainings)
+    table = pd.read_csv(whole.trainings)
     counts = table.groupby(["architecture", "phase"]).size().unstack()
     for name in ARCHITECTURES:
         assert counts.loc[name].to_dict() == {"search": 3, "retrain": 2, "transfer": 2 + 3}
@@ -50,11 +43,11 @@ def test_every_training_is_there_once(whole: RunFiles) -> None:
 
 
 def test_the_numbers_are_those_of_the_single_files(whole: RunFiles) -> None:
-    table = read_table(whole.all_trainings)
+    table = read_table(whole.trainings)
     for name in ARCHITECTURES:
         own = table[table["architecture"] == name]
         trials = read_table(whole.search / name / "search_results.csv")
-        columns = ["trial", *HYPERPARAMETERS, *RESULT, "test_loss", "test_accuracy"]
+        columns = ["trial", *HYPERPARAMETERS, *RESULT]
         found = own[own["phase"] == "search"][columns].reset_index(drop=True)
         pd.testing.assert_frame_equal(found, trials[columns], check_exact=True, check_dtype=False)
         assert (own.loc[own["phase"] == "search", "seed"] == 0).all()
@@ -65,7 +58,7 @@ def test_the_numbers_are_those_of_the_single_files(whole: RunFiles) -> None:
 
 
 def test_a_transferred_training_names_all_its_sources(whole: RunFiles) -> None:
-    table = pd.read_csv(whole.all_trainings)
+    table = pd.read_csv(whole.trainings)
     fresh = table[(table["phase"] == "transfer") & (table["seed"] == 5)]
     losses = read_table(whole.transfer_losses)
     for row in fresh.itertuples():
@@ -77,17 +70,85 @@ def test_a_transferred_training_names_all_its_sources(whole: RunFiles) -> None:
         assert sorted(" ".join(sources).split()) == sorted([*ARCHITECTURES, "cheapest", "default"])
 
 
-def test_a_run_that_has_the_search_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_make_executor", lambda number: ThreadPoolExecutor(1))
-    phases.search(study_of(tmp_path, "search"))
-    evidence_of(tmp_path)
-    files = RunFiles(tmp_path)
-    write_trainings(files)
-    assert len(pd.read_csv(files.all_trainings)) == 2 * 3
+def test_the_ledger_is_in_order_when_a_phase_ends(whole: RunFiles) -> None:
+    table = read_table(whole.trainings)
+    places = [
+        (ARCHITECTURES.index(name), phase) for name, phase in zip(table["architecture"], table["phase"], strict=True)
+    ]
+    assert places[:10] == [(0, "search")] * 3 + [(0, "retrain")] * 2 + [(1, "search")] * 3 + [(1, "retrain")] * 2
+    last = table[10:]
+    assert set(last["phase"]) == {"transfer"}
+    key = ["architecture", "seed", *HYPERPARAMETERS]
+    pd.testing.assert_frame_equal(last, last.sort_values(key), check_exact=True)
 
 
-def test_without_any_training_there_is_no_table(tmp_path: Path, whole: RunFiles) -> None:
+# --- what is missing ------------------------------------------------------------------------------------------------
+
+ARCHITECTURE = Architecture((4,))
+
+
+def record(files: RunFiles, phase: str, *trainings: Wanted) -> None:
+    results = pd.DataFrame([("completed", 2, 6, 0.5, 0.9, 0.6, 0.8)] * len(trainings), columns=list(RESULT))
+    append_trainings(files, phase, trainings, results, 310)
+
+
+def test_missing_is_wanted_less_done(tmp_path: Path) -> None:
     files = RunFiles(tmp_path)
-    write_yaml(files.meta, read_meta(whole))
-    write_trainings(files)
-    assert not files.all_trainings.exists()
+    one, other, again = (Wanted(ARCHITECTURE, TRIALS[i], seed) for i, seed in [(0, 1), (1, 1), (0, 1)])
+    assert missing([one, other, again], read_trainings(files)) == [one, other]
+    record(files, "transfer", one)
+    assert missing([one, other], read_trainings(files, "transfer")) == [other]
+    assert missing([one, other], read_trainings(files, "retrain")) == [one, other]
+    trial = Wanted(ARCHITECTURE, TRIALS[0], 1, trial=0)  # a trial stands for itself, whatever its hyperparameters
+    assert missing([trial], read_trainings(files)) == [trial]
+
+
+def test_of_a_training_recorded_twice_the_last_row_counts(tmp_path: Path) -> None:
+    files, one = RunFiles(tmp_path), Wanted(ARCHITECTURE, TRIALS[0], 1)
+    record(files, "transfer", one)
+    results = pd.DataFrame([("diverged", None, 3, *[np.nan] * 4)], columns=list(RESULT))
+    append_trainings(files, "transfer", [one], results, 310)
+    assert read_trainings(files)["epochs_trained"].tolist() == [3]
+
+
+def test_the_last_of_many_trainings_is_recorded_as_fast_as_the_first(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path)
+    record(files, "search", *(Wanted(ARCHITECTURE, TRIALS[0], 0, trial) for trial in range(50_000)))
+    began = time.perf_counter()
+    for trial in range(20):
+        record(files, "search", Wanted(ARCHITECTURE, TRIALS[1], 0, 50_000 + trial))
+    assert (time.perf_counter() - began) / 20 < 0.1  # reading the ledger takes several times that
+    assert len(read_trainings(files)) == 50_020
+
+
+# --- stopped at any instant -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["search", "retrain", "transfer"])
+def test_a_torn_last_line_is_trained_again_and_no_other(whole: RunFiles, tmp_path: Path, phase: str) -> None:
+    """Of each phase the last row is cut; the curves of a trial that is not in the ledger are cut too."""
+    run_all(tmp_path, **STUDY)
+    assert tables(tmp_path) == tables(whole.root)
+    files = RunFiles(tmp_path)
+    lines = files.trainings.read_bytes().splitlines(keepends=True)
+    cut = next(line for line in reversed(lines) if line.startswith(phase.encode()))
+    files.trainings.write_bytes(b"".join([*(line for line in lines if line is not cut), cut[:-9]]))
+    if phase == "search":
+        curves = files.search / ARCHITECTURES[1] / "learning_curves.csv"
+        curves.write_bytes(curves.read_bytes()[:-9])
+    units: list[Unit] = []
+
+    def train(unit: Unit) -> Result:
+        units.append(unit)
+        (_, result), *_ = in_process(settings_of("search", **STUDY)).train([unit], jobs[0])
+        return result
+
+    workers, jobs = Doing(train), []
+    within = workers.train
+    workers.train = lambda parts, job: jobs.append(job) or within(parts, job)
+    done = {"search": phases.search, "retrain": phases.retrain}.get(phase)
+    study = study_of(tmp_path, phase, workers, **STUDY)
+    done(study) if done else phases.transfer(study, files)
+    assert [len(unit.labels) for unit in units] == [1]
+    run_all(tmp_path, refusing(), **STUDY)
+    assert tables(tmp_path) == tables(whole.root)

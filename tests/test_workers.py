@@ -11,43 +11,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from study import ARCHITECTURE, SETTINGS, TRIALS, units_of
 
 from mlp_lib.core.data import load_dataset
 from mlp_lib.core.errors import DataError, TrainingError
 from mlp_lib.core.machine import resolve_device
-from mlp_lib.core.values import Architecture, Hyperparameters
+from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import WorkFiles
+from mlp_lib.run.ledger import Wanted
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers import processes, units
-from mlp_lib.workers.processes import count_workers, train_units
-from mlp_lib.workers.units import Job, Unit, split_into_units
-
-SETTINGS = StudySettings(
-    project_name="test",
-    device="cpu",
-    deterministic=False,
-    dataset="digits",
-    data_root="data",
-    preload="auto",
-    validation_size=None,
-    split_seed=0,
-    loader_workers=0,
-    mixed_devices=False,
-    workers=2,
-    scheduler=None,
-    batch_size=128,
-    max_epochs=300,
-    patience=300,
-    val_interval=2,
-    matmul_precision="highest",
-    parametrization="standard",
-    base_width=128,
-)
-ARCHITECTURE = Architecture((16, 8))
-TRIALS = [
-    Hyperparameters(lr=lr, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-3, dropout=0.2, leaky_relu_alpha=0.05)
-    for lr in (1e-3, 3e-3, 1e-2, 3e-2)
-]
+from mlp_lib.workers import units
+from mlp_lib.workers.pool import Workers
+from mlp_lib.workers.processes import Processes
+from mlp_lib.workers.units import Job, Unit
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +35,10 @@ def train(members: list[Unit], settings: StudySettings, digest: str, work: Path 
     """The units' rows by label."""
     with tempfile.TemporaryDirectory() as folder:
         work = WorkFiles(work or Path(folder) / "work")
-        results = list(train_units(members, Job(settings, Path(), digest, "test", work)))
+        results = list(Processes(settings).train(members, Job(settings, Path(), digest, "test", work)))
     assert not work.root.exists()
     rows = [result.rows.assign(label=unit.labels) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
-
-
-def units_of(size: int) -> list[Unit]:
-    labels = range(len(TRIALS))
-    return [
-        Unit(ARCHITECTURE, tuple(TRIALS[i : i + size]), (7,) * len(TRIALS[i : i + size]), tuple(labels[i : i + size]))
-        for i in range(0, len(TRIALS), size)
-    ]
 
 
 def kill_workers(times: int) -> threading.Thread:
@@ -100,28 +68,47 @@ def test_split_and_number_of_workers_change_nothing(digest: str) -> None:
     pd.testing.assert_frame_equal(together, apart, check_exact=True)
 
 
+def wanted(seeds: list[int], architectures: tuple[Architecture, ...] = (ARCHITECTURE,)) -> list[Wanted]:
+    return [Wanted(a, TRIALS[0], seed, trial) for a in architectures for trial, seed in enumerate(seeds)]
+
+
+def sizes_of(device: str, number: int, trainings: list[Wanted], **sizes: int) -> list[int]:
+    workers = Workers()
+    workers.device, workers.number = device, number
+    return [len(unit.labels) for unit in workers.cut(trainings, 64, sizes)]
+
+
 def test_every_member_is_in_one_unit() -> None:
-    cut = split_into_units(ARCHITECTURE, TRIALS * 20, [0] * 80, list(range(80)), 64, "cpu", 5)
+    workers = Processes(SETTINGS.model_copy(update={"workers": 5}))
+    cut = workers.cut(wanted([0] * 80), 64)
     assert [label for unit in cut for label in unit.labels] == list(range(80))
     assert len(cut) == 5
-    assert split_into_units(ARCHITECTURE, [], [], [], 64, "cpu", 2) == []
+    assert workers.cut([], 64) == []
+
+
+def test_on_a_cpu_a_unit_is_of_one_seed_and_of_few_parameters() -> None:
+    assert sizes_of("cpu", 1, wanted([1, 2, 3, 1, 2, 3])) == [2, 2, 2]
+    assert sizes_of("cpu", 2, wanted([1, 2, 3, 4])) == [2, 2]  # no draws to share
+    assert sizes_of("cpu", 1, wanted([0] * 80)) == [32, 32, 16]
+    assert sizes_of("cpu", 1, wanted([0] * 10, (Architecture((1024, 1024)),))) == [1] * 10
+
+
+def test_workers_on_cuda_share_out_whole_populations() -> None:
+    both = wanted([1, 2] * 5, (ARCHITECTURE, Architecture((4,))))
+    for number, sizes in [(1, [10]), (2, [10]), (3, [5, 5]), (8, [3, 3, 3, 1])]:
+        assert sizes_of("cuda", number, both) == sizes * 2
+    assert sizes_of("cuda", 1, wanted([0] * 80), mlp_16x8=30) == [30, 30, 20]
 
 
 def test_workers_are_as_asked_or_one_a_core_or_what_feeds_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert count_workers(SETTINGS) == 2
+    assert Processes(SETTINGS).number == 2
     automatic = SETTINGS.model_copy(update={"workers": "auto"})
-    assert count_workers(automatic) == len(os.sched_getaffinity(0))
-    monkeypatch.setattr(processes, "resolve_device", lambda name: torch.device("cuda"))
+    assert Processes(automatic).number == len(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
-    assert count_workers(automatic) == 4
-
-
-def test_cuda_trains_all_together_or_what_memory_was_found_to_hold() -> None:
-    members = TRIALS * 20, [0] * 80, list(range(80))
-    assert [len(unit.labels) for unit in split_into_units(ARCHITECTURE, *members, 64, "cuda", 1)] == [80]
-    assert [len(unit.labels) for unit in split_into_units(ARCHITECTURE, *members, 64, "cuda", 2)] == [40, 40]
-    cut = split_into_units(ARCHITECTURE, *members, 64, "cuda", 1, fitting=30)
-    assert [len(unit.labels) for unit in cut] == [30, 30, 20]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    cuda = Processes(automatic.model_copy(update={"device": "auto"}))
+    assert (cuda.device, cuda.number, cuda.machine) == ("cuda", 4, "a GPU")
 
 
 @pytest.mark.parametrize(("holds", "tried"), [(9, [7]), (4, [7, 4, 3]), (2, [7, 4, 2, 2, 2, 1])])
@@ -153,7 +140,7 @@ def test_a_killed_workers_units_are_done_again(digest: str) -> None:
 def test_workers_that_go_on_dying_are_an_error(digest: str) -> None:
     long = SETTINGS.model_copy(update={"max_epochs": 20_000, "patience": 20_000})
     kill_workers(3)  # units of two, then of one from the second death on
-    with pytest.raises(TrainingError, match=r"died 3 times while training mlp_16x8"):
+    with pytest.raises(TrainingError, match=r"died again and again while training mlp_16x8 \d"):
         train(units_of(2), long, digest)
     assert multiprocessing.active_children() == []
 
@@ -166,7 +153,7 @@ def test_other_data_in_a_worker_is_refused() -> None:
 def test_progress_is_told_beside_the_states(digest: str, tmp_path: Path) -> None:
     work = WorkFiles(tmp_path / "work")
     settings = SETTINGS.model_copy(update={"max_epochs": 2})
-    results = train_units(units_of(4), Job(settings, Path(), digest, "search", work))
+    results = Processes(settings).train(units_of(4), Job(settings, Path(), digest, "search", work))
     next(results)
     assert work.progress.read_text().startswith("search: 0 of 4 trainings, ")
     results.close()

@@ -16,7 +16,6 @@ from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import Training
 from mlp_lib.core.values import (
-    DATASETS,
     HYPERPARAMETERS,
     Architecture,
     DataSettings,
@@ -30,6 +29,7 @@ from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_architectures, read_meta
 from mlp_lib.run.parameters import ArchitectureChoice, ExploreSettings
 from mlp_lib.run.parsing import parse
+from mlp_lib.run.recipe import Data
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
     files, found = RunFiles(run_dir), []
     try:
         parameters = read_meta(files)["parameters"]
-        if _split_of(parameters) != _split_of(settings.model_dump()):
+        if Data.model_validate(parameters).split != Data.model_validate(settings.model_dump()).split:
             return []
         training = TrainingSettings(
             **{name: parameters[name] for name in TrainingSettings.model_fields if name in parameters}
@@ -69,11 +69,6 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
     except (MlpError, KeyError, ValueError, TypeError):  # a damaged run is none to compare with
         return found
     return found
-
-
-def _split_of(parameters: Mapping[str, Any]) -> tuple:
-    dataset = parameters["dataset"]
-    return dataset, parameters["split_seed"], parameters["validation_size"] or DATASETS[dataset].images // 6
 
 
 FIRST = Hyperparameters(lr=3e-3, beta2=0.99, weight_decay=1e-4, dropout=0.1)

@@ -1,10 +1,10 @@
 """What a notebook begins and ends with: strict parameters, the run directory, the state of its phase."""
 
 import contextlib
-import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,10 @@ import pandas as pd
 
 from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.core.values import CLASSES, Architecture
+from mlp_lib.reports.phase_figures import write_figures
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim, end_with_holder
 from mlp_lib.run.files import ROOT, RunFiles
-from mlp_lib.run.ledger import write_trainings
 from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
 from mlp_lib.run.parsing import Kind, check_consensus, check_names, check_seeds, parse
@@ -40,7 +40,7 @@ class Session:
         """Mark the phase as done; the last cell of a notebook."""
         with claim(self.files.root, self.phase):
             if self.study:
-                write_trainings(self.files)
+                write_figures(self.phase, self.files, self.architectures)
             meta.end(self.files, self.phase)
         return f"{self.phase} is done"
 
@@ -172,9 +172,6 @@ def _begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[
 
 
 def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
-    # this loads torch, which the analysis does without
-    from mlp_lib.study.study import Study, find_device, find_machine, load_here
-
     stored = meta.read_meta(files)
     parameters = settings.model_dump(mode="json")
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
@@ -186,16 +183,35 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
         architectures = meta.read_architectures(find_search(settings.search_dir))
     else:
         architectures = meta.read_architectures(files)
-    device = find_device(settings)
-    dataset = load_here(settings, ROOT)
+    study, dataset = open_study(settings, files, architectures)
+    meta.check_conditions(files, study.conditions, settings.mixed_devices)
     facts = {
-        "device": device,
-        "torch": importlib.metadata.version("torch"),
+        "device": stored.get("device") or study.workers.device,  # that the run was begun on; machines tells all
         "data_digest": dataset.digest,
-        "machine": find_machine(settings),
+        "machine": study.workers.machine,
     }
-    meta.check_facts(stored, facts, settings.mixed_devices, files.root)
-    facts["device"] = stored.get("device") or device  # the one that the run was begun on; machines tells all
     _begin(files, phase, parameters, facts)
-    study = Study(settings, files, architectures, dataset.train.images.shape[1], dataset.digest, ROOT)
     return Session(phase, settings, files, architectures, study, dataset)
+
+
+def open_study(settings: Any, files: RunFiles, architectures: tuple[Architecture, ...]) -> tuple["Study", "Dataset"]:
+    """The study of a phase with its workers, and its data set."""
+    # these load torch, which the analysis does without
+    from mlp_lib.study.study import Study
+    from mlp_lib.workers.pool import find_workers
+
+    workers = find_workers(settings)
+    dataset = workers.load(settings, ROOT)
+    inputs = dataset.train.images.shape[1]
+    return Study(settings, files, architectures, inputs, dataset.digest, ROOT, workers), dataset
+
+
+def describe_plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir: Path | None) -> str:
+    """What the phases would train: trainings in all, how many are new, and an estimate of the time."""
+    from mlp_lib.study import estimate
+
+    settings = parse(NOTEBOOK_SETTINGS["search"], parsed["search"], "the parameters")
+    files = RunFiles(run_dir or Path("does-not-exist"))
+    study, dataset = open_study(settings, files, settings.architectures.architectures)
+    time_epoch = partial(study.workers.time_epoch, dataset=dataset, settings=settings)
+    return estimate.describe(phases, parsed, study, len(dataset.train.labels), time_epoch)

@@ -2,20 +2,21 @@
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from mlp_lib.core.errors import RunDirectoryError
 
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
 _PATIENCE_S = 0.3  # for who holds the lock for a moment: one that asks for its holder, a kernel that ends with it
+_POLL_S = 0.02
 
 
 @contextlib.contextmanager
@@ -25,11 +26,10 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
     The lock goes with its process, so one left by a dead process is no obstacle. A kernel that the command started
     works under the command's claim.
     """
-    path = run_dir / ".lock"
     command = int(os.environ.get(_HOLDER, 0))
-    with _lock(path, 0 if command else _PATIENCE_S) as file:
-        if file is None:
-            holder = _read_holder(path)
+    with _locked(run_dir, 0 if command else _PATIENCE_S) as locked:
+        if not locked:
+            holder = _read_holder(run_dir)
             if holder.get("pid") not in (os.getpid(), command):
                 raise RunDirectoryError(
                     f"{run_dir} is in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on "
@@ -37,10 +37,9 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
                 )
             yield
             return
-        file.truncate(0)
         since = datetime.datetime.now().isoformat(timespec="seconds")
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}))
-        file.flush()
+        said = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}
+        _holder_file(run_dir).write_text(json.dumps(said))
         for leftover in run_dir.rglob(".tmp_*"):  # of a process that died while it wrote
             leftover.unlink(missing_ok=True)
         os.environ[_HOLDER] = str(os.getpid())
@@ -48,19 +47,15 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
             yield
         finally:
             os.environ.pop(_HOLDER, None)
-            path.unlink(missing_ok=True)
+            _holder_file(run_dir).unlink(missing_ok=True)
 
 
 def find_holder(run_dir: Path) -> dict[str, Any] | None:
     """Who holds the run directory now (pid, host, what, since); None if nobody does, whatever a dead one left."""
-    path = run_dir / ".lock"
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _read_holder(path)
-    except OSError:
+    if not _lock_file(run_dir).exists():
         return None
+    with contextlib.suppress(OSError), _locked(run_dir, _PATIENCE_S) as locked:
+        return None if locked else _read_holder(run_dir)
     return None
 
 
@@ -69,47 +64,44 @@ def end_with_holder(run_dir: Path) -> None:
 
     Its lock is then free, and whoever takes it next must not meet a second writer.
     """
-    path = run_dir / ".lock"
     if int(os.environ.get(_HOLDER, os.getpid())) == os.getpid():
         return
 
     def follow() -> None:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-        os._exit(1)
+        with contextlib.suppress(OSError):  # the directory was removed
+            FileLock(_lock_file(run_dir)).acquire(poll_interval=5 * _POLL_S)
+            os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
 
 
 @contextlib.contextmanager
-def _lock(path: Path, patience: float) -> Iterator[TextIO | None]:
-    """The lock file, locked; None if another holds it for longer than `patience` (s)."""
-    end = time.monotonic() + patience
-    while True:
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() < end:
-                    time.sleep(0.02)
-                    continue
-                yield None
-                return
-            # a holder that ends removes the file: what was locked may be gone from the directory by now
-            if _inode(path) == os.fstat(file.fileno()).st_ino:
-                yield file
-                return
-
-
-def _inode(path: Path) -> int | None:
+def _locked(run_dir: Path, patience: float) -> Iterator[bool]:
+    """Whether the lock is had; not, if another holds it for longer than `patience` (s)."""
+    lock = FileLock(_lock_file(run_dir))
     try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
-
-
-def _read_holder(path: Path) -> dict:
+        lock.acquire(timeout=patience, poll_interval=_POLL_S)
+    except Timeout:
+        lock = None
     try:
-        return dict(json.loads(path.read_text()))
+        yield lock is not None
+    finally:
+        if lock:
+            with contextlib.suppress(OSError):  # a read-only file system; a system that keeps files that are open
+                _lock_file(run_dir).unlink(missing_ok=True)
+            lock.release()
+
+
+def _lock_file(run_dir: Path) -> Path:
+    return run_dir / ".lock"
+
+
+def _holder_file(run_dir: Path) -> Path:
+    return run_dir / ".lock_holder"  # beside the lock, which some versions of filelock empty
+
+
+def _read_holder(run_dir: Path) -> dict:
+    try:
+        return dict(json.loads(_holder_file(run_dir).read_text()))
     except (ValueError, OSError):
         return {}

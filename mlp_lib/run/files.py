@@ -1,10 +1,11 @@
 """Every file of a run: names, whole-or-nothing writing, strict reading."""
 
 import contextlib
+import csv
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import yaml
@@ -26,28 +27,16 @@ class ArchitectureFiles:
     def __init__(self, root: Path):
         self.root = root
         self.results = root / "search_results.csv"
-        self.reevaluation = root / "reevaluation.csv"
         self.curves = root / "learning_curves.csv"
         self.best = root / "best_hyperparameters.yaml"
         self.metrics = root / "best_trial" / "metrics.csv"
+        self.epochs = root / "best_trial" / "epochs.csv"  # metrics of every trial, until the best is known
         self.loss_curve = root / "best_trial" / "loss_curve.png"
         self.seed_losses = root / "retrain" / "seed_losses.csv"
         self.summary = root / "summary.yaml"
 
-    def candidate(self, trial: int) -> Path:
-        """A row an epoch of a trial that may be named the best."""
-        return self.root / "best_trial" / f"candidate_{trial}.csv"
-
-    def candidates(self) -> list[Path]:
-        return sorted(self.metrics.parent.glob("candidate_*.csv"))
-
     def config(self, seed: int) -> Path:
         return self.root / "retrain" / f"seed_{seed}" / "config.yaml"
-
-    def configs(self) -> list[Path]:
-        """Those of all seeds that are there, by seed."""
-        paths = self.seed_losses.parent.glob("seed_*/config.yaml")
-        return sorted(paths, key=lambda path: int(path.parent.name.removeprefix("seed_")))
 
     def model(self, seed: int) -> Path:
         return self.root / "retrain" / f"seed_{seed}" / "model.pt"
@@ -85,9 +74,8 @@ class RunFiles:
         self.stats = self.search / "search_test_loss_stats.csv"
         self.distribution = self.search / "search_test_loss_over_seeds.png"
         self.transfer = root / "transfer"
-        self.all_trainings = root / "trainings.csv"
+        self.trainings = root / "trainings.csv"  # the ledger
         self.sources = self.transfer / "sources.csv"
-        self.trainings = self.transfer / "trainings.csv"
         self.transfer_losses = self.transfer / "transfer_seed_losses.csv"
         self.transfer_results = self.transfer / "transfer_results.csv"
         self.regret = self.transfer / "regret_matrix.csv"
@@ -134,10 +122,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunDirectoryError(
-            f"can't write {path}: {error.strerror or error}; what was finished before is kept, "
-            "and the same run directory goes on when that is mended"
-        ) from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"can't write {path}: {error.strerror or error}; what was finished before is kept, "
+        "and the same run directory goes on when that is mended"
+    )
 
 
 def write_table(path: Path, table: pd.DataFrame, index: bool = False) -> None:
@@ -145,9 +137,50 @@ def write_table(path: Path, table: pd.DataFrame, index: bool = False) -> None:
     write_bytes(path, table.to_csv(index=index, lineterminator="\n").encode())
 
 
+def append_table(path: Path, table: pd.DataFrame) -> None:
+    """Add rows to a CSV, which is made if it isn't there; they are on the disk when this returns.
+
+    A torn last line, of a process that died while it wrote, goes. RunDirectoryError if it can't be written.
+    """
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")  # some rows take pandas milliseconds
+    lines.writerows(["" if pd.isna(cell) else cell for cell in row] for row in table.itertuples(index=False))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            end = _end_of_lines(file)
+            file.truncate(end)
+            try:
+                header = ",".join(table.columns) + "\n" if end == 0 else ""
+                file.write((header + text.getvalue()).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Bytes up to the end of the last line that is whole; the file's end but after a write that was cut."""
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            end = file.read().rfind(b"\n") + 1
+    return end
+
+
 def read_table(path: Path, index: str | None = None) -> pd.DataFrame:
-    """What `write_table` wrote; whole numbers are int64, or Int64 where some are missing."""
-    table = pd.read_csv(path, dtype=dict.fromkeys(_WHOLE, "Int64"), index_col=index, **_ROUND_TRIP)
+    """What was written or appended; whole numbers are int64, or Int64 where some are missing.
+
+    A torn last line is no row.
+    """
+    content = path.read_bytes()
+    lines = io.BytesIO(content[: content.rfind(b"\n") + 1])
+    table = pd.read_csv(lines, dtype=dict.fromkeys(_WHOLE, "Int64"), index_col=index, **_ROUND_TRIP)
     complete = [name for name in _WHOLE if name in table and table[name].notna().all()]
     return table.astype(dict.fromkeys(complete, "int64"))
 

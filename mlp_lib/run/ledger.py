@@ -1,58 +1,91 @@
-"""All trainings of a run as one tidy table."""
+"""The ledger of a run, trainings.csv: a row a training, appended to as they finish."""
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from mlp_lib.core.values import CLASSES, DATASETS, HYPERPARAMETERS, Architecture
-from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_table
-from mlp_lib.run.meta import read_architectures, read_meta
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.run.files import RunFiles, append_table, read_table, write_table
 
-_COORDINATES = ["phase", "architecture", "parameters", "source", "trial", "seed"]
-_RESULT = ["status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
+RESULT = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+COLUMNS = ("phase", "architecture", "parameters", "source", "trial", "seed", *HYPERPARAMETERS, *RESULT)
+_KEY = ["architecture", "trial", "seed", *HYPERPARAMETERS]
+_PHASES = {"search": 0, "retrain": 1, "transfer": 2}
+Key = tuple  # the values of _KEY; -1 where a training is no trial
 
 
-def write_trainings(files: RunFiles) -> None:
-    """Write trainings.csv at the run's top: a row a training that is on disk.
+@dataclass(frozen=True)
+class Wanted:
+    """A training that a phase wants; a trial of the search is one of its own, whatever its hyperparameters."""
 
-    Columns: phase (search, reevaluation, retrain, transfer), architecture (the one trained), parameters (their number),
-    source (whose hyperparameters they are, of the transfer; several that are equal are separated by spaces), trial,
-    seed (the run seed), the seven hyperparameters, and the result. A transfer that reuses a retraining has no row.
+    architecture: Architecture
+    hyperparameters: Hyperparameters
+    seed: int
+    trial: int | None = None
+
+    @property
+    def key(self) -> Key:
+        """What equal trainings of a run have in common."""
+        trial = -1 if self.trial is None else self.trial
+        return (self.architecture.name, trial, self.seed, *dict(self.hyperparameters).values())
+
+
+def missing(wanted: Iterable[Wanted], ledger: pd.DataFrame) -> list[Wanted]:
+    """Those wanted that are not in the ledger, equal ones once, in their order."""
+    done = set(keys(ledger))
+    return [one for key, one in {one.key: one for one in wanted}.items() if key not in done]
+
+
+def keys(ledger: pd.DataFrame) -> list[Key]:
+    """The key of each row."""
+    trials = ledger["trial"].astype("Int64").fillna(-1).astype("int64")
+    return list(ledger.assign(trial=trials)[_KEY].itertuples(index=False, name=None))
+
+
+def append_trainings(
+    files: RunFiles,
+    phase: str,
+    trainings: Sequence[Wanted],
+    results: pd.DataFrame,
+    parameters: int,
+    source: Sequence[str] | None = None,
+) -> None:
+    """Record trainings of one architecture, in one write that is on the disk when this returns.
+
+    results: the columns of RESULT, a row a training; parameters: the architecture's number of weights and biases;
+    source: whose hyperparameters they are, of the transfer, the names of several with spaces between them.
     """
-    parameters = read_meta(files)["parameters"]
-    # a run that transfers another's search has none of its own
-    architectures = read_architectures(files) if "architectures" in parameters else ()
-    tables = [part for a in architectures for part in _of_architecture(files, a, parameters.get("training_seed"))]
-    tables = [table for table in [*tables, *_of_transfer(files)] if len(table)]
-    if tables:
-        table = pd.concat(tables, ignore_index=True)
-        inputs = DATASETS[parameters["dataset"]].inputs
-        counts = [Architecture.from_name(name).count_parameters(inputs, CLASSES) for name in table["architecture"]]
-        table = table.assign(parameters=counts)
-        table = table.reindex(columns=[*_COORDINATES, *HYPERPARAMETERS, *_RESULT])
-        write_table(files.all_trainings, table.astype({"trial": "Int64", "seed": "Int64"}))
+    rows = [
+        {
+            "phase": phase,
+            "architecture": one.architecture.name,
+            "parameters": parameters,
+            "source": names,
+            "trial": one.trial,
+            "seed": one.seed,
+            **dict(one.hyperparameters),
+            **result,
+        }
+        for one, names, result in zip(
+            trainings, source or [None] * len(trainings), results.to_dict("records"), strict=True
+        )
+    ]
+    append_table(files.trainings, pd.DataFrame(rows, columns=list(COLUMNS), dtype=object))
 
 
-def _of_architecture(files: RunFiles, architecture: Architecture, training_seed: int | None) -> list[pd.DataFrame]:
-    """Its trials, the best ones trained again, and its retrainings, as far as they are there."""
-    own = files.architecture(architecture)
-    found = []
-    if own.results.exists():
-        trials = read_table(own.results)
-        found.append(trials.assign(phase="search", seed=training_seed))
-        if own.reevaluation.exists():
-            again = read_table(own.reevaluation).merge(trials[["trial", *HYPERPARAMETERS]], on="trial")
-            found.append(again.assign(phase="reevaluation"))
-    configs = [read_yaml(path) for path in own.configs()]
-    rows: list[dict[str, Any]] = [{"seed": c["seed"], **c["hyperparameters"], **c["result"]} for c in configs]
-    found.append(pd.DataFrame(rows).assign(phase="retrain"))
-    return [table.assign(architecture=architecture.name) for table in found]
+def read_trainings(files: RunFiles, *phases: str) -> pd.DataFrame:
+    """The trainings of some phases, of all if none is named; of one that was recorded twice the last row."""
+    if not files.trainings.exists():
+        return pd.DataFrame(columns=list(COLUMNS))
+    rows = read_table(files.trainings).drop_duplicates(["phase", *_KEY], keep="last")
+    return rows[rows["phase"].isin(phases or _PHASES)].reset_index(drop=True)
 
 
-def _of_transfer(files: RunFiles) -> list[pd.DataFrame]:
-    if not files.trainings.exists() or not files.sources.exists():
-        return []
-    key = ["target", *HYPERPARAMETERS]
-    names = read_table(files.sources).groupby(key, sort=False)["source"].agg(" ".join).reset_index()
-    table = read_table(files.trainings).merge(names, on=key, how="left")
-    return [table.rename(columns={"target": "architecture"}).assign(phase="transfer")]
+def sort_trainings(files: RunFiles, rows: pd.DataFrame, architectures: Sequence[Architecture]) -> None:
+    """Write the ledger anew: each architecture's trials and retrainings, then the transfers."""
+    places = {architecture.name: place for place, architecture in enumerate(architectures)}
+    is_transfer = rows["phase"] == "transfer"
+    order = rows.assign(_place=rows["architecture"].map(places).where(~is_transfer), _phase=rows["phase"].map(_PHASES))
+    order = order.sort_values(["_place", "_phase", *_KEY])  # missing values last, so transfers
+    write_table(files.trainings, order[list(COLUMNS)].astype({"trial": "Int64", "seed": "Int64"}))

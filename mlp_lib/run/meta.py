@@ -1,5 +1,6 @@
 """What a run was made with, and the state of its phases: search_meta.yaml."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import platform
@@ -13,6 +14,9 @@ from mlp_lib.run.claim import find_holder
 from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
 from mlp_lib.run.parameters import DEFAULTS, PARAMETERS, PARAMETERS_OF_FILE, PHASES, ArchitectureChoice, change_of
 from mlp_lib.run.parsing import Merged, check_all
+from mlp_lib.run.recipe import Conditions
+
+LAYOUT = 2  # of a run's files: what goes on from them must be of the same
 
 PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
 DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
@@ -22,12 +26,21 @@ NOT_BEGUN = "not begun"
 def read_meta(files: RunFiles) -> dict[str, Any]:
     """search_meta.yaml, or an empty record of a run that hasn't begun."""
     if not files.meta.exists():
-        return {"parameters": {}, "phases": {}}
-    try:
+        return {"layout": LAYOUT, "parameters": {}, "phases": {}}
+    with contextlib.suppress(SettingsError):
         meta = read_yaml(files.meta)
-        return meta if "parameters" in meta and "phases" in meta else 1 / 0
-    except (SettingsError, TypeError, ZeroDivisionError):
-        raise RunDirectoryError(f"{files.meta} is damaged: delete it to start {files.root} anew") from None
+        if isinstance(meta, dict) and {"parameters", "phases"} <= meta.keys():
+            return meta
+    raise RunDirectoryError(f"{files.meta} is damaged: delete it to start {files.root} anew")
+
+
+def check_layout(files: RunFiles) -> None:
+    """Refuse to train on in a run of a version whose files were others; to read it is another matter."""
+    if read_meta(files).get("layout") != LAYOUT:
+        raise RunDirectoryError(
+            f"{files.root} was made by an earlier version, with other files, and can't be gone on with; "
+            "analysis, status and the explorers read it"
+        )
 
 
 def read_architectures(files: RunFiles) -> tuple[Architecture, ...]:
@@ -92,23 +105,27 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def check_facts(meta: dict[str, Any], facts: dict[str, Any], mixed: bool, run_dir: Path) -> None:
+def check_conditions(files: RunFiles, conditions: Conditions, mixed: bool) -> None:
     """Refuse to train on with other data than the run's, or, unless they may be mixed, on another device or torch.
 
     Raises RunDirectoryError.
     """
-    stored = {"data_digest": meta.get("data_digest")}
+    check_layout(files)
+    meta = read_meta(files)
+    public = conditions.torch.split("+")[0]  # as a package's version is recorded
+    recorded = {"data_digest": (meta.get("data_digest"), conditions.data.digest)}
     if not mixed:
-        stored |= {"device": meta.get("device"), "torch": meta.get("versions", {}).get("torch")}
+        recorded["device"] = (meta.get("device"), conditions.device)
+        recorded["torch"] = (meta.get("versions", {}).get("torch"), public)
     differences = [
-        f"{name}: {str(stored[name])[:16]} in the run, {str(value)[:16]} now"
-        for name, value in facts.items()
-        if stored.get(name) not in (None, value)
+        f"{name}: {str(then)[:16]} in the run, {str(now)[:16]} now"
+        for name, (then, now) in recorded.items()
+        if then not in (None, now)
     ]
     if differences:
-        same_data = facts.get("data_digest") in (None, stored["data_digest"])
+        same_data = recorded["data_digest"][0] in (None, conditions.data.digest)
         way = "; mixed_devices = true goes on, the same but for rounding" if same_data else ""
-        raise RunDirectoryError(f"{run_dir} can't go on here, results would differ ({'; '.join(differences)}){way}")
+        raise RunDirectoryError(f"{files.root} can't go on here, results would differ ({'; '.join(differences)}){way}")
 
 
 def begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[str, Any], root: Path) -> None:
@@ -193,7 +210,7 @@ def store_parameters(files: RunFiles, parameters: dict[str, Any]) -> None:
 def _write(files: RunFiles, meta: dict[str, Any], parameters: dict[str, Any], facts: dict[str, Any]) -> None:
     known = {name: facts[name] for name in ("device", "data_digest") if name in facts}
     meta = {**meta, **known, "parameters": parameters}
-    order = ("parameters", "device", "machines", "data_digest", "versions", "git", "phases")
+    order = ("layout", "parameters", "device", "machines", "data_digest", "versions", "git", "phases")
     write_yaml(files.meta, {name: meta[name] for name in order if name in meta})
 
 

@@ -1,27 +1,31 @@
-"""How many trainings a command would do, and how long they might take, from a few timed steps."""
+"""How many trainings a command would do, and how long they might take if an epoch takes what it is told."""
 
 import math
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from mlp_lib.core.data import Dataset
-from mlp_lib.core.training import Training
-from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.run.files import RunFiles, read_table
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.run.files import RunFiles
+from mlp_lib.run.ledger import Wanted, missing
+from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
 from mlp_lib.run.parsing import parse
 from mlp_lib.study.draws import rung_epochs
-from mlp_lib.study.phases import missing_seeds, missing_trials
-from mlp_lib.study.sources import read_best, select_pairs
-from mlp_lib.study.study import Study, load_here
+from mlp_lib.study.phases import (
+    missing_trials,
+    retrainings,
+    reusable,
+    wanted_retrainings,
+    wanted_transfers,
+    wanted_trials,
+)
+from mlp_lib.study.sources import Sources, make_sources, read_best, read_sources
+from mlp_lib.study.study import Study
 from mlp_lib.workers.progress import seconds_text
+from mlp_lib.workers.units import Unit
 
-_TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 _TYPICAL = Hyperparameters(
     lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05
 )  # what a search tends to choose
@@ -31,79 +35,92 @@ _SECONDS_A_PHASE = 12.0  # kernel, imports, data, figures, page
 
 @dataclass(frozen=True)
 class Plan:
-    """Trainings of one phase and architecture: in all, those not on disk, and the epochs that these may take."""
+    """Trainings of one phase: how many in all, and those that are not on disk."""
 
-    phase: str
-    architecture: Architecture
     total: int
-    new: int
-    epochs: float = 0.0
+    new: list[Wanted]
 
 
-def describe(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir: Path | None, base: Path) -> str:
-    """The plan as text."""
-    settings = parse(PHASES["search"], parsed["search"], "the parameters")
-    files = RunFiles(run_dir or Path("does-not-exist"))
-    dataset = load_here(settings, base)
-    study = Study(settings, files, settings.architectures.architectures, dataset.train.images.shape[1], "", base)
-    plans = plan(phases, parsed, study, len(dataset.train.labels))
-    lines = [f"{phase}: {_sum(plans, phase, 'total')} trainings, {_sum(plans, phase, 'new')} new" for phase in phases]
-    if not any(plan.new for plan in plans):
+def describe(
+    phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study, images: int, seconds: Callable
+) -> str:
+    """The plan as text.
+
+    parsed: the parameters of each phase; study: of the search; images: of training; seconds: of an epoch of one member
+    of a unit, of which one an architecture is tried.
+    """
+    plans = plan(phases, parsed, study)
+    lines = [f"{phase}: {one.total} trainings, {len(one.new)} new" for phase, one in plans.items()]
+    if not any(one.new for one in plans.values()):
         return "\n".join([*lines, "nothing to train"])
-    seconds = {a: _seconds_an_epoch(study, a, dataset) for a in {p.architecture for p in plans if p.new}}
-    workers = study.workers
-    # a population timed alone keeps a CUDA device busy, whichever of this machine's workers trains it
-    shares = 1 if study.device == "cuda" and not settings.scheduler else workers
-    expected = sum(p.epochs * seconds[p.architecture] for p in plans if p.new) / shares
-    most = sum(p.new * settings.max_epochs * seconds[p.architecture] for p in plans if p.new) / shares
+    settings: SearchSettings = study.settings
+    tried = [Wanted(a, _TYPICAL, 0, trial) for a in study.architectures for trial in range(settings.num_trials)]
+    units: dict[Any, Unit] = {unit.architecture: unit for unit in reversed(study.workers.cut(tried, study.inputs))}
+    new = {one.architecture for plan in plans.values() for one in plan.new}
+    each = {architecture: seconds(units[architecture]) / study.workers.shares for architecture in new}
+    steps = math.ceil(images / settings.batch_size)
+    pace, expected, most = find_pace(study, steps), 0.0, 0.0
+    for phase, one in plans.items():
+        for training in one.new:
+            epochs = expected_epochs(training.hyperparameters, settings, steps)
+            epochs = _with_rungs(epochs, settings) if phase == "search" else epochs
+            expected += pace * epochs * each[training.architecture]
+            most += settings.max_epochs * each[training.architecture]
     rest = _SECONDS_A_PHASE * len(phases)
     return "\n".join(
         [
             *lines,
-            f"time: about {seconds_text(expected + rest)} with {workers} workers",
+            f"time: about {seconds_text(expected + rest)} with {study.workers.number} workers",
             f"at most {seconds_text(most + rest)}, if all go on for {settings.max_epochs} epochs",
         ]
     )
 
 
-def _sum(plans: list[Plan], phase: str, what: str) -> int:
-    return sum(getattr(plan, what) for plan in plans if plan.phase == phase)
-
-
-def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study, images: int) -> list[Plan]:
-    """What each phase would train on that many images.
-
-    Sources whose hyperparameters aren't known yet are taken as all different.
-    """
-    seeds, transfer_seeds = parsed["retrain"]["retrain_seeds"], parsed["transfer"]["transfer_seeds"]
-    missing = missing_trials(study)
-    steps = math.ceil(images / study.settings.batch_size)
-    pace = _pace(study, steps)
-    plans = []
-    for architecture in study.architectures:
-        trials = [h for unit in missing if unit.architecture == architecture for h in unit.hyperparameters]
-        best_known = study.files.architecture(architecture).best.exists() and not trials
-        if "search" in phases:
-            epochs = pace * sum(_with_rungs(expected_epochs(h, study.settings, steps), study.settings) for h in trials)
-            plans.append(Plan("search", architecture, study.settings.num_trials, len(trials), epochs))
-        chosen = read_best(study.files.architecture(architecture)) if best_known else _TYPICAL
-        each = pace * expected_epochs(chosen, study.settings, steps)
-        if "retrain" in phases:
-            new = len(seeds)
-            if best_known:
-                settings = parse(PHASES["retrain"], parsed["retrain"], "the parameters")
-                alone = replace(study, settings=settings, architectures=(architecture,))
-                new = sum(len(unit.labels) for unit in missing_seeds(alone))
-            plans.append(Plan("retrain", architecture, len(seeds), new, new * each))
-        if "transfer" in phases:
-            extra = set(parsed["transfer"]["transfer_extra_sources"]) - {"cheapest"}  # an architecture's own choice
-            pairs = select_pairs("all", study.architectures)
-            sources = len(extra) + sum(target == architecture.name for target, _ in pairs)
-            total = sources * len(transfer_seeds)
-            reused = len(set(seeds) & set(transfer_seeds))
-            new = max(0, total - reused - _transfer_done(study, architecture))
-            plans.append(Plan("transfer", architecture, total, new, new * each))
+def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study) -> dict[str, Plan]:
+    """What each phase would train. Choices that aren't made yet are taken as all different."""
+    plans = {phase: Plan(0, []) for phase in phases}
+    trials = missing_trials(study)
+    if "search" in phases:
+        plans["search"] = Plan(len(wanted_trials(study)), trials)
+    undecided = {one.architecture for one in trials}
+    planned = set()
+    if "retrain" in phases:
+        own = replace(study, settings=parse(PHASES["retrain"], parsed["retrain"], "the parameters"))
+        wanted = wanted_retrainings(own, _choices(study, study.files, undecided))
+        plans["retrain"] = Plan(len(wanted), missing(wanted, retrainings(own)))
+        planned = {one.key for one in wanted}
+    if "transfer" in phases:
+        own = replace(study, settings=parse(PHASES["transfer"], parsed["transfer"], "the parameters"))
+        wanted = [one for _, one in wanted_transfers(own, _sources(own, undecided))]
+        left = missing(missing(wanted, reusable(own)), own.trainings("transfer"))
+        plans["transfer"] = Plan(len(wanted), [one for one in left if one.key not in planned])
     return plans
+
+
+def _choices(study: Study, files: RunFiles, undecided: set[Architecture]) -> dict[Architecture, Hyperparameters]:
+    """What is chosen for each architecture; in place of what is yet to be found a typical vector of its own."""
+    return {
+        architecture: _stand_in(place)
+        if architecture in undecided or not files.architecture(architecture).best.exists()
+        else read_best(files.architecture(architecture))
+        for place, architecture in enumerate(study.architectures)
+    }
+
+
+def _stand_in(place: int) -> Hyperparameters:
+    return _TYPICAL.model_copy(update={"eps": _TYPICAL.eps * (1 + (place + 1) / 10**6)})
+
+
+def _sources(study: Study, undecided: set[Architecture]) -> Sources:
+    if study.settings.search_dir:
+        return read_sources(study, find_search(study.settings.search_dir))
+    chosen, names = _choices(study, study.files, undecided), list(study.settings.transfer_extra_sources)
+    if "consensus" not in names or not undecided:
+        return make_sources(chosen, names, study.inputs, study.trainings("search"))
+    names.remove("consensus")
+    return {
+        target: row | {"consensus": _stand_in(-2)} for target, row in make_sources(chosen, names, study.inputs).items()
+    }
 
 
 def expected_epochs(hyperparameters: Hyperparameters, settings: StudySettings, steps: int) -> float:
@@ -123,35 +140,10 @@ def _with_rungs(epochs: float, settings: SearchSettings) -> float:
     return sum((min(epochs, end) - min(epochs, begin)) / 2**k for k, (begin, end) in enumerate(pairwise(ends)))
 
 
-def _pace(study: Study, steps: int) -> float:
+def find_pace(study: Study, steps: int) -> float:
     """Epochs that this run's trials took, over those expected; 1 as long as it has none."""
-    tables = [study.files.architecture(a).results for a in study.architectures]
-    trials = pd.concat([read_table(path) for path in tables if path.exists()] or [pd.DataFrame()])
+    trials = study.trainings("search")
     if trials.empty:
         return 1.0
     vectors = [Hyperparameters(**row) for row in trials[list(HYPERPARAMETERS)].to_dict("records")]
     return trials["epochs_trained"].sum() / sum(expected_epochs(h, study.settings, steps) for h in vectors)
-
-
-def _transfer_done(study: Study, target: Architecture) -> int:
-    path = study.files.trainings
-    return int((read_table(path)["target"] == target.name).sum()) if path.exists() else 0
-
-
-def _seconds_an_epoch(study: Study, architecture: Architecture, dataset: Dataset) -> float:
-    """Time of one epoch of one member in a unit as the search makes them, its share of the validation included."""
-    settings: SearchSettings = study.settings
-    trials = list(range(settings.num_trials))
-    hyperparameters = [_TYPICAL] * len(trials)
-    unit = study.split(architecture, hyperparameters, trials, trials)[0]
-    work = len(dataset.train.labels) * len(unit.labels) * architecture.count_parameters(study.inputs, CLASSES)
-    epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
-    training = Training(
-        dataset.train,
-        dataset.validation,
-        architecture,
-        unit.hyperparameters,
-        settings=settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
-    )
-    ends = [time.perf_counter() for _ in training]
-    return (ends[-1] - ends[0]) / (epochs - 1) / len(unit.labels)  # the first epoch warms up

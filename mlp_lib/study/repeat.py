@@ -1,34 +1,19 @@
 """One training repeated from its config.yaml, and compared with what was recorded of it."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from mlp_lib.core.data import load_dataset
 from mlp_lib.core.errors import DataError, SettingsError
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import COMPLETED, train
-from mlp_lib.core.values import Architecture, DataSettings, Hyperparameters, Seed, TrainingSettings, Width
+from mlp_lib.core.values import Architecture, DataSettings
 from mlp_lib.run.files import read_yaml
+from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parsing import parse
-from mlp_lib.study.study import RESULT
-
-
-class _Training(BaseModel):
-    """A config.yaml: all that decides a training, and its result."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    architecture: tuple[Width, ...]
-    hyperparameters: Hyperparameters
-    seed: Seed
-    training: TrainingSettings
-    data: dict[str, Any]
-    device: str
-    torch: str
-    result: dict[str, Any]
+from mlp_lib.run.recipe import Recorded
+from mlp_lib.study.phases import plain
 
 
 def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
@@ -39,14 +24,13 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     content = read_yaml(config)
     if not isinstance(content, dict):
         raise SettingsError(f"{config}: should be the config.yaml of one seed")
-    record = parse(_Training, content, str(config))
-    names = ("dataset", "validation_size", "split_seed")
-    values = {name: record.data.get(name) for name in names}
+    record = parse(Recorded, content, str(config))
+    values = record.data.model_dump(exclude={"digest"})
     values |= {"data_root": data_root, "preload": "auto", "loader_workers": 0}
     settings = parse(DataSettings, values, str(config))
     device = resolve_device(record.device)
     dataset = load_dataset(settings, device, base)
-    if dataset.digest != record.data.get("digest"):
+    if dataset.digest != record.data.digest:
         raise DataError(f"{settings.dataset} is not the data of {config}: its digest is {dataset.digest[:12]}")
     architecture = Architecture(record.architecture)
     trained = train(
@@ -57,26 +41,20 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     found |= {"test_loss": test_loss[0], "test_accuracy": test_accuracy[0]}
     found["best_epoch"] = found["best_epoch"] if found["status"] == COMPLETED else None
     differences = [
-        f"{name}: {record.result.get(name)} recorded, {_plain(found[name])} now"
+        f"{name}: {record.result.get(name)} recorded, {plain(found[name])} now"
         for name in RESULT
-        if record.result.get(name) != _plain(found[name])
+        if record.result.get(name) != plain(found[name])
     ]
     model = config.with_name("model.pt")
     if model.exists():
         differences += _compare(model, trained.model(0).state_dict())
     lines = [f"{architecture.name}, seed {record.seed}, {settings.dataset}, {device.type}: {found['status']}"]
-    lines += [f"{name}: {_plain(found[name])}" for name in RESULT[1:]]
+    lines += [f"{name}: {plain(found[name])}" for name in RESULT[1:]]
     if torch.__version__ != record.torch:
         lines.append(f"torch: {record.torch} then, {torch.__version__} now")
     what = "the result and model.pt" if model.exists() else "the result"
     lines += [f"the bits differ: {difference}" for difference in differences] or [f"the bits agree: {what}"]
     return not differences, "\n".join(lines)
-
-
-def _plain(value: Any) -> Any:
-    """A number as YAML has it; missing is None."""
-    value = value.item() if hasattr(value, "item") else value
-    return None if value != value else value
 
 
 def _compare(model: Path, state: dict[str, torch.Tensor]) -> list[str]:

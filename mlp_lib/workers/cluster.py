@@ -2,25 +2,23 @@
 
 import functools
 import hashlib
-import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-from mlp_lib.core.data import Dataset, RawData, read_raw, split_dataset
-from mlp_lib.core.errors import ClusterError, DataError, SettingsError, TrainingError
-from mlp_lib.core.machine import resolve_device
+from mlp_lib.core.data import Dataset, RawData, load_dataset, read_raw, split_dataset
+from mlp_lib.core.errors import ClusterError, DataError, SettingsError
+from mlp_lib.core.machine import describe_machine, resolve_device
 from mlp_lib.core.values import DataSettings
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers.processes import open_work, tell
-from mlp_lib.workers.progress import Progress
-from mlp_lib.workers.units import Job, Result, Unit, as_finished, train_unit
+from mlp_lib.workers.pool import Workers
+from mlp_lib.workers.units import Job, Result, Unit, train_unit
 
 try:
     from distributed import Client, KilledWorker, Reschedule, Worker, WorkerPlugin
@@ -72,17 +70,63 @@ class Supply(WorkerPlugin):
         _data[self.digest] = self.raw
 
 
-def find_device(settings: StudySettings) -> str:
-    """What the cluster trains on: cuda, if a worker has it and `device` doesn't say cpu; ClusterError if none has."""
-    return _survey(settings.scheduler, settings.device)[0]["device"]
+class Cluster(Workers):
+    """The workers of a Dask cluster that fit; Dask does the units of a lost one again elsewhere.
+
+    No states are kept: what is to be continued is trained again from its start, to the same bits. TrainingError is
+    raised for units on which workers died more often than Dask's distributed.scheduler.allowed-failures (3), in halves
+    too; ClusterError if the scheduler is lost.
+    """
+
+    died = KilledWorker
+    forgiven = 0
+
+    def __init__(self, settings: StudySettings):
+        self.scheduler = settings.scheduler
+        self.wanted, self.number = _survey(settings.scheduler, settings.device)
+        self.device, self.machine = self.wanted["device"], describe_machine(resolve_device("cpu"))
+        self.client: Client | None = None
+        self.answered = 0.0
+
+    def load(self, settings: StudySettings, base: Path) -> Dataset:
+        return load_dataset(settings.model_copy(update={"preload": "cpu"}), torch.device("cpu"), base)
+
+    def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
+        try:
+            yield from super().train(units, job)
+        except CancelledError:
+            raise ClusterError(
+                f"scheduler = {self.scheduler}: lost; what is finished is on disk: the same run directory goes on"
+            ) from None
+
+    @contextmanager
+    def _open(self, units: Sequence[Unit], job: Job) -> Iterator[Executor]:
+        raw = read_raw(job.settings, job.base)
+        if raw.digest != job.digest:
+            raise DataError(f"{job.settings.dataset} changed while the run went on: its digest is {raw.digest[:12]}")
+        with _connect(self.scheduler) as self.client:
+            self.answered, supply = time.monotonic(), Supply(raw)
+            self.client.register_plugin(supply)
+            executor = self.client.get_executor(pure=False)
+            try:
+                yield executor
+            finally:
+                executor.shutdown(wait=False)  # which cancels what is not done
+                if self.client.status == "running":
+                    with suppress(OSError):  # with the scheduler the data is gone too
+                        self.client.unregister_worker_plugin(supply.name)
+
+    def _task(self, job: Job) -> Callable[[Unit, int], Result]:
+        return functools.partial(_train_there, job=job, wanted=self.wanted)
+
+    def _watch(self, job: Job, epochs: int) -> int:
+        if self.client.status == "running":
+            self.answered = time.monotonic()
+        elif time.monotonic() - self.answered > _LOST_S:
+            raise CancelledError
+        return epochs
 
 
-def count_workers(settings: StudySettings) -> int:
-    """How many workers there are that fit."""
-    return _survey(settings.scheduler, settings.device)[1]
-
-
-@functools.lru_cache(maxsize=1)
 def _survey(scheduler: str, device: str) -> tuple[Traits, int]:
     """The traits that workers have to have, and how many do; tells of those that don't. ClusterError if all don't."""
     with _connect(scheduler) as client:
@@ -127,66 +171,6 @@ def _connect(scheduler: str) -> Iterator[Client]:
         yield client
     finally:
         client.close(timeout=_CONNECT_S)
-
-
-def train_units(units: list[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
-    """Each unit with its result, as they finish on the cluster; Dask does those of a lost worker again elsewhere.
-
-    No states are kept: what is to be continued will be trained again from its start, to the same bits.
-
-    Raises TrainingError at the end, when all others are done, for units on which workers died more often than Dask's
-    distributed.scheduler.allowed-failures (3); ClusterError if the scheduler is lost.
-    """
-    if not units:
-        return
-    settings = job.settings
-    raw = read_raw(settings, job.base)
-    if raw.digest != job.digest:
-        raise DataError(f"{settings.dataset} changed while the run went on: its digest is {raw.digest[:12]}")
-    open_work(job.work)
-    wanted, _ = _survey(settings.scheduler, settings.device)
-    progress = Progress(job.what, sum(len(unit.labels) for unit in units), tell=functools.partial(tell, job.work))
-    done, epochs, failed, answered = 0, 0, [], time.monotonic()
-    with _connect(settings.scheduler) as client:
-        supply = Supply(raw)
-        client.register_plugin(supply)
-
-        def tick() -> None:
-            nonlocal answered
-            progress.update(done, epochs)
-            if client.status == "running":
-                answered = time.monotonic()
-            elif time.monotonic() - answered > _LOST_S:
-                raise CancelledError
-
-        executor = client.get_executor(pure=False)
-        task = functools.partial(_train_there, job=job, wanted=wanted)
-        try:
-            for unit, future in as_finished(executor, task, units, tick):
-                try:
-                    result = future.result()
-                except KilledWorker:
-                    failed.append(unit)
-                    continue
-                done, epochs = done + len(unit.labels), epochs + int(result.rows["epochs_trained"].sum())
-                yield unit, result
-        except CancelledError:
-            raise ClusterError(
-                f"scheduler = {settings.scheduler}: lost; what is finished is on disk: the same run directory goes on"
-            ) from None
-        finally:
-            executor.shutdown(wait=False)  # which cancels what is not done
-            if client.status == "running":
-                with suppress(OSError):  # with the scheduler the data is gone too
-                    client.unregister_worker_plugin(supply.name)
-    progress.update(done, epochs, last=True)
-    shutil.rmtree(job.work.root, ignore_errors=True)
-    if failed:
-        names = "; ".join(f"{unit.architecture.name} {', '.join(map(str, unit.labels))}" for unit in failed)
-        raise TrainingError(
-            f"workers of the cluster died again and again while training {names} (out of memory?); all else is on "
-            "disk, and the same run directory goes on"
-        )
 
 
 def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Result:

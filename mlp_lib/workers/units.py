@@ -2,11 +2,9 @@
 
 import io
 import math
-import queue
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +16,11 @@ from mlp_lib.core.data import Dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
 from mlp_lib.core.machine import resolve_device, seed_everything
 from mlp_lib.core.training import State, Training
-from mlp_lib.core.values import CLASSES, Architecture, DataSettings, Hyperparameters
+from mlp_lib.core.values import Architecture, DataSettings, Hyperparameters
 from mlp_lib.run.files import WorkFiles, write_bytes
+from mlp_lib.run.ledger import Wanted
 from mlp_lib.run.parameters import StudySettings
+from mlp_lib.run.recipe import Conditions, Recipe
 
 _FIRST_S = 1.0  # what is shorter is trained again rather than kept
 _MOST_S = 120.0  # the most time of training that a stop may cost
@@ -64,31 +64,44 @@ def join_states(states: Sequence[State]) -> State:
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
-_PARAMETERS_A_UNIT = 800_000  # small enough that a kill loses minutes, large enough to share a seed's draws
-_MEMBERS_A_UNIT = 32
-
-
 @dataclass(frozen=True)
 class Unit:
-    """A population of one architecture: what one worker trains in one go. `labels` name its members for the caller."""
+    """A population of one architecture: what one worker trains in one go. `labels` are the trials, None for others."""
 
     architecture: Architecture
     hyperparameters: tuple[Hyperparameters, ...]
     seeds: tuple[int, ...]
-    labels: tuple[int, ...]
+    labels: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, members: Sequence[Wanted]) -> "Unit":
+        """Of trainings of one architecture."""
+        parts = zip(*((one.hyperparameters, one.seed, one.trial) for one in members), strict=True)
+        return cls(members[0].architecture, *parts)
+
+    @property
+    def members(self) -> list[Wanted]:
+        """Its trainings."""
+        parts = zip(self.hyperparameters, self.seeds, self.labels, strict=True)
+        return [Wanted(self.architecture, *part) for part in parts]
 
 
 @dataclass(frozen=True)
 class Job:
     """What the units of a phase have in common: how and on what data they are trained, and what is kept of them."""
 
-    settings: StudySettings
+    settings: StudySettings  # whose device is cpu or cuda
     base: Path  # what relative paths in the settings start from
     digest: str  # of the data
     what: str  # the phase, for the progress
     work: WorkFiles
     keep_weights: bool = False
     to_be_continued: bool = False  # later, with more epochs
+
+    @property
+    def conditions(self) -> Conditions:
+        """What decides the results of its units."""
+        return Conditions.of(self.settings, self.digest, self.settings.device, str(torch.__version__))
 
     @property
     def data_settings(self) -> DataSettings:
@@ -109,66 +122,11 @@ class Result:
     fitting: int | None = None
 
 
-def split_into_units(
-    architecture: Architecture,
-    hyperparameters: list[Hyperparameters],
-    seeds: list[int],
-    labels: list[int],
-    inputs: int,
-    device: str,
-    workers: int,
-    fitting: int | None = None,
-) -> list[Unit]:
-    """The members cut into units: how is for the machines to say, since no result depends on it.
-
-    A CUDA device trains its share of them together, or as many as memory was found to hold (`fitting`).
-    """
-    if not labels:
-        return []
-    size = math.ceil(len(labels) / workers)
-    if device == "cuda":
-        size = min(size, fitting or size)
-    else:
-        size = min(size, max(1, _PARAMETERS_A_UNIT // architecture.count_parameters(inputs, CLASSES)), _MEMBERS_A_UNIT)
-    return [
-        Unit(architecture, *(tuple(part[i : i + size]) for part in (hyperparameters, seeds, labels)))
-        for i in range(0, len(labels), size)
-    ]
-
-
-def halve(unit: Unit) -> list[Unit]:
-    """The unit as two smaller ones, or as it is if it has one member."""
-    half = len(unit.labels) // 2
-    places = [slice(0, half), slice(half, None)] if half else [slice(None)]
-    return [
-        Unit(unit.architecture, unit.hyperparameters[place], unit.seeds[place], unit.labels[place]) for place in places
-    ]
-
-
-def as_finished(
-    executor: Executor, task: Callable[[Unit, int], Result], units: Sequence[Unit], tick: Callable[[], None]
-) -> Iterator[tuple[Unit, Future]]:
-    """Each unit with its future, as they finish; `tick` is called in between, at least twice a second.
-
-    task: what an executor makes of (unit, its number).
-    """
-    finished: queue.SimpleQueue[Future] = queue.SimpleQueue()  # not wait(), which looks at every future every time
-    futures = {}
-    for number, unit in enumerate(units):
-        future = executor.submit(task, unit, number)
-        futures[future] = unit
-        future.add_done_callback(finished.put)
-    # A pool's manager takes note of the processes when it is woken, which a submission does before it starts one:
-    # without one more it may not notice that the last process died.
-    executor.submit(int)
-    while futures:
-        try:
-            future = finished.get(timeout=0.5)
-        except queue.Empty:
-            pass
-        else:
-            yield futures.pop(future), future
-        tick()
+def state_paths(unit: Unit, job: Job) -> list[Path]:
+    """Where the state of each training is kept, by all that decides how it goes on; not how long."""
+    conditions = job.conditions
+    recipes = [Recipe.under(conditions, one.architecture, one.hyperparameters, one.seed) for one in unit.members]
+    return [job.work.state(recipe.identity("max_epochs")[:32]) for recipe in recipes]
 
 
 def train_unit(

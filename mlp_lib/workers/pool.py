@@ -1,0 +1,212 @@
+"""The workers that a study is handed: what is cut into units how, and one loop over any executor."""
+
+import functools
+import math
+import queue
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlp_lib.core.data import Dataset
+from mlp_lib.core.errors import RunDirectoryError, TrainingError
+from mlp_lib.core.training import Training
+from mlp_lib.core.values import CLASSES
+from mlp_lib.run.files import WorkFiles, write_bytes
+from mlp_lib.run.ledger import Wanted
+from mlp_lib.run.parameters import StudySettings
+from mlp_lib.workers.progress import Progress
+from mlp_lib.workers.units import Job, Result, Unit, state_paths
+
+_PARAMETERS_A_UNIT = 800_000  # on a CPU small enough that a kill loses minutes, large enough to share a seed's draws
+_MEMBERS_A_UNIT = 32
+_TIMED_WORK = 3e9  # images x parameters: a second or so on one core
+
+
+class Workers:
+    """What trains units: on which kind of device (cpu, cuda), how many at a time, what machine it is by name."""
+
+    device: str
+    number: int
+    machine: str
+    died: type[Exception]  # what the future of a unit raises whose worker died
+    forgiven: int  # deaths after which the units are not yet done again in halves
+
+    def load(self, settings: StudySettings, base: Path) -> Dataset:
+        """The data set, where this process is to look at it."""
+        raise NotImplementedError
+
+    def _open(self, units: Sequence[Unit], job: Job) -> AbstractContextManager[Executor]:
+        """An executor whose workers can train the units; at its end what is not done is given up."""
+        raise NotImplementedError
+
+    def _task(self, job: Job) -> Callable[[Unit, int], Result]:
+        """What the executor makes of a unit and its number."""
+        raise NotImplementedError
+
+    def _watch(self, job: Job, epochs: int) -> int:
+        """Called twice a second: the epochs trained so far; `epochs` are those of the units that are done."""
+        return epochs
+
+    @property
+    def shares(self) -> int:
+        """By how much the time of trainings one after another is divided. One population keeps a CUDA device busy."""
+        return self.number
+
+    def cut(self, wanted: Sequence[Wanted], inputs: int, sizes: Mapping[str, int] | None = None) -> list[Unit]:
+        """The trainings as units of one architecture: how is for the machines to say, since no result depends on it.
+
+        On a CUDA device whole populations, which the workers share out, or as many members as memory was found to hold
+        (`sizes`, by architecture). On a CPU those of one seed, whose draws serve all members, and not too many.
+        """
+        groups: dict[Any, list[Wanted]] = {}
+        for one in wanted:
+            groups.setdefault(one.architecture, []).append(one)
+        workers = math.ceil(self.number / max(1, len(groups))) if self.device == "cuda" else self.number
+        units = []
+        for architecture, members in groups.items():
+            if self.device == "cuda":
+                size = math.ceil(len(members) / workers)
+                parts = [(members, min(size, (sizes or {}).get(architecture.name, size)))]
+            else:
+                most = max(1, _PARAMETERS_A_UNIT // architecture.count_parameters(inputs, CLASSES))
+                seeds = _by_seed(members)
+                parts = [(part, min(math.ceil(len(part) / workers), most, _MEMBERS_A_UNIT)) for part in seeds]
+            for part, size in parts:
+                units += [Unit.of(part[i : i + size]) for i in range(0, len(part), size)]
+        return units
+
+    def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
+        """Each unit with its result, as they finish; when the next is asked for, the caller has recorded it.
+
+        Where a training stands is kept in files, as far as the workers see them, and it goes on from there. They are
+        gone at the end, unless the trainings are to be continued with more epochs. A unit whose worker died is done
+        again, then in halves (it may have been for memory). Raises TrainingError if workers go on dying, DataError if
+        a worker finds other data than the job's.
+        """
+        waiting, deaths, done, epochs = list(units), 0, 0, 0
+        open_work(job.work)
+        progress = Progress(job.what, sum(len(unit.labels) for unit in units), tell=functools.partial(_tell, job.work))
+
+        def tick() -> None:
+            progress.update(done, self._watch(job, epochs))
+
+        while waiting:
+            left = {id(unit): unit for unit in waiting}
+            with self._open(waiting, job) as executor, suppress(self.died):  # a broken pool takes no more units
+                for unit, future in as_finished(executor, self._task(job), waiting, tick):
+                    try:
+                        result = future.result()
+                    except self.died:
+                        continue
+                    del left[id(unit)]
+                    done, epochs = done + len(unit.labels), epochs + int(result.rows["epochs_trained"].sum())
+                    yield unit, result if self.device == "cuda" else replace(result, fitting=None)
+                    if not job.to_be_continued:
+                        for path in state_paths(unit, job):
+                            path.unlink(missing_ok=True)
+            waiting = list(left.values())
+            deaths += 1
+            if waiting and deaths > self.forgiven:
+                waiting = _in_halves(waiting)
+        if units:
+            progress.update(done, self._watch(job, epochs), last=True)
+        if not job.to_be_continued:
+            shutil.rmtree(job.work.root, ignore_errors=True)
+
+    def time_epoch(self, unit: Unit, dataset: Dataset, settings: StudySettings) -> float:
+        """Seconds of one epoch of one member of a unit here, a share of the validation included."""
+        parameters = unit.architecture.count_parameters(dataset.train.images.shape[1], CLASSES)
+        work = len(dataset.train.labels) * len(unit.labels) * parameters
+        epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
+        training = Training(
+            dataset.train,
+            dataset.validation,
+            unit.architecture,
+            unit.hyperparameters,
+            settings=settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
+        )
+        ends = [time.perf_counter() for _ in training]
+        return (ends[-1] - ends[0]) / (epochs - 1) / len(unit.labels)  # the first epoch warms up
+
+
+def find_workers(settings: StudySettings) -> Workers:
+    """Those of this machine or of a cluster, as the settings say.
+
+    Raises SettingsError for a device or an extra that isn't there, ClusterError for a cluster that doesn't do.
+    """
+    if settings.scheduler:
+        from mlp_lib.workers.cluster import Cluster  # needs an extra
+
+        return Cluster(settings)
+    from mlp_lib.workers.processes import Processes
+
+    return Processes(settings)
+
+
+def _by_seed(members: list[Wanted]) -> list[list[Wanted]]:
+    """The members by seed; all together where no two have one."""
+    groups: dict[int, list[Wanted]] = {}
+    for one in members:
+        groups.setdefault(one.seed, []).append(one)
+    return list(groups.values()) if len(groups) < len(members) else [members]
+
+
+def _in_halves(units: list[Unit]) -> list[Unit]:
+    """Smaller units; TrainingError if there are none."""
+    if all(len(unit.labels) == 1 for unit in units):
+        members = [one for unit in units for one in unit.members]
+        names = [f"{one.architecture.name} {one.seed if one.trial is None else one.trial}" for one in members]
+        raise TrainingError(
+            f"workers died again and again while training {'; '.join(sorted(names))} (out of memory?); what is "
+            "finished is on disk, and the same run directory goes on, with fewer workers perhaps"
+        )
+    cut = [(unit.members, math.ceil(len(unit.labels) / 2)) for unit in units]
+    return [Unit.of(part) for members, half in cut for part in (members[:half], members[half:]) if part]
+
+
+def as_finished(
+    executor: Executor, task: Callable[[Unit, int], Result], units: Sequence[Unit], tick: Callable[[], None]
+) -> Iterator[tuple[Unit, Future]]:
+    """Each unit with its future, as they finish; `tick` is called in between, at least twice a second.
+
+    task: what an executor makes of (unit, its number).
+    """
+    finished: queue.SimpleQueue[Future] = queue.SimpleQueue()  # not wait(), which looks at every future every time
+    futures = {}
+    for number, unit in enumerate(units):
+        future = executor.submit(task, unit, number)
+        futures[future] = unit
+        future.add_done_callback(finished.put)
+    # A pool's manager takes note of the processes when it is woken, which a submission does before it starts one:
+    # without one more it may not notice that the last process died.
+    executor.submit(int)
+    while futures:
+        try:
+            future = finished.get(timeout=0.5)
+        except queue.Empty:
+            pass
+        else:
+            yield futures.pop(future), future
+        tick()
+
+
+def open_work(work: WorkFiles) -> None:
+    """The folder of what is in progress, below a run directory that has to be there, without counts of a run before."""
+    try:
+        work.root.mkdir(exist_ok=True)
+        for path in work.counters():
+            path.unlink()
+    except OSError as error:
+        raise RunDirectoryError(f"can't write to {work.root.parent}: {error.strerror or error}") from None
+
+
+def _tell(work: WorkFiles, text: str) -> None:
+    """Leave word of the progress; a run directory that was removed is not made again."""
+    if not work.root.is_dir():
+        raise RunDirectoryError(f"{work.root.parent} was removed while the run was at work on it")
+    write_bytes(work.progress, text.encode())
