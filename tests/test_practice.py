@@ -21,7 +21,7 @@ from mlp_lib.run.files import RunFiles, read_table, write_yaml
 from mlp_lib.run.ledger import read_trainings
 from mlp_lib.run.meta import different_parameters, merge_parameters, read_architectures
 from mlp_lib.study import phases
-from mlp_lib.study.sources import DEFAULT, consensus, median, read_best, read_sources
+from mlp_lib.study.sources import consensus, median, read_best, read_sources
 
 ALL_EXTRA = ["cheapest", "median", "consensus", "default"]
 SAME = {"same_trials_for_all_architectures": True}
@@ -103,7 +103,7 @@ def test_every_extra_source_is_a_column(extended: Path) -> None:
         other = next(name for name in ARCHITECTURES if name != target)
         assert sources[target]["cheapest"] == sources[target][cheapest]
         assert sources[target]["consensus"] == sources[target][other]  # of two: the other's best trial
-        assert sources[target]["default"] == DEFAULT
+        assert sources[target]["default"] == Hyperparameters()
         assert sources[target]["median"] == median([sources[target][name] for name in ARCHITECTURES])
     assert (relative["cheapest"] == relative[cheapest]).all()
 

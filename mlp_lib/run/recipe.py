@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from mlp_lib.core.values import (
-    TRAINING_DATA_SIZES,
+    DATASETS,
     Architecture,
     Hyperparameters,
     Seed,
@@ -33,7 +33,7 @@ class Data(_Frozen):
     @property
     def split(self) -> tuple[str, int, int]:
         """What is trained on: data set, images of validation as a number, split seed."""
-        return self.dataset, self.validation_size or TRAINING_DATA_SIZES[self.dataset] // 6, self.split_seed
+        return self.dataset, self.validation_size or DATASETS[self.dataset].images // 6, self.split_seed
 
 
 class Conditions(_Frozen):
