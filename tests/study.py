@@ -143,9 +143,18 @@ def study_of(run_dir: Path, phase: str, by: Workers | None = None, **changes: An
     return Study(settings, files, architectures, inputs, dataset.digest, ROOT, by or in_process(settings))
 
 
+def store_parameters(run_dir: Path, **changes: Any) -> RunFiles:
+    """Record the parameters of all phases as the command does; the run's files."""
+    files = RunFiles(run_dir)
+    settings = [settings_of(phase, **changes).model_dump(mode="json") for phase in PHASES]
+    meta.store_parameters(files, {name: value for values in settings for name, value in values.items()})
+    return files
+
+
 def run_all(run_dir: Path, by: Workers | None = None, **changes: Any) -> pd.DataFrame:
     """Search, retraining, transfer; transfer_seed_losses.csv."""
     run_dir.mkdir(exist_ok=True)
+    store_parameters(run_dir, **changes)
     phases.search(study_of(run_dir, "search", by, **changes))
     phases.retrain(study_of(run_dir, "retrain", by, **changes))
     return phases.transfer(study_of(run_dir, "transfer", by, **changes), RunFiles(run_dir))
@@ -153,11 +162,7 @@ def run_all(run_dir: Path, by: Workers | None = None, **changes: Any) -> pd.Data
 
 def evidence_of(run_dir: Path, parts: str = "all", **changes: Any) -> analysis.Evidence:
     """The evidence of a run whose parameters are stored as the notebooks would have."""
-    files = RunFiles(run_dir)
-    everything = {
-        name: value for phase in PHASES for name, value in settings_of(phase, **changes).model_dump(mode="json").items()
-    }
-    meta.store_parameters(files, everything)
+    files = store_parameters(run_dir, **changes)
     return analysis.Evidence(files, settings_of("analysis", parts=parts), meta.read_architectures(files))
 
 

@@ -19,6 +19,7 @@ from mlp_lib.core.data import Split
 from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import (
     Network,
+    Tile,
     cross_entropy,
     cross_entropy_gradient,
     draw_uniforms,
@@ -204,15 +205,29 @@ def measure(network: Network, split: Split, rows: int) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy and accuracy [P], float64 on the CPU, on a split whose images have the column of ones."""
     losses = torch.zeros(len(network.hyperparameters), dtype=torch.float64, device=network.weights[0].device)
     hits = torch.zeros_like(losses)
-    for start in range(0, len(split.labels), rows):
-        images = split.images[start : start + rows].to(losses.device).unsqueeze(0)
-        labels = split.labels[start : start + rows].to(losses.device).unsqueeze(0)
-        for tile in network.tiles(images.shape[1]):
-            logits = tile.forward(images, dropout=False)
-            losses[tile.members] += _sum_rows(cross_entropy(logits, labels))
-            hits[tile.members] += (logits.argmax(1) == labels).sum(-1)
+    for tile, _, logits, labels in _passes(network, split, rows):
+        losses[tile.members] += _sum_rows(cross_entropy(logits, labels))
+        hits[tile.members] += (logits.argmax(1) == labels).sum(-1)
     number = len(split.labels)
     return (losses / number).cpu(), (hits / number).cpu()
+
+
+def measure_images(network: Network, split: Split, rows: int) -> Tensor:
+    """Cross-entropy [P, N] of each image of such a split, on the CPU."""
+    found = torch.empty(len(network.hyperparameters), len(split.labels))
+    for tile, place, logits, labels in _passes(network, split, rows):
+        found[tile.members, place] = cross_entropy(logits, labels).cpu().to(found.dtype)
+    return found
+
+
+def _passes(network: Network, split: Split, rows: int) -> Iterator[tuple[Tile, slice, Tensor, Tensor]]:
+    """(tile of members, images, logits [members, classes, rows], labels [1, rows]) of a split, without dropout."""
+    device = network.weights[0].device
+    for start in range(0, len(split.labels), rows):
+        place = slice(start, start + rows)
+        images, labels = split.images[place].to(device).unsqueeze(0), split.labels[place].to(device).unsqueeze(0)
+        for tile in network.tiles(images.shape[1]):
+            yield tile, place, tile.forward(images, dropout=False), labels
 
 
 def prepare(split: Split) -> Split:

@@ -3,8 +3,9 @@
 Shape letters: P members, N images, D inputs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import Network, tile_rows, to_sequential
-from mlp_lib.core.population import Population, initial_weights, measure, prepare
+from mlp_lib.core.population import Population, initial_weights, measure, measure_images, prepare
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 COMPLETED, DIVERGED = "completed", "diverged"
@@ -47,12 +48,21 @@ class Trained:
 
         Both are NaN for a member that diverged.
         """
+        losses, accuracies = (np.where(self._diverged, np.nan, values) for values in self._measure(measure, split))
+        return losses, accuracies
+
+    def image_losses(self, split: Split) -> np.ndarray:
+        """Cross-entropy (nats) of each image of a split, float32 [P, N]; NaN for a member that diverged."""
+        return np.where(self._diverged[:, None], np.float32("nan"), self._measure(measure_images, split))
+
+    @property
+    def _diverged(self) -> np.ndarray:
+        return np.array([status == DIVERGED for status in self.status])
+
+    def _measure(self, how: Callable, split: Split) -> Any:
         with training_mode(self.settings):
             network = Network(self.architecture, self.weights, self.hyperparameters, streams=1)
-            measured = measure(network, prepare(split), tile_rows(self.settings.batch_size, self.weights[0].device))
-        diverged = [status == DIVERGED for status in self.status]
-        losses, accuracies = (np.where(diverged, np.nan, values.numpy()) for values in measured)
-        return losses, accuracies
+            return how(network, prepare(split), tile_rows(self.settings.batch_size, self.weights[0].device))
 
     def model(self, member: int) -> nn.Sequential:
         """One member as an ordinary nn.Sequential on the CPU, in eval mode: images [N, D] to logits [N, classes]."""

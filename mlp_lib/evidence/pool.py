@@ -25,6 +25,11 @@ def auto_budget(trials: int) -> int:
     return max(1, trials // 3)
 
 
+def find_budget(given: int | str, trials: pd.DataFrame) -> int:
+    """The search budget as given, or what `auto` means for these trials."""
+    return auto_budget(trials["trial"].nunique()) if given == "auto" else int(given)
+
+
 def contenders(trials: pd.DataFrame, budget: int) -> tuple[int, list[int]]:
     """(m, numbers of the trials) that a search of `budget` trials could have chosen on some architecture.
 
@@ -34,6 +39,11 @@ def contenders(trials: pd.DataFrame, budget: int) -> tuple[int, list[int]]:
     """
     _, numbers, best = _ranked(trials, budget)
     return best.shape[1], numbers[np.unique(best)].tolist()
+
+
+def count_best(budget: int, trials: int) -> int:
+    """m, of so many trials: see `contenders`."""
+    return next(m for m in range(1, trials + 1) if FORGOTTEN * comb(trials - m, budget) <= comb(trials, budget))
 
 
 def weights(n: int, trials: int, m: int) -> np.ndarray:
@@ -192,6 +202,5 @@ def _ranked(trials: pd.DataFrame, budget: int) -> tuple[list[str], np.ndarray, n
     if not 1 <= budget <= max(1, number // 2):
         allowed = f"1 to {max(1, number // 2)}, half of the {number} trials"
         raise SettingsError(f"search_budget {budget}: allowed is {allowed}; auto is a third")
-    m = next(m for m in range(1, number + 1) if FORGOTTEN * comb(number - m, budget) <= comb(number, budget))
     ranks = np.argsort(np.where(np.isfinite(losses), losses, np.inf), axis=1, kind="stable")
-    return names, table.columns.to_numpy(), ranks[:, :m]
+    return names, table.columns.to_numpy(), ranks[:, : count_best(budget, number)]

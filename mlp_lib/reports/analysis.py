@@ -7,17 +7,22 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from mlp_lib import figures
-from mlp_lib.core.values import CLASSES, DATASETS, Architecture
+from mlp_lib.core.values import CLASSES, DATASETS, HYPERPARAMETERS, Architecture
 from mlp_lib.evidence import architectures as sensitivity
-from mlp_lib.evidence import comparisons, search, summaries, transfer
+from mlp_lib.evidence import comparisons, find_budget, over_searches, search, summaries, transfer, tuning
 from mlp_lib.evidence.intervals import plain_answer
-from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
-from mlp_lib.run.meta import different_parameters, read_architectures, read_meta
+from mlp_lib.evidence.searches import OverSearches
+from mlp_lib.evidence.sentences import answers_over_searches
+from mlp_lib.run.files import RunFiles, read_image_losses, read_table, read_yaml, write_figure, write_table, write_yaml
+from mlp_lib.run.ledger import read_trainings
+from mlp_lib.run.meta import different_parameters, find_search, read_architectures, read_meta
 from mlp_lib.run.parameters import AnalysisSettings, SearchSpace
+from mlp_lib.run.parsing import no_pool
 
 SECTIONS = Path(__file__).parent / "templates/sections.md"  # heading and prose of each piece, below <!-- its name -->
 TITLES = {
@@ -29,6 +34,7 @@ _METHODS = {  # what the statistics of random draws can't be held to
     "successive_halving": "Most trials were dropped before their best check: their losses, and what follows from all "
     "trials below, are of shorter trainings.",
 }
+_CONDITIONAL = "This holds for these hyperparameters only, not over searches:"
 PIECES: dict[str, Callable] = {}  # what each section displays: (evidence, value, figure) to displayables
 
 
@@ -102,9 +108,14 @@ class Evidence:
         if settings.parts == "search":
             self.with_extra_sources = self.with_extra_sources.iloc[:0]
         self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(best)]
+        self.judged = _read(files.contender_losses, "target trial seed")
+        if settings.parts == "search":
+            self.judged = self.judged.iloc[:0]
+        searched = find_search(self.parameters["search_dir"]) if self.parameters.get("search_dir") else files
+        self.searched, self.search_parameters = searched, read_meta(searched)["parameters"]
 
-    def _of_architectures(self, name: str) -> pd.DataFrame:
-        paths = {a.name: getattr(self.files.architecture(a), name) for a in self.architectures}
+    def _of_architectures(self, name: str, files: RunFiles | None = None) -> pd.DataFrame:
+        paths = {a.name: getattr((files or self.files).architecture(a), name) for a in self.architectures}
         tables = [read_table(path).assign(architecture=name) for name, path in paths.items() if path.exists()]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
@@ -136,14 +147,25 @@ class Evidence:
     # --- the answers
 
     def _show_answers(self, answers: dict[str, dict[str, Any]], _: Any) -> Iterable[Any]:
-        for (name, answer), of in zip(answers.items(), ("transfer_effects", "architecture_pairs"), strict=True):
+        figures_of = (
+            ("transfer_over_searches", "tuning_curves")
+            if len(self.judged)
+            else ("transfer_effects", "architecture_pairs")
+        )
+        for (name, answer), of in zip(answers.items(), figures_of, strict=True):
             yield Markdown(f"**{TITLES[name]}** *{answer['verdict'].replace('_', ' ')}.* {answer['sentence']}")
             self.table(of)
             yield self.figures.get(of)
+            if alone := answer.get("for_these_hyperparameters"):
+                verdict = alone["verdict"].replace("_", " ")
+                yield Markdown(f"*For the chosen hyperparameters only:* *{verdict}.* {alone['sentence']}")
 
     @piece(kept=False, shown=_show_answers)
     def answers(self) -> dict[str, dict[str, Any]]:
-        """The two answers; a question whose phase hasn't run is `undetermined` and says so."""
+        """The two answers, over searches where there is a pool of contenders, and for the chosen hyperparameters only.
+
+        A question whose phase hasn't run is `undetermined` and says so.
+        """
         of = {
             "hyperparameter_transfer": (transfer.answer_transfer, self.transfers, "03_transfer"),
             "architecture_sensitivity": (sensitivity.answer_architecture, self.retrainings, "02_retrain"),
@@ -152,9 +174,106 @@ class Evidence:
             name: rule(losses, *self.limits) if len(losses) else _not_run(phase, self.settings)
             for name, (rule, losses, phase) in of.items()
         }
+        if len(self.judged):
+            over = answers_over_searches(self.found)
+            answers = {name: over[name] | {"for_these_hyperparameters": alone} for name, alone in answers.items()}
+        elif len(self.transfers):
+            why = no_pool(self.search_parameters) or "no contenders were trained (contenders = chosen)"
+            for answer in answers.values():
+                answer["sentence"] += f" {_CONDITIONAL} {why}."
         if self.settings.parts == "all":
             write_yaml(self.files.answers, answers)
         return answers
+
+    # --- over searches
+
+    @functools.cached_property
+    def found(self) -> OverSearches:
+        """Both answers over searches of the budget; there where contenders were judged."""
+        return over_searches(self.pool_trials, self.judged, self.budget, self.settings.confidence, self.settings.margin)
+
+    @functools.cached_property
+    def pool_trials(self) -> pd.DataFrame:
+        """The trials that the contenders are of: of this run's search, or of the one that search_dir names."""
+        return self._of_architectures("results", self.searched)
+
+    @property
+    def budget(self) -> int:
+        """The search budget, trials of a search."""
+        return find_budget(self.parameters.get("search_budget", "auto"), self.pool_trials)
+
+    @piece(
+        "judged",
+        figure=lambda self, table: figures.regret_by_budget(table, self.settings.margin),
+    )
+    def regret_by_budget(self) -> pd.DataFrame:
+        """The mean regret against the search budget, logs."""
+        return self.found.regret_by_budget
+
+    @piece("judged", figure=lambda self, table: figures.pair_matrix(table, self.settings.margin))
+    def transfer_over_searches(self) -> pd.DataFrame:
+        """What each source's searches cost on each target, logs, with tests at the margin."""
+        return self.found.pairs
+
+    @piece("judged", figure=lambda self, table: figures.tuning_curves(table))
+    def tuning_curves(self) -> pd.DataFrame:
+        """The judged loss of each architecture against the search budget, logs, and how often each is best."""
+        return self.found.tuning_curves
+
+    @piece("judged")
+    def architectures_over_searches(self) -> pd.DataFrame:
+        """The differences of the tuned architectures over searches, logs."""
+        return self.found.architectures
+
+    @piece("judged")
+    def error_curves(self) -> pd.DataFrame:
+        """The tuning curves of the error, 1 - accuracy."""
+        return tuning.error_curves(self.pool_trials, self.judged, self.budget, self.settings.confidence)
+
+    @piece("judged", figure=lambda self, table: figures.variance_components(table))
+    def variance_components(self) -> pd.DataFrame:
+        """Variances of log losses by where they come from, the luck of the test images among them."""
+        components = dict(self.found.components)
+        losses = {a.name: read_image_losses(self.files.architecture(a).image_losses) for a in self.architectures}
+        whole = {name: np.stack([*rows.values()]) for name, rows in losses.items() if rows}
+        known = {name: rows[np.isfinite(rows).all(axis=1)] for name, rows in whole.items()}
+        known = {name: rows for name, rows in known.items() if len(rows)}
+        if len(known) > 1:
+            pairs = tuning.image_variance(known, self.settings.confidence, seed=self.settings.analysis_seed)
+            components["images"] = float(pairs["variance"].mean() / 2)
+        return pd.DataFrame({"component": list(components), "variance": list(components.values())})
+
+    @piece(
+        "judged",
+        figure=lambda self, table: figures.tuning_cost(table),
+        shown=lambda self, table, figure: [figure, Markdown((self._small_pays(table) or {}).get("sentence", ""))],
+    )
+    def tuning_cost(self) -> pd.DataFrame:
+        """What tuning on each source with n trials costs, in operations, and what it yields on each target."""
+        facts = DATASETS[self.parameters["dataset"]]
+        images = facts.images - (self.parameters["validation_size"] or facts.images // 6)
+        return tuning.tuning_cost(
+            self.pool_trials, self._with_epochs(), self.budget, self._counts(), images, self.settings.confidence
+        )
+
+    def _small_pays(self, table: pd.DataFrame) -> dict[str, Any] | None:
+        return tuning.small_pays(table, self._counts(), self.budget)
+
+    def _with_epochs(self) -> pd.DataFrame:
+        """The judged trainings with the epochs that they took, which the ledger knows."""
+        vectors = read_table(self.files.contenders)[["trial", *HYPERPARAMETERS]]
+        ledger = read_trainings(self.files, "retrain", "transfer").drop(columns="trial")
+        epochs = ledger.drop_duplicates(["architecture", "seed", *HYPERPARAMETERS])
+        epochs = epochs.rename(columns={"architecture": "target"})[
+            ["target", "seed", *HYPERPARAMETERS, "epochs_trained"]
+        ]
+        keyed = self.judged.merge(vectors, on="trial")
+        return keyed.merge(epochs, on=["target", "seed", *HYPERPARAMETERS], how="left")
+
+    def _counts(self) -> dict[str, int]:
+        """The number of parameters of each architecture."""
+        inputs = DATASETS[self.parameters["dataset"]].inputs
+        return {a.name: a.count_parameters(inputs, CLASSES) for a in self.architectures}
 
     # --- transfer
 
@@ -175,8 +294,7 @@ class Evidence:
     @piece("transfer_effects")
     def distance_relation(self) -> pd.DataFrame:
         """Whether hyperparameters cost more between architectures that differ more."""
-        inputs = DATASETS[self.parameters["dataset"]].inputs
-        counts = {a.name: a.count_parameters(inputs, CLASSES) for a in self.architectures}
+        counts = self._counts()
         table = pd.DataFrame({"architecture": list(counts), "parameters": list(counts.values())})
         return transfer.distance_relation(self.transfer_effects(), table, self.settings.analysis_seed)
 

@@ -18,7 +18,7 @@ from mlp_lib.run.claim import claim, end_with_holder
 from mlp_lib.run.files import ROOT, RunFiles
 from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
-from mlp_lib.run.parsing import Kind, check_consensus, check_names, check_seeds, parse
+from mlp_lib.run.parsing import Kind, check_budget, check_consensus, check_names, check_seeds, no_pool, parse
 
 if TYPE_CHECKING:
     from mlp_lib.core.data import Dataset
@@ -51,11 +51,15 @@ class Session:
     def source_note(self) -> str:
         """Where the transfer's hyperparameters come from, and on which data they were chosen, in a sentence."""
         files, here = self.source_files(), self.settings.dataset
-        there = meta.read_meta(files)["parameters"].get("dataset", "unknown data")
+        searched = meta.read_meta(files)["parameters"]
+        there, why = searched.get("dataset", "unknown data"), no_pool(searched)
+        if self.settings.contenders == "chosen":
+            why = "contenders = chosen"
+        pool = f" No contenders are trained ({why}): the answers hold for these hyperparameters only." if why else ""
         if files.root == self.files.root:
-            return f"The hyperparameters were chosen by this run's own search, on {there}."
+            return f"The hyperparameters were chosen by this run's own search, on {there}.{pool}"
         data = f"the same data, {there}" if there == here else f"**{there}**, and are trained here on **{here}**"
-        return f"The hyperparameters were chosen by the search of another run, {files.root.name}, on {data}."
+        return f"The hyperparameters were chosen by the search of another run, {files.root.name}, on {data}.{pool}"
 
     def compared_files(self) -> RunFiles | None:
         """The run that the analysis compares this one with, if it names one."""
@@ -177,6 +181,7 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
     check_seeds(merged, dict.fromkeys(parameters, f"notebook {phase}"))
     check_consensus(merged, dict.fromkeys(parameters, f"notebook {phase}"))
+    check_budget(merged, dict.fromkeys(parameters, f"notebook {phase}"))
     if phase == "search":
         architectures = settings.architectures.architectures
     elif phase == "transfer" and settings.search_dir:

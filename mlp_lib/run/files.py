@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -33,6 +34,7 @@ class ArchitectureFiles:
         self.epochs = root / "best_trial" / "epochs.csv"  # metrics of every trial, until the best is known
         self.loss_curve = root / "best_trial" / "loss_curve.png"
         self.seed_losses = root / "retrain" / "seed_losses.csv"
+        self.image_losses = root / "retrain" / "image_losses.npz"
         self.summary = root / "summary.yaml"
 
     def config(self, seed: int) -> Path:
@@ -76,6 +78,8 @@ class RunFiles:
         self.transfer = root / "transfer"
         self.trainings = root / "trainings.csv"  # the ledger
         self.sources = self.transfer / "sources.csv"
+        self.contenders = self.transfer / "contenders.csv"
+        self.contender_losses = self.transfer / "contender_losses.csv"
         self.transfer_losses = self.transfer / "transfer_seed_losses.csv"
         self.transfer_results = self.transfer / "transfer_results.csv"
         self.regret = self.transfer / "regret_matrix.csv"
@@ -183,6 +187,14 @@ def read_table(path: Path, index: str | None = None) -> pd.DataFrame:
     table = pd.read_csv(lines, dtype=dict.fromkeys(_WHOLE, "Int64"), index_col=index, **_ROUND_TRIP)
     complete = [name for name in _WHOLE if name in table and table[name].notna().all()]
     return table.astype(dict.fromkeys(complete, "int64"))
+
+
+def read_image_losses(path: Path) -> dict[int, np.ndarray]:
+    """image_losses.npz: by run seed the loss of each test image [N], float32, NaN if the training diverged."""
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return dict(zip(file["seeds"].tolist(), file["losses"], strict=True))
 
 
 def write_figure(path: Path, figure: Any) -> None:

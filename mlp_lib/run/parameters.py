@@ -158,9 +158,11 @@ class SearchSettings(StudySettings):
     num_trials: Annotated[Whole, Field(ge=1, le=10**6), _Exponent] = told(
         30, "hyperparameter draws an architecture", GROWS, small=8
     )
-    search_seed: Seed = told(0, "an architecture's draws depend on it and on the architecture")
+    search_seed: Seed = told(0, "decides the draws; with draws of its own, an architecture's depend on it too")
     training_seed: Seed = told(0, "run seed of every trial; no retrain seed")
-    same_trials_for_all_architectures: Flag = told(False, "true: the same draws for every architecture")
+    same_trials_for_all_architectures: Flag = told(
+        True, "true: the same draws for every architecture, which the answers over searches need"
+    )
 
 
 class RetrainSettings(StudySettings):
@@ -186,6 +188,16 @@ class TransferSettings(StudySettings):
             "same_trials_for_all_architectures: true); default: torch's AdamW without dropout.",
             GROWS,
         )
+    )
+    search_budget: Literal["auto"] | Count = told(
+        "auto", "trials of the searches that the answers are about; auto: a third of num_trials, at most a half", FREE
+    )
+    contenders: Literal["auto", "chosen"] = told(
+        "auto",
+        "auto: train each architecture with all trials that such a search could have chosen\n"
+        "Needs random trials that all architectures share; elsewhere auto means chosen: the architectures' own choices "
+        "alone, which can't answer over searches.",
+        FREE,
     )
     search_dir: Text | None = told(
         None, "another run whose search gives the hyperparameters, also on other data; null: this run's"

@@ -92,6 +92,7 @@ def check_all(merged: Merged) -> dict[str, dict[str, Any]]:
     everything = {name: value for values in parsed.values() for name, value in values.items()}
     check_seeds(everything, merged.where)
     check_consensus(everything, merged.where)
+    check_budget(everything, merged.where)
     if everything["device"] == "cuda" and not everything["scheduler"]:
         from mlp_lib.core.machine import resolve_device  # loads torch, which takes seconds
 
@@ -117,6 +118,26 @@ def check_consensus(parameters: Mapping[str, Any], where: Mapping[str, str]) -> 
         raise SettingsError(
             f"{place}: transfer_extra_sources = {list(parameters['transfer_extra_sources'])}: consensus needs "
             "same_trials_for_all_architectures = true"
+        )
+
+
+def no_pool(search: Mapping[str, Any]) -> str:
+    """Why the trials of a search with these parameters can't answer over searches, in words; empty where they can."""
+    method = search.get("search_method", "random")
+    if method != "random":
+        return f"the trials are no independent draws (search_method = {method})"
+    if not search.get("same_trials_for_all_architectures"):
+        return "every architecture had draws of its own (same_trials_for_all_architectures = false)"
+    return "one trial is no search" if search.get("num_trials", 0) < 2 else ""
+
+
+def check_budget(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """Searches of the budget are drawn from the trials there are: at most half of them."""
+    budget, trials = parameters.get("search_budget", "auto"), parameters.get("num_trials", 0)
+    if budget != "auto" and not parameters.get("search_dir") and budget > max(1, trials // 2):
+        raise SettingsError(
+            f"{where.get('search_budget', 'the run')}: search_budget = {budget}: should be at most half of num_trials "
+            f"({trials}), so at most {trials // 2}, or auto"
         )
 
 

@@ -7,11 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.evidence import auto_budget, count_best
 from mlp_lib.run.files import RunFiles
 from mlp_lib.run.ledger import Wanted, missing
 from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
-from mlp_lib.run.parsing import parse
+from mlp_lib.run.parsing import no_pool, parse
 from mlp_lib.study.draws import rung_epochs
 from mlp_lib.study.phases import (
     missing_trials,
@@ -21,7 +22,7 @@ from mlp_lib.study.phases import (
     wanted_transfers,
     wanted_trials,
 )
-from mlp_lib.study.sources import Sources, make_sources, read_best, read_sources
+from mlp_lib.study.sources import Sources, make_sources, pool_vectors, read_best, read_contenders, read_sources
 from mlp_lib.study.study import Study
 from mlp_lib.workers.progress import seconds_text
 from mlp_lib.workers.units import Unit
@@ -91,7 +92,9 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
         planned = {one.key for one in wanted}
     if "transfer" in phases:
         own = replace(study, settings=parse(PHASES["transfer"], parsed["transfer"], "the parameters"))
-        wanted = [one for _, one in wanted_transfers(own, _sources(own, undecided))]
+        pool = _contenders(own, study.settings, undecided)
+        sources = {target: row | pool for target, row in _sources(own, undecided).items()}
+        wanted = [one for _, one in wanted_transfers(own, sources)]
         left = missing(missing(wanted, reusable(own)), own.trainings("transfer"))
         plans["transfer"] = Plan(len(wanted), [one for one in left if one.key not in planned])
     return plans
@@ -121,6 +124,19 @@ def _sources(study: Study, undecided: set[Architecture]) -> Sources:
     return {
         target: row | {"consensus": _stand_in(-2)} for target, row in make_sources(chosen, names, study.inputs).items()
     }
+
+
+def _contenders(study: Study, search: SearchSettings, undecided: set[Architecture]) -> dict[str, Hyperparameters]:
+    """The contenders, each as a source; in place of those that are yet to be found as many as there can be."""
+    if study.settings.search_dir or not undecided:
+        name = study.settings.search_dir
+        return pool_vectors(read_contenders(study, find_search(name) if name else study.files))
+    if study.settings.contenders == "chosen" or no_pool(search.model_dump()):
+        return {}
+    given, trials = study.settings.search_budget, search.num_trials
+    best = count_best(auto_budget(trials) if given == "auto" else given, trials)
+    more = range(len(study.architectures), min(trials, best * len(study.architectures)))  # the choices are among them
+    return {f"trial_{place}": _stand_in(place) for place in more}
 
 
 def expected_epochs(hyperparameters: Hyperparameters, settings: StudySettings, steps: int) -> float:

@@ -14,13 +14,22 @@ from mlp_lib.core.training import COMPLETED
 from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, Architecture
 from mlp_lib.evidence import summaries
 from mlp_lib.run.claim import claim
-from mlp_lib.run.files import RunFiles, append_table, read_table, read_yaml, write_bytes, write_table, write_yaml
+from mlp_lib.run.files import (
+    RunFiles,
+    append_table,
+    read_image_losses,
+    read_table,
+    read_yaml,
+    write_bytes,
+    write_table,
+    write_yaml,
+)
 from mlp_lib.run.ledger import RESULT, Key, Wanted, keys, missing
 from mlp_lib.run.parameters import RetrainSettings, SearchSettings
 from mlp_lib.run.parsing import parse
 from mlp_lib.run.recipe import Recipe, Recorded
 from mlp_lib.study.draws import draw_trials, rung_epochs, survivors
-from mlp_lib.study.sources import Chosen, Sources, read_best, read_sources
+from mlp_lib.study.sources import Chosen, Sources, pool_vectors, read_best, read_contenders, read_sources
 from mlp_lib.study.study import Study
 from mlp_lib.workers.units import Result, Unit
 
@@ -159,7 +168,8 @@ def retrain(study: Study) -> pd.DataFrame:
     wanted = wanted_retrainings(study, {a: read_best(study.files.architecture(a)) for a in study.architectures})
     with claim(study.files.root, "retraining"):
         left = missing(wanted, retrainings(study))
-        for unit, result in study.train(left, "retraining", keep_weights=settings.save_checkpoints):
+        for unit, result in study.train(left, "retraining", keep_weights=settings.save_checkpoints, keep_images=True):
+            _keep_images(study, unit, result)
             for member in range(len(unit.labels)):
                 _keep_training(study, unit, result, member)
             study.record("retrain", unit, result)
@@ -179,10 +189,14 @@ def wanted_retrainings(study: Study, chosen: Chosen) -> list[Wanted]:
 
 
 def retrainings(study: Study) -> pd.DataFrame:
-    """The retrainings in the ledger whose config.yaml is there."""
+    """The retrainings in the ledger whose config.yaml and losses of each image are there."""
     rows = study.trainings("retrain")
-    files = [study.files.architecture(Architecture.from_name(name)) for name in rows["architecture"]]
-    there = [own.config(seed).exists() for own, seed in zip(files, rows["seed"], strict=True)]
+    files = {name: study.files.architecture(Architecture.from_name(name)) for name in rows["architecture"].unique()}
+    images = {name: read_image_losses(own.image_losses) for name, own in files.items()}
+    there = [
+        files[name].config(seed).exists() and seed in images[name]
+        for name, seed in zip(rows["architecture"], rows["seed"], strict=True)
+    ]
     return rows[np.array(there, dtype=bool)]
 
 
@@ -198,6 +212,16 @@ def _keep_training(study: Study, unit: Unit, result: Result, member: int) -> Non
         write_bytes(files.model(seed), buffer.getvalue())
     recipe = Recipe.under(study.conditions, unit.architecture, hyperparameters, seed)
     write_yaml(files.config(seed), recipe.describe() | {"result": {name: plain(row[name]) for name in RESULT}})
+
+
+def _keep_images(study: Study, unit: Unit, result: Result) -> None:
+    """Add the unit's losses of each test image to those of the other retrain seeds."""
+    path = study.files.architecture(unit.architecture).image_losses
+    kept = read_image_losses(path) | dict(zip(unit.seeds, result.image_losses, strict=True))
+    seeds = sorted(seed for seed in kept if seed in study.settings.retrain_seeds)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, losses=np.stack([kept[seed] for seed in seeds]), seeds=np.array(seeds))
+    write_bytes(path, buffer.getvalue())
 
 
 def plain(value: Any) -> Any:
@@ -233,13 +257,15 @@ def _write_summaries(study: Study, losses: pd.DataFrame) -> None:
 
 
 def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
-    """Train every target with every source's hyperparameters (see read_sources); a row a (target, source, seed).
+    """Train every target with every source's hyperparameters and every contender's; a row a (target, source, seed).
 
-    Columns: target, source, seed, status, test_loss, test_accuracy, reused. Sources with equal hyperparameters share
-    their trainings; a retraining of this run that is the same training is reused.
+    Columns: target, source, seed, status, test_loss, test_accuracy, reused; contenders (see read_contenders) have a
+    table of their own. Equal hyperparameters share their trainings; a retraining of this run that is the same training
+    is reused.
     """
-    sources = read_sources(study, source_files)
-    wanted = wanted_transfers(study, sources)
+    sources, pool = read_sources(study, source_files), read_contenders(study, source_files)
+    vectors = pool_vectors(pool)
+    wanted = wanted_transfers(study, {target: row | vectors for target, row in sources.items()})
     names: dict[Key, str] = {}
     for source, one in wanted:
         names[one.key] = f"{names[one.key]} {source}" if one.key in names else source
@@ -251,13 +277,28 @@ def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
         rows = study.close("transfer", own, names)
         found = pd.concat([part for part in (retrained.assign(reused=True), rows.assign(reused=False)) if len(part)])
         losses = _losses_of(wanted, found)
-        vectors = [{"target": t, "source": s, **h.model_dump()} for t, row in sources.items() for s, h in row.items()]
-        write_table(study.files.sources, pd.DataFrame(vectors))
+        judged = losses["source"].isin(vectors)
+        _write_pool(study.files, pool, losses[judged])
+        losses = losses[~judged].reset_index(drop=True)
+        rows = [{"target": t, "source": s, **h.model_dump()} for t, row in sources.items() for s, h in row.items()]
+        write_table(study.files.sources, pd.DataFrame(rows))
         write_table(study.files.transfer_losses, losses)
         write_table(study.files.transfer_results, summaries.summarize(losses, ["target", "source"]))
         write_table(study.files.regret, summaries.regret_matrix(losses), index=True)
         write_table(study.files.relative_regret, summaries.relative_regret_matrix(losses), index=True)
     return losses
+
+
+def _write_pool(files: RunFiles, pool: pd.DataFrame, losses: pd.DataFrame) -> None:
+    """The contenders and their losses; where there is no pool of them (any more), no table of it either."""
+    if pool.empty:
+        files.contenders.unlink(missing_ok=True)
+        files.contender_losses.unlink(missing_ok=True)
+        return
+    trials = losses["source"].map({f"trial_{trial}": trial for trial in pool["trial"]})
+    judged = losses.assign(trial=trials)[["target", "trial", "seed", "status", "test_loss", "test_accuracy"]]
+    write_table(files.contenders, pool)
+    write_table(files.contender_losses, judged)
 
 
 def wanted_transfers(study: Study, sources: Sources) -> list[tuple[str, Wanted]]:

@@ -1,14 +1,16 @@
 """Whose hyperparameters each target of the transfer is trained with."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, LOG_HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.evidence import summaries
+from mlp_lib.evidence import contenders, find_budget, summaries
 from mlp_lib.run.files import ArchitectureFiles, RunFiles, read_table, read_yaml
+from mlp_lib.run.meta import read_meta
+from mlp_lib.run.parsing import no_pool
 from mlp_lib.study.study import Study
 
 Sources = dict[str, dict[str, Hyperparameters]]  # by target, then by source
@@ -26,14 +28,44 @@ def read_sources(study: Study, source_files: RunFiles) -> Sources:
     """The chosen hyperparameters of every architecture, and those of `transfer_extra_sources` (see EXTRA)."""
     chosen = {a: read_best(source_files.architecture(a)) for a in study.architectures}
     names = study.settings.transfer_extra_sources
-    trials = _read_trials(study, source_files) if "consensus" in names else None
+    trials = read_trials(source_files, study.architectures) if "consensus" in names else None
     return make_sources(chosen, names, study.inputs, trials)
 
 
 def make_sources(chosen: Chosen, names: Sequence[str], inputs: int, trials: pd.DataFrame | None = None) -> Sources:
     """The sources of each target from every architecture's choice; trials: see `consensus`, which alone needs them."""
     common = {architecture.name: hyperparameters for architecture, hyperparameters in chosen.items()}
-    return {target: common | {name: EXTRA[name](chosen, inputs, trials, target) for name in names} for target in common}
+    sources = {}
+    for target in common:
+        others = {a: h for a, h in chosen.items() if a.name != target} or chosen
+        sources[target] = common | {name: EXTRA[name](others, inputs, trials, target) for name in names}
+    return sources
+
+
+def read_contenders(study: Study, source_files: RunFiles) -> pd.DataFrame:
+    """The trials that a search of the budget could have chosen: trial, the seven hyperparameters, then the rank on each
+    architecture (from 0, by its name). Empty where there is no pool of them: see `contenders` and no_pool.
+    """
+    parameters = read_meta(source_files)["parameters"]
+    if study.settings.contenders == "chosen" or no_pool(parameters):
+        return pd.DataFrame()
+    trials = read_trials(source_files, study.architectures)
+    _, numbers = contenders(trials, find_budget(study.settings.search_budget, trials))
+    ranked = trials.sort_values(["val_loss", "trial"])  # those that diverged, without a loss, last
+    ranks = ranked.assign(rank=ranked.groupby("architecture").cumcount()).pivot(
+        index="trial", columns="architecture", values="rank"
+    )
+    vectors = trials.drop_duplicates("trial").set_index("trial")[list(HYPERPARAMETERS)]
+    table = vectors.join(ranks[[a.name for a in study.architectures]]).loc[numbers]
+    return table.reset_index()
+
+
+def pool_vectors(pool: pd.DataFrame) -> dict[str, Hyperparameters]:
+    """The contenders' hyperparameters, each as a source named trial_ and its number."""
+    if pool.empty:
+        return {}
+    vectors = pool[list(HYPERPARAMETERS)].to_dict("records")
+    return {f"trial_{trial}": Hyperparameters(**h) for trial, h in zip(pool["trial"], vectors, strict=True)}
 
 
 def cheapest(chosen: Chosen, inputs: int) -> Hyperparameters:
@@ -66,7 +98,7 @@ def consensus(trials: pd.DataFrame, target: str) -> Hyperparameters:
     return Hyperparameters(**{name: float(row[name]) for name in HYPERPARAMETERS})
 
 
-# of (every architecture's choice, inputs, all trials, target): what is one vector more for each target
+# of (the other architectures' choices, inputs, all trials, target): what is one vector more for each target
 EXTRA: dict[str, Callable[..., Hyperparameters]] = {
     "cheapest": lambda chosen, inputs, *_: cheapest(chosen, inputs),
     "median": lambda chosen, *_: median(list(chosen.values())),
@@ -75,6 +107,7 @@ EXTRA: dict[str, Callable[..., Hyperparameters]] = {
 }
 
 
-def _read_trials(study: Study, source_files: RunFiles) -> pd.DataFrame:
-    tables = [read_table(source_files.architecture(a).results).assign(architecture=a.name) for a in study.architectures]
+def read_trials(files: RunFiles, architectures: Iterable[Architecture]) -> pd.DataFrame:
+    """search_results.csv of all architectures, with the column `architecture`."""
+    tables = [read_table(files.architecture(a).results).assign(architecture=a.name) for a in architectures]
     return pd.concat(tables, ignore_index=True)

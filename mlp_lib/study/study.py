@@ -38,16 +38,15 @@ class Study:
         """The run's trainings of some phases (see ledger)."""
         return read_trainings(self.files, *phases)
 
-    def train(
-        self, wanted: Sequence[Wanted], what: str, keep_weights: bool = False, to_be_continued: bool = False
-    ) -> Iterator[tuple[Unit, Result]]:
+    def train(self, wanted: Sequence[Wanted], what: str, **kept: bool) -> Iterator[tuple[Unit, Result]]:
         """The trainings by unit, each with its result, which the caller records before it asks for the next.
 
+        kept: what is kept of them besides (see Job).
         What memory was found to hold of an architecture's members is recorded and kept to, so that a run repeats.
         """
         sizes = read_yaml(self.files.population_sizes) if self.files.population_sizes.exists() else {}
         settings = self.settings.model_copy(update={"device": self.workers.device})
-        job = Job(settings, self.base, self.digest, what, self.files.work, keep_weights, to_be_continued)
+        job = Job(settings, self.base, self.digest, what, self.files.work, **kept)
         for unit, result in self.workers.train(self.workers.cut(wanted, self.inputs, sizes), job):
             if result.fitting:
                 sizes[unit.architecture.name] = result.fitting

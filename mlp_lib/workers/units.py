@@ -96,6 +96,7 @@ class Job:
     what: str  # the phase, for the progress
     work: WorkFiles
     keep_weights: bool = False
+    keep_images: bool = False  # the loss of each test image
     to_be_continued: bool = False  # later, with more epochs
 
     @property
@@ -119,6 +120,7 @@ class Result:
     rows: pd.DataFrame
     history: pd.DataFrame
     weights: list[np.ndarray] | None
+    image_losses: np.ndarray | None = None  # float32 [P, test images], if asked for
     fitting: int | None = None
 
 
@@ -171,7 +173,8 @@ def train_unit(
         rows["best_epoch"] = rows["best_epoch"].astype("Int64").where(rows["status"] == "completed")
         history = trained.history.assign(member=np.array(members)[trained.history["member"]])
         weights = [weight.cpu().numpy() for weight in trained.weights] if job.keep_weights else None
-        return Result(rows, history, weights)
+        images = trained.image_losses(dataset.test) if job.keep_images else None
+        return Result(rows, history, weights, images)
 
     epochs_before: dict[int, list[int]] = {}
     for member in range(len(unit.labels)):
@@ -230,5 +233,6 @@ def _join(parts: list[Result]) -> Result:
     weights = None
     if parts[0].weights is not None:
         weights = [np.concatenate(layer)[order] for layer in zip(*(part.weights for part in parts), strict=True)]
+    images = None if parts[0].image_losses is None else np.concatenate([part.image_losses for part in parts])[order]
     fitting = min((part.fitting for part in parts if part.fitting), default=None)
-    return Result(rows.sort_index(), history, weights, fitting)
+    return Result(rows.sort_index(), history, weights, images, fitting)
