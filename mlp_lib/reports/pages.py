@@ -7,7 +7,7 @@ import json
 import mimetypes
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -26,14 +26,14 @@ from mlp_lib.run.parameters import ArchitectureChoice
 from mlp_lib.workers.progress import seconds_text
 
 TEMPLATES = Path(__file__).parent / "templates"
-QUESTIONS = {  # and the figure of the analysis that shows the answer
+QUESTIONS = {  # and the figure of the analysis that shows the answer: over searches, else for what was chosen
     "hyperparameter_transfer": (
         "How much is lost by hyperparameters that were tuned on another architecture?",
-        "transfer_effects.png",
+        ("transfer_over_searches.png", "transfer_effects.png"),
     ),
     "architecture_sensitivity": (
         "Do all architectures end at practically the same test loss once each is tuned?",
-        "architecture_pairs.png",
+        ("tuning_curves.png", "architecture_pairs.png"),
     ),
 }
 _FORMULA = re.compile(r"\$([^$\n]+)\$")
@@ -197,8 +197,8 @@ def _read_run(files: RunFiles) -> dict[str, Any]:
         "parameters": parameters,
         "architectures": _count_architectures(parameters, files),
         "answers": [
-            {"question": text, "found": _mapping(answers.get(name)), "figure": files.evidence(figure)}
-            for name, (text, figure) in QUESTIONS.items()
+            {"question": text, "found": _mapping(answers.get(name)), "figure": _first(map(files.evidence, figures))}
+            for name, (text, figures) in QUESTIONS.items()
         ],
         "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
         "phases": phases,
@@ -206,6 +206,12 @@ def _read_run(files: RunFiles) -> dict[str, Any]:
         "started": min(started, default=""),
         "problems": problems,
     }
+
+
+def _first(paths: Iterable[Path]) -> Path:
+    """The first that is there, or the last."""
+    *paths, last = paths
+    return next((path for path in paths if path.exists()), last)
 
 
 def _mapping(value: Any) -> dict:
