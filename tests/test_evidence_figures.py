@@ -11,8 +11,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from mlp_lib.figures.effects import architecture_intervals, effect_matrix, effect_table_html
-from mlp_lib.figures.style import BLUE, ORANGE
+from mlp_lib.figures.effects import architecture_intervals, effect_matrix, effect_table_html, pair_matrix
+from mlp_lib.figures.over_searches import regret_by_budget, tuning_cost, tuning_curves, variance_components
+from mlp_lib.figures.style import BLUE, COLOURS, ORANGE
 
 NAN = np.nan
 
@@ -121,3 +122,62 @@ def test_the_html_table_escapes_names():
     html = effect_table_html(table)
     assert "<b>" not in html
     assert "&lt;b&gt;&quot;x&quot;" in html
+
+
+# --- over searches --------------------------------------------------------------------------------------------------
+
+
+def test_pairs_over_searches_are_quotients_framed_where_costly_and_hatched_where_broken():
+    table = pd.DataFrame(itertools.permutations(["mlp_8", "mlp_4", "mlp_2"], 2), columns=["target", "source"])
+    table = table.assign(regret=np.log(1.1), p_beyond=[0.2, 0.03, NAN, 0.07, 0.5, 0.5])
+    figure = render(pair_matrix(table, 0.05))
+    ax = figure.axes[0]
+    assert [frame.get_xy() for frame in ax.patches] == [pytest.approx((1.55, -0.45)), pytest.approx((-0.45, 0.55))]
+    assert [text.get_text() for text in ax.texts[:6]] == ["1.00", "1.10", "1.10", "", "1.00", "1.10"]
+    assert legend(figure) == ["2 of 6 cost more than 5 %"]
+    assert ax.get_title().endswith("(hatched: most\ntrainings diverge)")
+    assert legend(pair_matrix(table, 0.05, confidence=0.9)) == ["3 of 6 cost more than 5 %"]
+
+
+def curves():
+    table = pd.DataFrame(itertools.product([3, 4, 5], ["mlp_8", "mlp_4"]), columns=["n", "architecture"])
+    table = table.assign(loss=np.log([0.2, 0.1] * 3), share_best=[0.25, 0.75] * 3)
+    return table.assign(low=table["loss"] - 0.1, high=table["loss"] + 0.1)
+
+
+def test_the_mean_regret_and_its_band_are_quotients():
+    frame = pd.DataFrame({"n": [3, 4], "regret": np.log([1.03, 1.02]), "low": 0.0, "high": np.log([1.06, 1.05])})
+    ax = render(regret_by_budget(frame, 0.05)).axes[0]
+    assert ax.lines[0].get_ydata() == pytest.approx([1.03, 1.02])
+    assert ax.lines[2].get_ydata() == pytest.approx([1.05, 1.05])
+    assert ax.collections[0].get_paths()[0].vertices.max(axis=0) == pytest.approx([4, 1.06])
+    render(regret_by_budget(frame[:0], 0.05))
+
+
+def test_tuning_curves_show_losses_and_how_often_each_is_best():
+    upper, lower = render(tuning_curves(curves())).axes
+    assert [line.get_ydata()[0] for line in upper.lines] == pytest.approx([0.2, 0.1])
+    assert [line.get_color() for line in upper.lines] == list(COLOURS[:2])
+    assert [bar.get_height() for bar in lower.patches] == pytest.approx([25] * 3 + [75] * 3)
+    assert lower.patches[-1].get_y() == pytest.approx(25)  # stacked
+    render(tuning_curves(curves().assign(low=NAN, high=NAN)))
+
+
+def test_components_are_bars_of_variances():
+    ax = render(variance_components(pd.Series({"architecture": 4e-4, "run_seed": 1e-4, "images": NAN}))).axes[0]
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([4, 1, 0])
+    assert [text.get_text() for text in ax.texts] == ["2 %", "1 %", "unknown"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["architecture", "run seed", "test images"]
+    render(variance_components(pd.Series({"architecture": NAN})))
+
+
+def test_tuning_cost_has_a_panel_a_target_and_an_architecture_keeps_its_colour():
+    table = curves().rename(columns={"architecture": "source"})
+    table = pd.concat([table.assign(target=name, operations=10.0 ** table["n"]) for name in ("mlp_8", "mlp_4")])
+    first, second = render(tuning_cost(table)).axes
+    assert (first.get_title(), second.get_title()) == ("target 8", "target 4")
+    for ax in (first, second):
+        assert [line.get_color() for line in ax.lines] == list(COLOURS[:2])
+        assert ax.get_xscale() == "log"
+    assert [line.get_linewidth() for line in first.lines] == [2.4, 1]
+    assert [line.get_linewidth() for line in second.lines] == [1, 2.4]

@@ -1,9 +1,10 @@
 """Tables to matplotlib Figures."""
 
 from mlp_lib.figures.curves import attempt_curves, coordinate_sizes, learning_curves, loss_curve, trial_curve
-from mlp_lib.figures.effects import architecture_intervals, effect_matrix, effect_table_html, heatmap
+from mlp_lib.figures.effects import architecture_intervals, effect_matrix, effect_table_html, heatmap, pair_matrix
 from mlp_lib.figures.images import mistakes, sample_images
 from mlp_lib.figures.losses import loss_distribution, quotient_intervals, speeds, transfer_losses
+from mlp_lib.figures.over_searches import regret_by_budget, tuning_cost, tuning_curves, variance_components
 from mlp_lib.figures.search import (
     expected_best_curves,
     importance_bars,
@@ -26,11 +27,16 @@ __all__ = [
     "loss_distribution",
     "lr_sensitivity_curves",
     "mistakes",
+    "pair_matrix",
     "parallel_coordinates",
     "quotient_intervals",
+    "regret_by_budget",
     "sample_images",
     "search_overview",
     "speeds",
     "transfer_losses",
     "trial_curve",
+    "tuning_cost",
+    "tuning_curves",
+    "variance_components",
 ]

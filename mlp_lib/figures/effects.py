@@ -23,7 +23,9 @@ MANY_PAIRS = 45  # beyond which the rows are set closer
 VERDICTS = {"equivalent": (BLUE, "o"), "different": (ORANGE, "D"), "undetermined": ("0.45", "s")}
 
 
-def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figure:
+def heatmap(
+    matrix: pd.DataFrame, title: str, centre: float, label: str, hatched: str = "hatched: diverged or not trained"
+) -> Figure:
     """A matrix of targets (rows) and sources (columns) in diverging colours: white at `centre`, hatched where NaN.
 
     `label` names the value, with its unit, at the colour bar. A few outliers do not bleach the rest: a limit is then
@@ -35,7 +37,7 @@ def heatmap(matrix: pd.DataFrame, title: str, centre: float, label: str) -> Figu
     ax = figure.subplots()
     values = matrix.to_numpy(dtype=float)
     if np.isnan(values).any():
-        title += " (hatched: diverged or not trained)"
+        title += f" ({hatched})"
     limit, clipped = _limit(values, centre)
     image = ax.imshow(values, cmap="RdBu_r", norm=CenteredNorm(centre, limit))
     ax.patch.set(facecolor="0.92", edgecolor="0.6", hatch="////")
@@ -90,26 +92,44 @@ def effect_matrix(effects: pd.DataFrame, margin: float) -> Figure:
     figure = heatmap(matrix, "Test loss relative to the target's own hyperparameters", 1.0, "transferred / own")
     ax = figure.axes[0]
     printed = list(ax.texts)
-    for effect in effects.itertuples():
+    for effect in effects[effects["excludes_zero"]].itertuples():
         row, column = matrix.index.get_loc(effect.target), matrix.columns.get_loc(effect.source)
-        if effect.excludes_zero:
-            if printed:
-                text = printed[row * matrix.shape[1] + column]
-                text.set(text=text.get_text() + "*", fontweight="bold")
-            else:
-                ink = _ink(*ax.images[0].to_rgba([effect.relative_regret])[0])
-                ax.text(column, row, "*", color=ink, ha="center", va="center_baseline", fontweight="bold")
-        if effect.beyond_margin:
-            ax.add_patch(Rectangle((column - 0.45, row - 0.45), 0.9, 0.9, fill=False, edgecolor="black", linewidth=2))
+        if printed:
+            text = printed[row * matrix.shape[1] + column]
+            text.set(text=text.get_text() + "*", fontweight="bold")
+        else:
+            ink = _ink(*ax.images[0].to_rgba([effect.relative_regret])[0])
+            ax.text(column, row, "*", color=ink, ha="center", va="center_baseline", fontweight="bold")
     star = f"{effects['excludes_zero'].sum()} of {len(effects)} cells differ from 1 (Benjamini-Hochberg)"
     frame = f"{effects['beyond_margin'].sum()} wholly beyond ±{100 * margin:g} %"
-    handles = [
-        Line2D([], [], linestyle="", marker="$*$", color="black", label=star),
-        Patch(fill=False, edgecolor="black", linewidth=2, label=frame),
-    ]
-    narrow = figure.get_figwidth() < 6
-    figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 2, frameon=False)
+    star = Line2D([], [], linestyle="", marker="$*$", color="black", label=star)
+    _frame(figure, matrix, effects[effects["beyond_margin"]], frame, star)
     return figure
+
+
+def pair_matrix(pairs: pd.DataFrame, margin: float, confidence: float = 0.95) -> Figure:
+    """Heatmap of the quotients over searches: framed where costly, hatched where broken.
+
+    pairs: target, source, regret (log), p_beyond (NaN: broken), of `over_searches`.
+    """
+    table = pairs.assign(relative_regret=np.exp(pairs["regret"]).where(pairs["p_beyond"].notna()))
+    costly = table["p_beyond"].isna() | (table["p_beyond"] <= 1 - confidence)
+    matrix = _matrix(table)
+    title = "Test loss relative to the target's own hyperparameters, over searches"
+    figure = heatmap(matrix, title, 1.0, "transferred / own", "hatched: most trainings diverge")
+    _frame(figure, matrix, table[costly], f"{costly.sum()} of {len(pairs)} cost more than {100 * margin:g} %")
+    return figure
+
+
+def _frame(figure: Figure, matrix: pd.DataFrame, cells: pd.DataFrame, label: str, *marks: Line2D) -> None:
+    """Frame the cells of a heatmap, a row a target and source, and say so below it, after the other `marks`."""
+    for target, source in zip(cells["target"], cells["source"], strict=True):
+        row, column = matrix.index.get_loc(target), matrix.columns.get_loc(source)
+        corner = (column - 0.45, row - 0.45)
+        figure.axes[0].add_patch(Rectangle(corner, 0.9, 0.9, fill=False, edgecolor="black", linewidth=2))
+    handles = [*marks, Patch(fill=False, edgecolor="black", linewidth=2, label=label)]
+    columns = 1 if figure.get_figwidth() < 6 else len(handles)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _ink(red: float, green: float, blue: float, _alpha: float = 1.0) -> str:

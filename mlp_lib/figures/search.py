@@ -3,11 +3,8 @@
 A panel an architecture where lines would cover each other, so that 16 read as well as 2. Losses are in nats an example.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
@@ -18,20 +15,19 @@ from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
 from mlp_lib.evidence.search import POOLED, lr_envelope, lr_sensitivity, range_position
 from mlp_lib.figures.style import (
     BLUE,
-    COLOURS,
     GREY,
     LOSS,
-    MARKERS,
     ORANGE,
     log_if_wide,
+    looks,
     new_figure,
+    panel_grid,
     plain_axes,
     short_name,
     with_diverged,
 )
 from mlp_lib.run.parameters import SearchSpace
 
-COLUMNS = 4  # panels side by side
 FADING = LinearSegmentedColormap.from_list("fading", ["#08306b", "#c6dbef"])  # from dark to a blue still seen on white
 
 
@@ -46,9 +42,8 @@ def search_overview(results: pd.DataFrame) -> Figure:
     *panels, legend = figure.subplots(2, 4, sharey=True).flat
     finite = results[np.isfinite(results["val_loss"])]
     handles = []
-    for i, architecture in enumerate(architectures):
+    for architecture, look in looks(architectures).items():
         trials = finite[finite["architecture"] == architecture]
-        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}
         for ax, name in zip(panels, HYPERPARAMETERS, strict=True):
             ax.scatter(trials[name], trials["val_loss"], s=22, alpha=0.75, linewidths=0, **look)
         handles.append(Line2D([], [], linestyle="", label=short_name(architecture), **look))
@@ -67,25 +62,6 @@ def search_overview(results: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panels(
-    names: Sequence[str], width: float, height: float, title: str, x: str = "", y: str = ""
-) -> tuple[Figure, dict[str, Axes]]:
-    """A figure of one panel a name with shared axes; x and y label the outer ones. Sizes of a panel in inches."""
-    columns = 3 if len(names) in (5, 6, 9) else min(COLUMNS, max(1, len(names)))
-    rows = max(1, -(-len(names) // columns))
-    figure = new_figure(max(width * columns, 6) + 0.4, height * rows + 1)
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for i, ax in enumerate(axes.flat):
-        if i >= len(names):
-            ax.set_axis_off()
-        elif i + columns >= len(names):  # the lowest of its column, though maybe not in the last row
-            ax.tick_params(labelbottom=True)
-            ax.set_xlabel(x)
-    figure.supylabel(y, fontsize="medium")
-    figure.suptitle(title, fontsize="medium")
-    return figure, dict(zip(names, axes.flat, strict=False))
-
-
 def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Figure:
     """Expected best validation loss after n trials, a panel an architecture with its band; the others in grey.
 
@@ -93,7 +69,7 @@ def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Fi
     """
     names = list(expected["architecture"].unique())
     title = "What n random trials find: expected best validation loss"
-    figure, panels = _panels(names, 3.2, 2.5, title, "number of trials n", f"validation {LOSS}")
+    figure, panels = panel_grid(names, 3.2, 2.5, title, "number of trials n", f"validation {LOSS}")
     curves = {name: expected[expected["architecture"] == name] for name in names}
     for name, ax in panels.items():
         for curve in curves.values():
@@ -123,7 +99,7 @@ def importance_bars(importance: pd.DataFrame) -> Figure:
     """
     names = list(importance["architecture"].unique())
     title = "Which hyperparameters matter among the better half of the trials"
-    figure, panels = _panels(names, 3.4, 2.4, title, "share of the variance of log loss\n(with standard error)")
+    figure, panels = panel_grid(names, 3.4, 2.4, title, "share of the variance of log loss\n(with standard error)")
     mean = importance.groupby("hyperparameter", sort=False)["importance"].mean()
     order = list(mean.sort_values(ascending=False, kind="stable").index)
     for name, ax in panels.items():
@@ -152,7 +128,7 @@ def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, top: int = 10
     best = finite.groupby("architecture", sort=False).head(top).reset_index(drop=True)
     names = list(trials["architecture"].unique())
     title = f"Hyperparameters of the {top} best trials"
-    figure, panels = _panels(names, 3.4, 3.0, title, y="place in the search range")
+    figure, panels = panel_grid(names, 3.4, 3.0, title, y="place in the search range")
     excess = best["val_loss"] / best.groupby("architecture")["val_loss"].transform("min") - 1
     limit = np.clip(excess.quantile(0.9), 0.01, 1) if len(excess) else 1.0  # one bad trial does not bleach the rest
     scale = ScalarMappable(Normalize(0, 100 * limit), FADING)
@@ -195,7 +171,7 @@ def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
     """
     names = list(trials["architecture"].unique())
     title = "How much the learning rate matters"
-    figure, panels = _panels(names, 3.2, 2.5, title, "learning rate lr", f"validation {LOSS}")
+    figure, panels = panel_grid(names, 3.2, 2.5, title, "learning rate lr", f"validation {LOSS}")
     finite = trials[np.isfinite(trials["val_loss"])]
     envelope = lr_envelope(trials)
     sensitivity = lr_sensitivity(trials, within).set_index("architecture")

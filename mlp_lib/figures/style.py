@@ -1,6 +1,6 @@
 """What the figures share: colours, sizes, axes and names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 LOSS = "loss (nats per example)"
 MAX_PRINTED = 12  # architectures up to which a heatmap prints its values
 MAX_INCHES = 40
+COLUMNS = 4  # panels side by side
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -25,6 +26,33 @@ def plain_axes(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
+
+
+def panel_grid(
+    names: Sequence[str], width: float, height: float, title: str, x: str = "", y: str = ""
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure of one panel a name with shared axes; x and y label the outer ones. Sizes of a panel in inches."""
+    columns = 3 if len(names) in (5, 6, 9) else min(COLUMNS, max(1, len(names)))
+    rows = max(1, -(-len(names) // columns))
+    figure = new_figure(max(width * columns, 6) + 0.4, height * rows + 1)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        if i >= len(names):
+            ax.set_axis_off()
+        elif i + columns >= len(names):  # the lowest of its column, though maybe not in the last row
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel(x)
+    figure.supylabel(y, fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
+    return figure, dict(zip(names, axes.flat, strict=False))
+
+
+def looks(architectures: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Colour and marker of each architecture, by its place among all: the same in every figure of a run."""
+    return {
+        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}
+        for i, name in enumerate(dict.fromkeys(architectures))
+    }
 
 
 def short_name(architecture: str) -> str:
