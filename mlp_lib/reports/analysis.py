@@ -153,12 +153,13 @@ class Evidence:
             else ("transfer_effects", "architecture_pairs")
         )
         for (name, answer), of in zip(answers.items(), figures_of, strict=True):
-            yield Markdown(f"**{TITLES[name]}** *{answer['verdict'].replace('_', ' ')}.* {answer['sentence']}")
-            self.table(of)
-            yield self.figures.get(of)
+            text = f"**{TITLES[name]}** *{answer['verdict'].replace('_', ' ')}.* {answer['sentence']}"
             if alone := answer.get("for_these_hyperparameters"):
                 verdict = alone["verdict"].replace("_", " ")
-                yield Markdown(f"*For the chosen hyperparameters only:* *{verdict}.* {alone['sentence']}")
+                text += f"\n\nFor the chosen hyperparameters only: *{verdict}.* {alone['sentence']}"
+            yield Markdown(text)
+            self.table(of)
+            yield self.figures.get(of)
 
     @piece(kept=False, shown=_show_answers)
     def answers(self) -> dict[str, dict[str, Any]]:
@@ -210,7 +211,7 @@ class Evidence:
         """The mean regret against the search budget, logs."""
         return self.found.regret_by_budget
 
-    @piece("judged", figure=lambda self, table: figures.pair_matrix(table, self.settings.margin))
+    @piece("judged", figure=lambda self, table: figures.pair_matrix(table, *self.limits))
     def transfer_over_searches(self) -> pd.DataFrame:
         """What each source's searches cost on each target, logs, with tests at the margin."""
         return self.found.pairs
@@ -230,7 +231,7 @@ class Evidence:
         """The tuning curves of the error, 1 - accuracy."""
         return tuning.error_curves(self.pool_trials, self.judged, self.budget, self.settings.confidence)
 
-    @piece("judged", figure=lambda self, table: figures.variance_components(table))
+    @piece("judged", figure=lambda self, table: figures.variance_components(table.set_index("component")["variance"]))
     def variance_components(self) -> pd.DataFrame:
         """Variances of log losses by where they come from, the luck of the test images among them."""
         components = dict(self.found.components)
