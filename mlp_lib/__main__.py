@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_lib.core.errors import MlpError, SettingsError
-from mlp_lib.reports import execute, pages, session
+from mlp_lib.reports import execute, pages
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
@@ -145,6 +145,8 @@ def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
         settings = parsed["benchmark"]
         number = settings["benchmark_rounds"] * len(settings["benchmark_cases"]) * len(settings["benchmark_methods"])
         return f"benchmark: {number} measurements of some three seconds"
+    from mlp_lib.reports import session  # loads torch and what draws, which takes seconds
+
     return session.describe_plan(COMMANDS[command], parsed, run_dir)
 
 

@@ -125,10 +125,14 @@ class Result:
 
 
 def state_paths(unit: Unit, job: Job) -> list[Path]:
-    """Where the state of each training is kept, by all that decides how it goes on; not how long."""
+    """Where the state of each training is kept, by all that decides how it goes on; not how long.
+
+    Equal trials are trained by two workers at once: each has a place of its own.
+    """
     conditions = job.conditions
     recipes = [Recipe.under(conditions, one.architecture, one.hyperparameters, one.seed) for one in unit.members]
-    return [job.work.state(recipe.identity("max_epochs")[:32]) for recipe in recipes]
+    places = zip(recipes, unit.labels, strict=True)
+    return [job.work.state(f"{recipe.identity('max_epochs')[:32]}_{label}") for recipe, label in places]
 
 
 def train_unit(
