@@ -18,7 +18,7 @@ from mlp_lib.core.data import load_dataset
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.reports import analysis
 from mlp_lib.run import meta
-from mlp_lib.run.files import ROOT, RunFiles
+from mlp_lib.run.files import ROOT, RunFiles, write_yaml
 from mlp_lib.run.ledger import Wanted
 from mlp_lib.run.parameters import PHASES, StudySettings
 from mlp_lib.run.parsing import merge, parse
@@ -147,7 +147,8 @@ def store_parameters(run_dir: Path, **changes: Any) -> RunFiles:
     """Record the parameters of all phases as the command does; the run's files."""
     files = RunFiles(run_dir)
     settings = [settings_of(phase, **changes).model_dump(mode="json") for phase in PHASES]
-    meta.store_parameters(files, {name: value for values in settings for name, value in values.items()})
+    parameters = {name: value for values in settings for name, value in values.items()}
+    write_yaml(files.meta, meta.read_meta(files) | {"parameters": parameters})
     return files
 
 
@@ -181,6 +182,12 @@ def differing(left: Path, right: Path) -> list[str]:
     """The tables that two runs do not have in common, byte by byte."""
     a, b = tables(left), tables(right)
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def grown_as_fresh(grown: Path, fresh: Path) -> bool:
+    """Whether a run that grew has the tables of a fresh one, but for trainings in its ledger that nobody wants now."""
+    rows = [set((run / "trainings.csv").read_text().splitlines()) for run in (fresh, grown)]
+    return set(differing(grown, fresh)) <= {"trainings.csv"} and len(rows[0] - rows[1]) == 0
 
 
 def snapshot(run_dir: Path) -> dict[str, tuple[int, bytes]]:

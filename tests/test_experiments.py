@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from study import ARCHITECTURES, FIXED, VALUES, diverging, refusing, run_all, study_of, tables
+from study import ARCHITECTURES, FIXED, VALUES, diverging, grown_as_fresh, refusing, run_all, study_of, tables
 
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
 from mlp_lib.evidence import summaries
@@ -196,13 +196,11 @@ def test_more_of_everything_equals_a_fresh_run(tmp_path: Path) -> None:
     run_all(tmp_path / "grown", num_trials=1)
     run_all(tmp_path / "grown", **more)
     run_all(tmp_path / "fresh", **more)
-    grown, fresh = tables(tmp_path / "grown"), tables(tmp_path / "fresh")
     chosen = [
         read_yaml(tmp_path / "fresh" / "search" / n / "best_hyperparameters.yaml")["trial"] for n in ARCHITECTURES
     ]
     assert any(trial >= 1 for trial in chosen)
-    assert grown.keys() == fresh.keys()
-    assert [name for name in fresh if grown[name] != fresh[name]] == []
+    assert grown_as_fresh(tmp_path / "grown", tmp_path / "fresh")
 
 
 def test_more_retrain_seeds_than_before_equal_a_fresh_run(tmp_path: Path) -> None:
@@ -210,4 +208,4 @@ def test_more_retrain_seeds_than_before_equal_a_fresh_run(tmp_path: Path) -> Non
     run_all(tmp_path / "grown", retrain_seeds=[1])
     run_all(tmp_path / "grown", retrain_seeds=[1, 2])
     run_all(tmp_path / "fresh", retrain_seeds=[1, 2])
-    assert tables(tmp_path / "grown") == tables(tmp_path / "fresh")
+    assert grown_as_fresh(tmp_path / "grown", tmp_path / "fresh")

@@ -189,14 +189,17 @@ def wanted_retrainings(study: Study, chosen: Chosen) -> list[Wanted]:
 
 
 def retrainings(study: Study) -> pd.DataFrame:
-    """The retrainings in the ledger whose config.yaml and losses of each image are there."""
+    """The retrainings in the ledger whose config.yaml and losses of each image are there; a new choice has its own."""
     rows = study.trainings("retrain")
     files = {name: study.files.architecture(Architecture.from_name(name)) for name in rows["architecture"].unique()}
     images = {name: read_image_losses(own.image_losses) for name, own in files.items()}
-    there = [
-        files[name].config(seed).exists() and seed in images[name]
-        for name, seed in zip(rows["architecture"], rows["seed"], strict=True)
-    ]
+    there = []
+    for row in rows.to_dict("records"):
+        path = files[row["architecture"]].config(row["seed"])
+        vector = read_yaml(path)["hyperparameters"] if path.exists() else None
+        there.append(
+            vector == {name: row[name] for name in HYPERPARAMETERS} and row["seed"] in images[row["architecture"]]
+        )
     return rows[np.array(there, dtype=bool)]
 
 

@@ -63,15 +63,14 @@ class Study:
         append_trainings(self.files, phase, unit.members, result.rows, parameters, sources)
 
     def close(self, phase: str, wanted: Iterable[Wanted], names: Mapping[Key, str] | None = None) -> pd.DataFrame:
-        """Sort the ledger, of which the phase keeps what is wanted; the phase's rows.
+        """Sort the ledger, which keeps all; the phase's rows that are wanted: a run that grew may have chosen anew.
 
-        A run that grew may have chosen anew. names: the sources of each key, of the transfer.
+        names: the sources of each key, of the transfer.
         """
         rows, kept = self.trainings(), {one.key for one in wanted}
-        stays = [row != phase or key in kept for row, key in zip(rows["phase"], keys(rows), strict=True)]
-        rows = rows[np.array(stays, dtype=bool)]
         if names is not None:
             found = [names.get(key) for key in keys(rows)]
             rows = rows.assign(source=pd.Series(found, rows.index, dtype=object).where(rows["phase"] == phase))
         sort_trainings(self.files, rows, self.architectures)
-        return self.trainings(phase)
+        rows = self.trainings(phase)
+        return rows[np.array([key in kept for key in keys(rows)], dtype=bool)].reset_index(drop=True)
