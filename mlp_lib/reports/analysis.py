@@ -211,12 +211,20 @@ class Evidence:
         """The mean regret against the search budget, logs."""
         return self.found.regret_by_budget
 
-    @piece("judged", figure=lambda self, table: figures.pair_matrix(table, *self.limits))
+    @piece(
+        "judged",
+        figure=lambda self, table: figures.pair_matrix(table, *self.limits),
+        shown=lambda self, table, figure: [table],  # the figure stands with the answers
+    )
     def transfer_over_searches(self) -> pd.DataFrame:
         """What each source's searches cost on each target, logs, with tests at the margin."""
         return self.found.pairs
 
-    @piece("judged", figure=lambda self, table: figures.tuning_curves(table))
+    @piece(
+        "judged",
+        figure=lambda self, table: figures.tuning_curves(table),
+        shown=lambda self, table, figure: [table],
+    )
     def tuning_curves(self) -> pd.DataFrame:
         """The judged loss of each architecture against the search budget, logs, and how often each is best."""
         return self.found.tuning_curves
