@@ -1,6 +1,7 @@
-"""Data that several tests share: the real MNIST where it is at hand, and small made-up splits."""
+"""What several tests share: the real MNIST where it is at hand, small made-up splits, and a whole run."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
+from study import LONG, succeed, write_parameters
 
 from mlp_lib.core.data import Split
 from mlp_lib.core.values import TrainingSettings
@@ -44,3 +47,28 @@ def training_settings() -> TrainingSettings:
     return TrainingSettings(
         batch_size=32, max_epochs=6, patience=2, val_interval=2, matmul_precision="highest", deterministic=False
     )
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run by the command, from tiny.yaml two folders above. Not to be changed.
+
+    It is made once, by whichever of pytest's processes comes first.
+    """
+    temporary = tmp_path_factory.getbasetemp()
+    folder = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "study"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_name("unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            write_parameters(unfinished / "tiny.yaml", **LONG)
+            succeed("run", "-f", "tiny.yaml", "--runs-root", "runs", "--run-name", "base", cwd=unfinished)
+            unfinished.rename(folder)
+    return folder / "runs" / "base"
+
+
+@pytest.fixture
+def copy(base: Path, tmp_path: Path) -> Path:
+    """A copy of it, with the times of its files."""
+    return Path(shutil.copytree(base, tmp_path / "copy"))

@@ -1,8 +1,10 @@
 """A study small enough to be run in a test, and what the tests ask of its directory."""
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +20,7 @@ from mlp_lib.core.data import load_dataset
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.reports import analysis
 from mlp_lib.run import meta
-from mlp_lib.run.files import ROOT, RunFiles, write_yaml
+from mlp_lib.run.files import NOTEBOOKS, ROOT, RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.run.ledger import Wanted
 from mlp_lib.run.parameters import PHASES, StudySettings
 from mlp_lib.run.parsing import merge, parse
@@ -44,6 +46,13 @@ TINY = {
     "transfer_seeds": [1, 2],
 }
 ARCHITECTURES = ("mlp_4", "mlp_3x2")  # the names of TINY's
+LONG = {"max_epochs": 120, "val_interval": 20, "patience": 6}  # no early stop: a phase takes long enough to be killed
+MORE = {
+    "num_trials": 4,
+    "architectures": {"list": [[4], [3, 2], [2]]},
+    "retrain_seeds": [1, 2, 3],
+    "transfer_seeds": [1, 2, 3],
+}
 
 
 def write_parameters(path: Path, **changes: Any) -> Path:
@@ -66,8 +75,7 @@ def study_settings() -> StudySettings:
 
 
 SETTINGS = study_settings()
-# a vector of hyperparameters, and a search space that holds nothing else
-VALUES = {
+VALUES = {  # a vector of hyperparameters
     "lr": 3e-3,
     "beta1": 0.9,
     "beta2": 0.99,
@@ -76,8 +84,15 @@ VALUES = {
     "dropout": 0.1,
     "leaky_relu_alpha": 0.05,
 }
-FIXED = {name: {"distribution": "uniform", "low": value, "high": value} for name, value in VALUES.items()}
 
+
+def fixed_space(**changes: float) -> dict[str, dict[str, Any]]:
+    """A search space of single values: every trial is the same."""
+    values = VALUES | changes
+    return {name: {"distribution": "uniform", "low": value, "high": value} for name, value in values.items()}
+
+
+FIXED = fixed_space()
 
 # units of trials that differ, of one architecture, and the settings of their trainings
 ARCHITECTURE = Architecture((16, 8))
@@ -196,10 +211,71 @@ def snapshot(run_dir: Path) -> dict[str, tuple[int, bytes]]:
     return {str(p.relative_to(run_dir)): (p.stat().st_mtime_ns, p.read_bytes()) for p in paths}
 
 
+def line_of(*arguments: Any) -> list[str]:
+    return [sys.executable, "-m", *map(str, arguments)]
+
+
 def command(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess:
     """python -m mlp_lib, as from a shell."""
-    line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
+    line = line_of("mlp_lib", *arguments)
     return subprocess.run(line, capture_output=True, text=True, timeout=1800, env=environment(), cwd=cwd)
+
+
+def succeed(*arguments: Any, cwd: Path | None = None) -> str:
+    """The output of a command that ends well."""
+    done = command(*arguments, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def fail(*arguments: Any, code: int = 1) -> str:
+    """The line in which a command says why it ends with that code."""
+    done = command(*arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def papermill(phase: str, folder: Path, *arguments: Any) -> subprocess.CompletedProcess:
+    """papermill on a phase's notebook, started in `folder`, where its output goes."""
+    notebook = ROOT / "notebooks" / f"{NOTEBOOKS[phase]}.ipynb"
+    line = line_of("papermill", notebook, folder / notebook.name, *arguments)
+    return subprocess.run(line, capture_output=True, text=True, timeout=1800, env=environment(), cwd=folder)
+
+
+def start(*arguments: Any, **options: Any) -> subprocess.Popen:
+    """The command in the background; both its outputs are to be read from stdout, unless the options say otherwise."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment()}
+    return subprocess.Popen(line_of("mlp_lib", *arguments), **pipes | options)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 300) -> None:
+    """Until it holds; the process must not end before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert process is None or process.poll() is None
+        time.sleep(0.005)
+
+
+def undo_transfer(run_dir: Path) -> Path:
+    """Make of a whole run what it was after 02, with no index yet."""
+    for path in [*run_dir.glob("03*"), *run_dir.glob("04*"), run_dir / "index.html"]:
+        path.unlink()
+    for name in ("transfer", "analysis"):
+        shutil.rmtree(run_dir / name)
+    files = RunFiles(run_dir)
+    record, trainings = read_yaml(files.meta), read_table(files.trainings)
+    del record["phases"]["transfer"], record["phases"]["analysis"]
+    write_yaml(files.meta, record)
+    write_table(files.trainings, trainings[trainings["phase"] != "transfer"])
+    return run_dir
+
+
+def statuses(run_dir: Path) -> dict[str, str]:
+    """What is recorded of each phase."""
+    return {phase: entry["status"] for phase, entry in read_yaml(RunFiles(run_dir).meta)["phases"].items()}
 
 
 def processes_under(holder: int) -> list[psutil.Process]:

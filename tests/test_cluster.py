@@ -18,7 +18,7 @@ import psutil
 import pytest
 from distributed import Client
 from lan import Lan
-from study import ARCHITECTURE, SETTINGS, TRIALS, command, differing, units_of, write_parameters
+from study import ARCHITECTURE, SETTINGS, TRIALS, differing, succeed, units_of
 
 import mlp_lib
 from mlp_lib.core.data import read_raw
@@ -98,16 +98,15 @@ def units_trained(lan: Lan) -> list[int]:
         return list(client.run(eval, expression).values())
 
 
-def test_a_run_on_a_cluster_equals_one_on_this_machine(lan: Lan, tmp_path: Path) -> None:
+def test_a_run_on_a_cluster_equals_one_on_this_machine(lan: Lan, base: Path, tmp_path: Path) -> None:
     """By the real command, with workers that have no data and know no directory of the run."""
     for _ in range(2):
         lan.start_worker(MLP_DATA_ROOT="/nowhere")
     lan.wait_for(2)
-    parameters = write_parameters(tmp_path / "tiny.yaml")
-    for name, options in {"here": (), "there": ("-p", "scheduler", lan.address)}.items():
-        done = command("run", "-f", parameters, "--runs-root", tmp_path / "runs", "--run-name", name, *options)
-        assert done.returncode == 0, done.stderr
-    assert differing(tmp_path / "runs/here", tmp_path / "runs/there") == []
+    options = ("-f", base.parents[1] / "tiny.yaml", "-p", "scheduler", lan.address)
+    succeed("search", *options, "--runs-root", tmp_path, "--run-name", "there")
+    succeed("transfer", "--run-dir", tmp_path / "there")
+    assert {Path(name).parts[0] for name in differing(base, tmp_path / "there")} == {"analysis"}  # not made there
     assert sum(units_trained(lan)) > 10
 
 

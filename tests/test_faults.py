@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from study import command, differing, environment, processes_under, write_parameters
+from study import differing, processes_under, start, succeed, write_parameters
 
 from mlp_lib.run import meta
 from mlp_lib.run.files import RunFiles, read_table, read_yaml
@@ -49,8 +48,7 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("faults")
     write_parameters(folder / "tiny.yaml", **LONG)
     began = time.monotonic()
-    done = command(request.param, "-f", folder / "tiny.yaml", "--runs-root", folder / "runs", "--run-name", "whole")
-    assert done.returncode == 0, done.stderr
+    succeed(request.param, "-f", folder / "tiny.yaml", "--runs-root", folder / "runs", "--run-name", "whole")
     return Undisturbed(request.param, folder / "runs" / "whole", time.monotonic() - began)
 
 
@@ -107,7 +105,7 @@ def campaign(undisturbed: Undisturbed, folder: Path, kills: int, seed: int) -> C
     draws, struck = random.Random(seed), Counter()
     run_dir = folder / "run_1"
     while struck.total() < kills or run_dir.exists():
-        process = start(undisturbed, run_dir)
+        process = begin(undisturbed, run_dir)
         while struck.total() < kills and runs_for(process, draws.uniform(0, undisturbed.seconds)):
             part, number = draws.choice(PARTS), draws.choice(SIGNALS)
             target = find(part, process)
@@ -137,17 +135,13 @@ def runs_for(process: subprocess.Popen, seconds: float) -> bool:
     return False
 
 
-def start(undisturbed: Undisturbed, run_dir: Path) -> subprocess.Popen:
+def begin(undisturbed: Undisturbed, run_dir: Path) -> subprocess.Popen:
     """The command on a run directory, to begin it or to go on."""
-    line = [sys.executable, "-m", "mlp_lib", undisturbed.phase]
     if RunFiles(run_dir).meta.exists():
-        line += ["--run-dir", run_dir]
-    else:
-        shutil.rmtree(run_dir, ignore_errors=True)
-        parameters = undisturbed.run_dir.parents[1] / "tiny.yaml"
-        line += ["-f", parameters, "--runs-root", run_dir.parent, "--run-name", run_dir.name]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment()}
-    return subprocess.Popen([*map(str, line)], **pipes)
+        return start(undisturbed.phase, "--run-dir", run_dir)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    parameters = undisturbed.run_dir.parents[1] / "tiny.yaml"
+    return start(undisturbed.phase, "-f", parameters, "--runs-root", run_dir.parent, "--run-name", run_dir.name)
 
 
 def test_a_run_that_is_killed_ends_as_an_undisturbed_one(undisturbed: Undisturbed, tmp_path: Path) -> None:

@@ -4,10 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +15,35 @@ import torch
 from bs4 import BeautifulSoup
 from study import (
     ARCHITECTURES,
-    command,
+    LONG,
+    MORE,
     differing,
-    environment,
+    fail,
     grown_as_fresh,
+    papermill,
     processes_under,
     settings_of,
     snapshot,
+    start,
+    statuses,
+    succeed,
     tables,
+    wait_for,
     write_parameters,
 )
 from torch import nn
 
 from mlp_lib import __main__
 from mlp_lib.core.data import load_dataset
+from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.machine import describe_machine
 from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.reports import session
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, ROOT, RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.run.parameters import PHASES
 
-LONG = {"max_epochs": 120, "val_interval": 20, "patience": 6}  # no early stop: a phase takes long enough to be killed
-MORE = {
-    "num_trials": 4,
-    "architectures": {"list": [[4], [3, 2], [2]]},
-    "retrain_seeds": [1, 2, 3],
-    "transfer_seeds": [1, 2, 3],
-}
 # As a file says it: 1e-5 without a dot is text in YAML 1.1. The values are the defaults.
 SPACE = """
 search_space:
@@ -59,95 +57,34 @@ search_space:
 """
 
 
-def succeed(*arguments: Any, cwd: Path | None = None) -> str:
-    """The output of a command that ends well."""
-    done = command(*arguments, cwd=cwd)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
-
-
-def papermill(phase: str, folder: Path, *arguments: Any) -> subprocess.CompletedProcess:
-    """papermill on a phase's notebook, started in `folder`, where its output goes."""
-    notebook = ROOT / "notebooks" / f"{NOTEBOOKS[phase]}.ipynb"
-    line = [sys.executable, "-m", "papermill", notebook, folder / f"{NOTEBOOKS[phase]}.ipynb", *arguments]
-    return subprocess.run(
-        [*map(str, line)], capture_output=True, text=True, timeout=1800, env=environment(), cwd=folder
-    )
-
-
-# --- the runs, two at a time ----------------------------------------------------------------------------------------
+# --- the runs -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    write_parameters(folder / "tiny.yaml", **LONG)
-    write_parameters(folder / "more.yaml", **LONG | MORE)
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More than `base`, by the four notebooks with bare papermill, with one worker, in a directory of their own."""
+    folder = tmp_path_factory.mktemp("hand")
+    (folder / "elsewhere").mkdir()
     (folder / "space.yaml").write_text(SPACE)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(folder: Path) -> Iterator[dict[str, Future]]:
-    """Run directories to come, by name."""
-    with ThreadPoolExecutor(2) as pool:
-        base = pool.submit(full_run, folder, "base", "tiny.yaml")
-        yield {
-            "base": base,
-            "killed": pool.submit(killed_run, folder),
-            "by hand": pool.submit(run_by_hand, folder),
-            "fresh": pool.submit(full_run, folder, "fresh", "more.yaml"),
-            "grown": pool.submit(grown_run, folder, base),
-        }
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-@pytest.fixture(scope="module")
-def base(runs: dict[str, Future]) -> Path:
-    """The undisturbed run with two workers. Not to be changed."""
-    return runs["base"].result()
-
-
-@pytest.fixture
-def copy(base: Path, tmp_path: Path) -> Path:
-    """A copy of it, with the times of its files."""
-    return Path(shutil.copytree(base, tmp_path / "copy"))
-
-
-def full_run(folder: Path, name: str, parameters: str) -> Path:
-    succeed("run", "-f", parameters, "--runs-root", "runs", "--run-name", name, cwd=folder)
-    return folder / "runs" / name
-
-
-def run_by_hand(folder: Path) -> Path:
-    """The four notebooks by bare papermill, with one worker, in a directory of their own."""
-    run_dir = folder / "hand"
-    started = folder / "elsewhere"
-    started.mkdir()
-    options = ("-f", folder / "tiny.yaml", "-f", folder / "space.yaml", "-p", "workers", 1, "-p", "run_dir", run_dir)
+    options = ("-f", write_parameters(folder / "more.yaml", **LONG | MORE), "-f", folder / "space.yaml")
     for phase in PHASES:
-        done = papermill(phase, started, *options)
+        done = papermill(phase, folder / "elsewhere", *options, "-p", "workers", 1, "-p", "run_dir", folder / "run")
         assert done.returncode == 0, done.stderr
-    return run_dir
+    return folder / "run"
 
 
-def grown_run(folder: Path, base: Future) -> Path:
-    run_dir = shutil.copytree(base.result(), folder / "runs" / "grown")
-    options = [word for name, value in MORE.items() for word in ("-p", name, str(value))]
-    succeed("run", "--run-dir", run_dir, *options)
-    return Path(run_dir)
-
-
-def killed_run(folder: Path) -> Path:
-    """A run that was killed in the middle of its search, its retraining and its transfer."""
-    run_dir = folder / "runs" / "killed"
+@pytest.fixture(scope="module")
+def killed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed in its search, its retraining and its transfer, and analysed in between (early.yaml)."""
+    run_dir = tmp_path_factory.mktemp("runs") / "killed"
     one, other = (run_dir / "search" / name for name in ARCHITECTURES)
-    options = ("-f", folder / "tiny.yaml", "--runs-root", run_dir.parent, "--run-name", "killed", "-p", "workers", 1)
+    options = ("-f", base.parents[1] / "tiny.yaml", "--runs-root", run_dir.parent, "--run-name", "killed")
     ledger = run_dir / "trainings.csv"
-    kill_between(ledger.exists, other / "learning_curves.csv", "run", *options)
+    kill_between(ledger.exists, other / "learning_curves.csv", "run", *options, "-p", "workers", 1)
     again = ("run", "--run-dir", run_dir)
     kill_between((one / "retrain/seed_1/config.yaml").exists, other / "retrain/seed_2/.tmp_config.yaml", *again)
+    succeed("analysis", "--run-dir", run_dir)
+    (run_dir / "analysis/answers.yaml").rename(run_dir.parent / "early.yaml")
     results = run_dir / "transfer/.tmp_transfer_results.csv"
     kill_between(lambda: "\ntransfer," in ledger.read_text(), results, *again, "-p", "workers", 2)
     succeed(*again)
@@ -159,29 +96,19 @@ def kill_between(first: Callable[[], bool], last: Path, *arguments: Any) -> None
 
     last: what is appended to, or the temporary file of what is written.
     """
-    run_dir = next(folder for folder in last.parents if folder.parent.name == "runs")
+    run_dir = next(folder for folder in last.parents if folder.parent.name.startswith("runs"))
     for number, leftover in enumerate(run_dir.glob(".tmp_running_*")):  # so that the next one says that the run began
         leftover.rename(leftover.with_name(f".tmp_{number}"))
-    line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(line, start_new_session=True, env=environment(), **quiet)
-    wait_for(lambda: any(run_dir.glob(".tmp_running_*")), 600, process)
+    process = start(*arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: any(run_dir.glob(".tmp_running_*")), process)
     last.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(last)  # the write waits here for a reader that never comes
-    wait_for(first, 600, process)
+    wait_for(first, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not processes_under(process.pid), 30)
+    wait_for(lambda: not processes_under(process.pid), seconds=30)
     last.unlink()
     assert not last.with_name(last.name.removeprefix(".tmp_")).exists()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, process: subprocess.Popen | None = None) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        assert process is None or process.poll() is None
-        time.sleep(0.005)
 
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -356,9 +283,8 @@ def test_every_machine_that_trained_is_told(tmp_path: Path) -> None:
     assert read_yaml(files.meta)["machines"] == ["one, 2 cores", "two, 8 cores"]
 
 
-def test_a_run_goes_on_with_another_device_or_torch_only_if_they_may_be_mixed(base: Path, tmp_path: Path) -> None:
-    files = RunFiles(tmp_path / "run")
-    shutil.copytree(base, files.root)
+def test_a_run_goes_on_with_another_device_or_torch_only_if_they_may_be_mixed(copy: Path) -> None:
+    files = RunFiles(copy)
     changes = {"device": "cuda", "torch": "2.0.0"}
     record = read_yaml(files.meta)
     record |= {"device": "cuda", "machines": ["a GPU"], "versions": record["versions"] | {"torch": "2.0.0"}}
@@ -369,25 +295,16 @@ def test_a_run_goes_on_with_another_device_or_torch_only_if_they_may_be_mixed(ba
     trainings = read_table(files.trainings)
     write_table(files.trainings, trainings[:-1])  # the last is of the transfer
     before = tables(files.root)
-    refused = command("run", "--run-dir", files.root)
-    assert refused.returncode == 1
-    assert "device: cuda in the run, cpu now; torch: 2.0.0 in the run" in refused.stderr
-    assert "mixed_devices = true goes on" in refused.stderr
+    refused = fail("transfer", "--run-dir", copy)
+    assert "device: cuda in the run, cpu now; torch: 2.0.0 in the run" in refused
+    assert "mixed_devices = true goes on" in refused
     assert tables(files.root) == before
     assert read_yaml(files.meta) == record
-    went_on = command("run", "--run-dir", files.root, "-p", "mixed_devices", "true")
-    assert went_on.returncode == 0, went_on.stderr
+    succeed("transfer", "--run-dir", copy, "-p", "mixed_devices", "true")
     pd.testing.assert_frame_equal(read_table(files.trainings), trainings)  # the own ones are still reused
     after = read_yaml(files.meta)
     assert after["machines"] == ["a GPU", describe_machine(torch.device("cpu"))]
     assert (after["device"], after["versions"]) == ("cuda", record["versions"])
-
-
-def test_the_indexes_of_the_folders_above_know_the_run(base: Path, tmp_path: Path) -> None:
-    copied = shutil.copytree(base, tmp_path / "studies" / "one")
-    succeed("analysis", "--runs-root", tmp_path, "--run-dir", copied)
-    for folder in (tmp_path / "studies", tmp_path):
-        assert ">complete<" in (folder / "index.html").read_text().replace("\n", "").replace(" ", "")
 
 
 def test_the_answers_are_said(base: Path) -> None:
@@ -446,91 +363,74 @@ def test_a_finished_run_is_not_done_again(copy: Path) -> None:
     assert [n for n in before if n.endswith((".csv", ".yaml", ".pt", ".ipynb")) and after[n] != before[n]] == []
 
 
-@pytest.mark.parametrize("phase", ["search_report", "analysis"])
-def test_reports_are_made_again_from_what_is_on_disk(copy: Path, phase: str) -> None:
-    before, contents = snapshot(copy), tables(copy)
-    page = "search_report" if phase == "search_report" else "04_analysis"
-    succeed(phase, "--run-dir", copy)
-    after = snapshot(copy)
+def remade(phase: str, run_dir: Path, page: str, *options: Any) -> None:
+    """A report is made again from what is on disk, whose tables stay."""
+    before, contents = snapshot(run_dir), tables(run_dir)
+    succeed(phase, "--run-dir", run_dir, *options)
+    after = snapshot(run_dir)
     assert [n for n in before if n.startswith(("search/mlp", "transfer/")) and after[n] != before[n]] == []
-    assert tables(copy) == contents
+    assert tables(run_dir) == contents
     assert after[f"{page}.html"] != before.get(f"{page}.html")
 
 
-def test_notebooks_by_hand_with_one_worker_give_the_same_bytes(base: Path, runs: dict[str, Future]) -> None:
-    """Bare papermill from another directory; 1e-5 as text; each notebook passes over the others' parameters."""
-    run_dir = runs["by hand"].result()
-    assert differing(run_dir, base) == []
-    record, other = read_yaml(run_dir / "search/search_meta.yaml"), read_yaml(base / "search/search_meta.yaml")
-    assert {phase: entry["status"] for phase, entry in record["phases"].items()} == dict.fromkeys(PHASES, "done")
-    assert record["parameters"] == other["parameters"] | {"workers": 1}
-    assert (run_dir / "search" / ARCHITECTURES[0] / "retrain/seed_1/model.pt").exists()
+def test_the_report_of_the_search_is_made_from_what_is_on_disk(copy: Path) -> None:
+    remade("search_report", copy, "search_report")
 
 
-def test_a_run_killed_in_every_phase_ends_with_the_same_bytes(base: Path, runs: dict[str, Future]) -> None:
-    run_dir = runs["killed"].result()
-    assert differing(run_dir, base) == []
-    assert not [path for path in run_dir.rglob("*") if path.name.startswith((".tmp", ".lock"))]
-    assert {e["status"] for e in read_yaml(run_dir / "search/search_meta.yaml")["phases"].values()} == {"done"}
+def test_a_run_of_an_earlier_version_is_read_and_not_gone_on_with(base: Path, tmp_path: Path) -> None:
+    """Its analysis is made again from what is on disk; the indexes of the folders above know it."""
+    run_dir = Path(shutil.copytree(base, tmp_path / "studies" / "one"))
+    record = read_yaml(run_dir / "search/search_meta.yaml")
+    del record["layout"]
+    write_yaml(run_dir / "search/search_meta.yaml", record)
+    before = snapshot(run_dir)
+    assert "was made by an earlier version" in fail("run", "--run-dir", run_dir, "-p", "num_trials", 4)
+    assert snapshot(run_dir) == before
+    remade("analysis", run_dir, "04_analysis", "--runs-root", tmp_path)
+    assert "layout" not in read_yaml(run_dir / "search/search_meta.yaml")
+    for folder in (tmp_path / "studies", tmp_path):
+        assert ">complete<" in (folder / "index.html").read_text().replace("\n", "").replace(" ", "")
+
+
+def test_a_run_killed_in_every_phase_ends_with_the_same_bytes(base: Path, killed: Path) -> None:
+    """An analysis made before the transfer is renewed too."""
+    assert read_yaml(killed.parent / "early.yaml")["hyperparameter_transfer"]["verdict"] == "undetermined"
+    assert differing(killed, base) == []
+    assert not [path for path in killed.rglob("*") if path.name.startswith((".tmp", ".lock"))]
+    assert statuses(killed) == dict.fromkeys(PHASES, "done")
     for name in ARCHITECTURES:
-        weights = [torch.load(r / "search" / name / "retrain/seed_2/model.pt") for r in (run_dir, base)]
+        weights = [torch.load(r / "search" / name / "retrain/seed_2/model.pt") for r in (killed, base)]
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
 
 
-def test_a_grown_run_ends_with_the_bytes_of_a_fresh_one(runs: dict[str, Future]) -> None:
-    grown, fresh = runs["grown"].result(), runs["fresh"].result()
-    assert grown_as_fresh(grown, fresh)
-    parameters = [read_yaml(run_dir / "search/search_meta.yaml")["parameters"] for run_dir in (grown, fresh)]
-    assert {name for name in parameters[0] if parameters[0][name] != parameters[1][name]} <= {"architectures"}
-
-
-def test_an_analysis_made_before_the_transfer_is_renewed(base: Path, copy: Path) -> None:
-    """search, analysis, then run: the run as it is after `search` alone."""
-    for path in [*copy.glob("03*"), *copy.glob("04*"), copy / "index.html"]:
-        path.unlink()
-    shutil.rmtree(copy / "analysis")
-    record = read_yaml(copy / "search/search_meta.yaml")
-    del record["phases"]["transfer"], record["phases"]["analysis"]
-    write_yaml(copy / "search/search_meta.yaml", record)
-    shutil.rmtree(copy / "transfer")
-    succeed("analysis", "--run-dir", copy)
-    assert read_yaml(copy / "analysis/answers.yaml")["hyperparameter_transfer"]["verdict"] == "undetermined"
-    succeed("run", "--run-dir", copy)
-    assert differing(copy, base) == []
+def test_a_run_grown_by_the_command_has_the_bytes_of_notebooks_run_by_hand(copy: Path, by_hand: Path) -> None:
+    """By hand: bare papermill from another directory; 1e-5 as text; each notebook passes over the others' parameters;
+    one worker.
+    """
+    succeed("run", "--run-dir", copy, *[word for name, value in MORE.items() for word in ("-p", name, value)])
+    assert grown_as_fresh(copy, by_hand)
+    assert statuses(by_hand) == dict.fromkeys(PHASES, "done")
+    ours, theirs = (read_yaml(run_dir / "search/search_meta.yaml")["parameters"] for run_dir in (copy, by_hand))
+    assert {name for name in ours if ours[name] != theirs[name]} <= {"architectures", "workers"}
+    assert theirs["workers"] == 1
+    assert (by_hand / "search/mlp_2/retrain/seed_3/model.pt").exists()
 
 
 # --- refusing -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_of_an_earlier_version_is_read_and_not_gone_on_with(copy: Path) -> None:
-    record = read_yaml(copy / "search/search_meta.yaml")
-    del record["layout"]
-    write_yaml(copy / "search/search_meta.yaml", record)
-    before = snapshot(copy)
-    done = command("run", "--run-dir", copy, "-p", "num_trials", 4)
-    assert done.returncode == 1
-    assert "was made by an earlier version" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert snapshot(copy) == before
-    succeed("analysis", "--run-dir", copy)
-    assert "layout" not in read_yaml(copy / "search/search_meta.yaml")
-
-
 def test_other_settings_are_refused(copy: Path) -> None:
     before = snapshot(copy)
-    done = command("run", "--run-dir", copy, "-p", "batch_size", 64)
-    assert done.returncode == 2
-    assert "batch_size: 128 in the run, 64 given" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert "batch_size: 128 in the run, 64 given" in fail("run", "--run-dir", copy, "-p", "batch_size", 64, code=2)
     assert snapshot(copy) == before
 
 
-def test_other_settings_are_refused_by_a_notebook(copy: Path, folder: Path, tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_a_notebook(copy: Path) -> None:
+    """What its first cell calls with its globals()."""
     before = snapshot(copy)
-    options = ("-f", folder / "tiny.yaml", "-p", "batch_size", 64, "-p", "run_dir", copy)
-    done = papermill("retrain", tmp_path, *options)
-    assert done.returncode != 0
-    assert "batch_size: 128 in the run, 64 given" in done.stderr
+    given = settings_of("retrain", **LONG | {"batch_size": 64}).model_dump() | {"run_dir": str(copy)}
+    with pytest.raises(RunDirectoryError, match="batch_size: 128 in the run, 64 given"):
+        session.start("retrain", given)
     assert snapshot(copy) == before
 
 
@@ -558,10 +458,7 @@ def test_a_run_in_use_is_refused(copy: Path) -> None:
     with claim(copy, "the test"):
         before = snapshot(copy)
         for phase in ("run", "analysis"):
-            done = command(phase, "--run-dir", copy)
-            assert done.returncode == 1
-            assert f"in use: the test by process {os.getpid()}" in done.stderr
-            assert len(done.stderr.splitlines()) == 1
+            assert f"in use: the test by process {os.getpid()}" in fail(phase, "--run-dir", copy)
         assert snapshot(copy) == before
 
 
@@ -614,14 +511,14 @@ FAULTY = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_parameter_is_named_in_a_line_and_nothing_is_made(
-    what: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     arguments, named = WRONG[what]
     for name, text in FAULTY.items():
         (tmp_path / name).write_text(text)
     given = [argument.replace("{}", str(tmp_path)) if "{}/" in argument else argument for argument in arguments]
-    root = tmp_path / "runs"
-    assert in_this_process("run", "-f", folder / "tiny.yaml", *given, "--runs-root", root) == 2
+    root, tiny = tmp_path / "runs", write_parameters(tmp_path / "tiny.yaml")
+    assert in_this_process("run", "-f", tiny, *given, "--runs-root", root) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.strip().splitlines()) <= 2
@@ -630,9 +527,8 @@ def test_a_wrong_parameter_is_named_in_a_line_and_nothing_is_made(
 
 
 def test_a_wrong_parameter_ends_the_command_with_2(tmp_path: Path) -> None:
-    done = command("run", "-p", "bach_size", 64, "--runs-root", tmp_path / "runs")
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == ["mlp_lib: -p: unknown parameter 'bach_size'; did you mean batch_size?"]
+    said = fail("run", "-p", "bach_size", 64, "--runs-root", tmp_path / "runs", code=2)
+    assert said == "mlp_lib: -p: unknown parameter 'bach_size'; did you mean batch_size?\n"
     assert not (tmp_path / "runs").exists()
 
 
@@ -645,10 +541,9 @@ def test_phases_that_read_a_run_need_one(tmp_path: Path, capsys: pytest.CaptureF
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_notebook_refuses_a_parameter_that_none_declares(folder: Path, tmp_path: Path) -> None:
-    done = papermill(
-        "search", tmp_path, "-f", folder / "tiny.yaml", "-p", "num_trails", 3, "-p", "run_dir", tmp_path / "run"
-    )
+def test_a_notebook_refuses_a_parameter_that_none_declares(tmp_path: Path) -> None:
+    tiny = write_parameters(tmp_path / "tiny.yaml")
+    done = papermill("search", tmp_path, "-f", tiny, "-p", "num_trails", 3, "-p", "run_dir", tmp_path / "run")
     assert done.returncode != 0
     assert "unknown parameter 'num_trails'; did you mean num_trials?" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -657,9 +552,9 @@ def test_a_notebook_refuses_a_parameter_that_none_declares(folder: Path, tmp_pat
 # --- saying before doing --------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_counts_and_makes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    root = tmp_path / "runs"
-    assert in_this_process("run", "-f", folder / "tiny.yaml", "--runs-root", root, "--dry-run") == 0
+def test_a_dry_run_counts_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root, tiny = tmp_path / "runs", write_parameters(tmp_path / "tiny.yaml")
+    assert in_this_process("run", "-f", tiny, "--runs-root", root, "--dry-run") == 0
     said = capsys.readouterr().out
     assert "search: 6 trainings, 6 new" in said
     assert "retrain: 4 trainings, 4 new" in said
@@ -683,11 +578,6 @@ def test_the_state_of_a_run_outdates_what_follows(copy: Path) -> None:
     files = meta.RunFiles(copy)
     settings = settings_of("retrain", **LONG | {"retrain_seeds": [1, 2, 3]}).model_dump(mode="json")
     meta.begin(files, "retrain", settings, {}, ROOT)
-    phases = read_yaml(files.meta)["phases"]
-    assert {phase: entry["status"] for phase, entry in phases.items()} == {
-        "search": "done",
-        "retrain": "running",
-        "transfer": "outdated",
-        "analysis": "outdated",
-    }
-    assert phases["search"] == record["phases"]["search"]
+    outdated = {"transfer": "outdated", "analysis": "outdated"}
+    assert statuses(copy) == {"search": "done", "retrain": "running", **outdated}
+    assert read_yaml(files.meta)["phases"]["search"] == record["phases"]["search"]

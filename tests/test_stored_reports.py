@@ -6,9 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from study import command
 
-from mlp_lib.run.files import ROOT
+from mlp_lib.reports.analysis import PIECES, Evidence
+from mlp_lib.run.files import ROOT, RunFiles
+from mlp_lib.run.meta import continue_run, read_architectures
+from mlp_lib.run.parameters import AnalysisSettings
+from mlp_lib.run.parsing import check_all, merge, parse
 
 EXECUTED = ROOT / "executed"
 REPORTS = [path.parent.parent for path in sorted(EXECUTED.glob("example/analysis/answers.yaml"))]
@@ -22,8 +25,10 @@ def test_the_analysis_is_made_again_from_the_tables(report: Path, tmp_path: Path
     again = tmp_path / report.name
     shutil.copytree(report, again, ignore=lambda folder, names: [n for n in names if Path(n).suffix in SHOWN])
     shutil.rmtree(again / "analysis")
-    done = command("analysis", "--run-dir", again)
-    assert done.returncode == 0, done.stderr
+    files, settings = RunFiles(again), check_all(continue_run(again, merge(None, [], [])))["analysis"]
+    evidence = Evidence(files, parse(AnalysisSettings, settings, report.name), read_architectures(files))
+    for piece in PIECES:
+        getattr(evidence, piece)()
     stored, made = ({p.name: p for p in (run / "analysis").iterdir()} for run in (report, again))
     assert stored.keys() == made.keys()
     for name, path in stored.items():

@@ -6,8 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +16,26 @@ import pytest
 import torch
 import yaml
 from bs4 import BeautifulSoup
-from study import command, environment, processes_under, snapshot, tables, write_parameters
+from study import (
+    environment,
+    fail,
+    fixed_space,
+    processes_under,
+    snapshot,
+    start,
+    succeed,
+    tables,
+    undo_transfer,
+    wait_for,
+    write_parameters,
+)
 
 from mlp_lib import __main__
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.reports import pages
 from mlp_lib.reports.session import Session, _Recorder
 from mlp_lib.run import meta
-from mlp_lib.run.files import RunFiles, read_yaml
+from mlp_lib.run.files import RunFiles, read_table, read_yaml
 
 ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
 
@@ -32,17 +43,14 @@ ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("truth")
-    write_parameters(folder / "tiny.yaml", workers=1)
     write_parameters(folder / "endless.yaml", **ENDLESS)
     return folder
 
 
-@pytest.fixture(scope="module")
-def searched(folder: Path) -> Path:
-    """A run that has searched and retrained, and has yet to do the rest. Not to be changed."""
-    done = command("search", "-f", folder / "tiny.yaml", "--runs-root", folder / "runs", "--run-name", "searched")
-    assert done.returncode == 0, done.stderr
-    return folder / "runs" / "searched"
+@pytest.fixture
+def searched(copy: Path) -> Path:
+    """A run that has searched and retrained, and has yet to do the rest."""
+    return undo_transfer(copy)
 
 
 def told(run_dir: Path) -> dict[str, str]:
@@ -57,21 +65,17 @@ def told_by_the_page(run_dir: Path) -> dict[str, str]:
     return {row.td.text: " ".join(cell.text for cell in row.find_all("td")[1:]) for row in rows}
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        assert process.poll() is None
-        time.sleep(0.05)
-
-
 _started: list[subprocess.Popen] = []
 
 
-def start(*arguments: Any) -> subprocess.Popen:
-    line = [sys.executable, "-m", "mlp_lib", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
-    _started.append(subprocess.Popen(line, **pipes))
+def begin(folder: Path, runs_root: Path, *arguments: Any) -> subprocess.Popen:
+    """The endless run, started anew."""
+    line = ("run", "-f", folder / "endless.yaml", "--runs-root", runs_root, *arguments)
+    return background(*line)
+
+
+def background(*arguments: Any) -> subprocess.Popen:
+    _started.append(start(*arguments, stderr=subprocess.PIPE))
     return _started[-1]
 
 
@@ -99,7 +103,7 @@ def test_the_state_is_told_as_it_is(folder: Path) -> None:
     def at_work() -> bool:
         return run_dir.exists() and (run_dir / ".work/progress.txt").exists() and bool(list(run_dir.glob(".work/ep*")))
 
-    process = start("run", "-f", folder / "endless.yaml", "--runs-root", run_dir.parent, "--run-name", run_dir.name)
+    process = begin(folder, run_dir.parent, "--run-name", run_dir.name)
     wait_for(lambda: at_work() and (run_dir / "index.html").exists(), process)
     assert told(run_dir)["search"].startswith("running")
     assert "search: 0 of 4 trainings" in told(run_dir)["search"]
@@ -107,10 +111,7 @@ def test_the_state_is_told_as_it_is(folder: Path) -> None:
     assert "of 4 trainings" in told_by_the_page(run_dir)["search"]
     assert {told(run_dir)[phase] for phase in ("retrain", "transfer", "analysis")} == {"not begun"}
     assert f"in use: run by process {process.pid}" in pages.describe_status(run_dir)
-    second = command("run", "--run-dir", run_dir)
-    assert second.returncode == 1
-    assert f"in use: run by process {process.pid}" in second.stderr
-    assert len(second.stderr.splitlines()) == 1
+    assert f"in use: run by process {process.pid}" in fail("run", "--run-dir", run_dir)
 
     kernel = next(p for p in processes_under(process.pid) if "ipykernel_launcher" in " ".join(p.cmdline()))
     kernel.kill()
@@ -123,7 +124,7 @@ def test_the_state_is_told_as_it_is(folder: Path) -> None:
 
     for signal_number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
         shutil.rmtree(run_dir / ".work", ignore_errors=True)
-        process = start("run", "--run-dir", run_dir)
+        process = background("run", "--run-dir", run_dir)
         wait_for(at_work, process)
         process.send_signal(signal_number)
         assert ("interrupted; go on with --run-dir" in end(process, code)) == (code == 130)
@@ -131,17 +132,28 @@ def test_the_state_is_told_as_it_is(folder: Path) -> None:
         assert told_by_the_page(run_dir)["search"].startswith("interrupted")
 
 
-def test_a_cell_that_fails_is_recorded_and_marked(searched: Path, tmp_path: Path) -> None:
-    run_dir = Path(shutil.copytree(searched, tmp_path / "run"))
-    (run_dir / "search" / "mlp_4" / "best_hyperparameters.yaml").write_text("architecture: [4]\n<b>: 1\n")
-    done = command("transfer", "--run-dir", run_dir)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "Traceback" not in done.stderr
-    assert told(run_dir)["transfer"].startswith("failed")
-    outputs = [o for cell in nbformat.read(run_dir / "03_transfer.ipynb", 4).cells for o in cell.get("outputs", [])]
+def test_a_cell_that_fails_is_recorded_and_marked(searched: Path) -> None:
+    (searched / "search" / "mlp_4" / "best_hyperparameters.yaml").write_text("architecture: [4]\n<b>: 1\n")
+    assert "03_transfer: KeyError" in fail("transfer", "--run-dir", searched)
+    assert told(searched)["transfer"].startswith("failed")
+    outputs = [o for cell in nbformat.read(searched / "03_transfer.ipynb", 4).cells for o in cell.get("outputs", [])]
     assert [output for output in outputs if output.output_type == "error"]
-    assert told_by_the_page(run_dir)["transfer"].startswith("failed")
+    assert told_by_the_page(searched)["transfer"].startswith("failed")
+
+
+def test_a_search_whose_trials_all_diverge_is_told(tmp_path: Path) -> None:
+    space = fixed_space(lr=1000, weight_decay=1000)
+    parameters = write_parameters(tmp_path / "wild.yaml", search_space=space, max_epochs=60)
+    said = fail("run", "-f", parameters, "--runs-root", tmp_path, "--run-name", "wild")
+    assert "all 3 trials of mlp_4 diverged" in said
+    assert "lower the learning rates in search_space" in said
+    run_dir = tmp_path / "wild"
+    for state in (told(run_dir), told_by_the_page(run_dir)):
+        assert state["search"].startswith("failed")
+        assert "diverged" in state["search"]
+    results = read_table(run_dir / "search/mlp_4/search_results.csv")
+    assert set(results["status"]) == {"diverged"}
+    assert results[["val_loss", "test_loss", "best_epoch"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(
@@ -185,16 +197,15 @@ def repeat(config: Path, capsys: pytest.CaptureFixture) -> tuple[int, str]:
     return code, captured.out + captured.err
 
 
-def test_a_training_is_repeated_to_the_bit_by_the_command(searched: Path) -> None:
-    done = command("repeat", searched / "search/mlp_3x2/retrain/seed_2/config.yaml")
-    assert done.returncode == 0, done.stderr
-    assert "the bits agree: the result and model.pt" in done.stdout
+def test_a_training_is_repeated_to_the_bit_by_the_command(base: Path) -> None:
+    said = succeed("repeat", base / "search/mlp_3x2/retrain/seed_2/config.yaml")
+    assert "the bits agree: the result and model.pt" in said
 
 
 @pytest.fixture
-def config(searched: Path, tmp_path: Path) -> Path:
+def config(base: Path, tmp_path: Path) -> Path:
     """A copy of a config.yaml alone, without its run."""
-    return Path(shutil.copy(searched / "search/mlp_4/retrain/seed_1/config.yaml", tmp_path))
+    return Path(shutil.copy(base / "search/mlp_4/retrain/seed_1/config.yaml", tmp_path))
 
 
 def test_config_is_enough_to_repeat_a_training(config: Path, capsys: pytest.CaptureFixture) -> None:
@@ -203,7 +214,7 @@ def test_config_is_enough_to_repeat_a_training(config: Path, capsys: pytest.Capt
     assert "the bits agree: the result\n" in said
 
 
-def test_other_bits_are_told(config: Path, searched: Path, capsys: pytest.CaptureFixture) -> None:
+def test_other_bits_are_told(config: Path, capsys: pytest.CaptureFixture) -> None:
     record = read_yaml(config)
     record["result"]["test_loss"] *= 1 + 2**-52
     config.write_text(yaml.safe_dump(record))
@@ -212,8 +223,8 @@ def test_other_bits_are_told(config: Path, searched: Path, capsys: pytest.Captur
     assert f"the bits differ: test_loss: {record['result']['test_loss']} recorded" in said
 
 
-def test_another_checkpoint_is_told(config: Path, searched: Path, capsys: pytest.CaptureFixture) -> None:
-    weights = torch.load(searched / "search/mlp_4/retrain/seed_1/model.pt", weights_only=True)
+def test_another_checkpoint_is_told(config: Path, base: Path, capsys: pytest.CaptureFixture) -> None:
+    weights = torch.load(base / "search/mlp_4/retrain/seed_1/model.pt", weights_only=True)
     weights["0.bias"][0] = torch.nextafter(weights["0.bias"][0], torch.tensor(1.0))
     torch.save(weights, config.with_name("model.pt"))
     code, said = repeat(config, capsys)
@@ -268,10 +279,10 @@ def test_a_config_that_cannot_be_repeated(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 6 MB."""
+    """A file system of 9 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", place], capture_output=True).returncode:
         pytest.skip("mounting a file system takes the rights of root")
     yield place
     subprocess.run(["umount", place], check=True)
@@ -280,10 +291,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def refuse(run_dir: Path, *words: str) -> None:
     """`transfer` ends with one line that has the words, and leaves what was finished."""
     before = tables(run_dir)
-    done = command("transfer", "--run-dir", run_dir)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert [word for word in words if word not in done.stderr] == []
+    said = fail("transfer", "--run-dir", run_dir)
+    assert [word for word in words if word not in said] == []
     after = tables(run_dir)
     assert {name: after[name] for name in before} == before
 
@@ -296,8 +305,7 @@ def test_a_full_disk(searched: Path, small_disk: Path) -> None:
             pass
     refuse(run_dir, "No space left on device")
     filler.unlink()
-    done = command("transfer", "--run-dir", run_dir)
-    assert done.returncode == 0, done.stderr
+    succeed("transfer", "--run-dir", run_dir)
 
 
 def test_a_directory_that_can_only_be_read(searched: Path, small_disk: Path) -> None:
@@ -309,7 +317,7 @@ def test_a_directory_that_can_only_be_read(searched: Path, small_disk: Path) -> 
 
 def test_a_run_directory_removed_while_it_runs(folder: Path) -> None:
     run_dir = folder / "runs" / "removed"
-    process = start("run", "-f", folder / "endless.yaml", "--runs-root", run_dir.parent, "--run-name", run_dir.name)
+    process = begin(folder, run_dir.parent, "--run-name", run_dir.name)
     wait_for(lambda: bool(list(run_dir.glob(".work/epochs_*"))), process)
     run_dir.rename(run_dir.with_name("away"))  # in one go, whoever writes just now
     said = end(process, 1)
@@ -319,24 +327,23 @@ def test_a_run_directory_removed_while_it_runs(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("soft", "hard"), [(12, 12), (64, 64), (64, 4096)])
-def test_a_limit_of_open_files(searched: Path, tmp_path: Path, soft: int, hard: int) -> None:
+def test_a_limit_of_open_files(copy: Path, soft: int, hard: int) -> None:
     """One that is too low is told before anything is done; a low one that may be raised is."""
-    run_dir = Path(shutil.copytree(searched, tmp_path / "run"))
-    before = snapshot(run_dir)
-    script = f"ulimit -Sn {soft} && ulimit -Hn {hard} && exec {sys.executable} -m mlp_lib search --run-dir {run_dir}"
+    before = snapshot(copy)
+    script = f"ulimit -Sn {soft} && ulimit -Hn {hard} && exec {sys.executable} -m mlp_lib search --run-dir {copy}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), timeout=300)
     if hard == soft:
         assert done.returncode == 1
         assert done.stderr.startswith(f"mlp_lib: too many open files are refused here: ulimit -n is {hard}")
         assert len(done.stderr.splitlines()) == 1
-        assert snapshot(run_dir) == before
+        assert snapshot(copy) == before
     else:
         assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
 def test_ten_starts_in_one_second_get_ten_directories(folder: Path, tmp_path: Path) -> None:
-    processes = [start("run", "-f", folder / "endless.yaml", "--runs-root", tmp_path) for _ in range(10)]
+    processes = [begin(folder, tmp_path) for _ in range(10)]
     wait_for(lambda: len(list(tmp_path.glob("tiny_*"))) == 10, processes[0])
     for process in processes:
         process.send_signal(signal.SIGINT)
