@@ -1,6 +1,7 @@
 """What the driver of a study does for one training: recorded in a ledger of many. Run by hand, it is no test.
 
-python tests/cluster_cost.py TRAININGS [WORKERS]: empty units, by threads or through a Dask scheduler with workers.
+python tests/cluster_cost.py RECORDED [WORKERS]: some hundred empty units on top of so many trainings, by a thread or
+through a Dask scheduler with workers.
 """
 
 import sys
@@ -17,11 +18,12 @@ from study import TRIALS, settings_of
 
 from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import RunFiles
-from mlp_lib.run.ledger import RESULT, Wanted, missing, read_trainings
+from mlp_lib.run.ledger import RESULT, Wanted, append_trainings, missing, read_trainings
 from mlp_lib.study.study import Study
 from mlp_lib.workers.pool import Workers
 from mlp_lib.workers.units import Job, Result, Unit
 
+APPENDED = 400
 HISTORY = pd.DataFrame({"member": 0, "epoch": range(1, 41), "train_loss": 0.5, "val_loss": 0.5, "val_accuracy": 0.9})
 
 
@@ -47,28 +49,32 @@ class Idle(Workers):
         return empty
 
 
-def measure(trainings: int, workers: Workers) -> str:
-    """Milliseconds to record one of the first and one of the last thousand, and to find what is missing."""
+def measure(recorded: int, workers: Workers) -> str:
+    """Milliseconds to record each of APPENDED trainings in a ledger of `recorded`, and to find what is missing."""
     with tempfile.TemporaryDirectory() as folder:
         settings, files = settings_of("transfer"), RunFiles(Path(folder))
         architectures = tuple(Architecture((width,)) for width in range(1, 101))
         study = Study(settings, files, architectures, 64, "", Path(), workers)
-        wanted = [Wanted(architectures[i % 100], TRIALS[i % 4], 1 + i // 100) for i in range(trainings)]
+        wanted = [Wanted(architectures[i % 100], TRIALS[i % 4], 1 + i // 100) for i in range(recorded + APPENDED)]
+        for own in (wanted[first:recorded:100] for first in range(min(100, recorded))):
+            append_trainings(files, "transfer", own, empty(Unit.of(own), 0).rows, 310)
         times = [time.perf_counter()]
-        for unit, result in study.train(wanted, "empty units"):
+        for unit, result in study.train(missing(wanted, study.trainings()), "empty units"):
             study.record("transfer", unit, result)
             times.append(time.perf_counter())
-        each, began = 1000 * np.diff(times), time.perf_counter()
+        each, began = 1000 * np.diff(times)[1:], time.perf_counter()  # before the first all are handed out
+        assert len(each) == APPENDED - 1
         assert missing(wanted, read_trainings(files)) == []
         seconds = time.perf_counter() - began
-    few = min(1000, len(each) // 2)
+    half = len(each) // 2
     return (
-        f"{len(each)} units: {each[:few].mean():.2f} ms each of the first {few}, {each[-few:].mean():.2f} of the last, "
-        f"at most {each.max():.0f}; to find what is missing of {trainings}: {seconds:.2f} s"
+        f"{recorded} on record: {np.median(each):.2f} ms a unit (median; {np.median(each[:half]):.2f} of the first "
+        f"half, {np.median(each[half:]):.2f} of the second, {np.percentile(each, 95):.2f} at 95 %); "
+        f"to find what is missing of {len(wanted)}: {seconds:.2f} s"
     )
 
 
-def measure_cluster(trainings: int, number: int) -> str:
+def measure_cluster(recorded: int, number: int) -> str:
     """The same through a scheduler."""
     from distributed import Client
     from lan import Lan
@@ -80,7 +86,7 @@ def measure_cluster(trainings: int, number: int) -> str:
                 lan.start_worker(PYTHONPATH=str(Path(__file__).parent))
             lan.wait_for(number)
             with Client(lan.address, set_as_default=False) as client:
-                return measure(trainings, Idle(trainings, client.get_executor(pure=False)))
+                return measure(recorded, Idle(APPENDED, client.get_executor(pure=False)))
         finally:
             lan.close()
 
@@ -91,4 +97,4 @@ if __name__ == "__main__":
         print(measure_cluster(amount, *cluster), flush=True)
     else:
         with ThreadPoolExecutor(1) as pool:
-            print(measure(amount, Idle(amount, pool)), flush=True)
+            print(measure(amount, Idle(APPENDED, pool)), flush=True)

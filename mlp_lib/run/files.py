@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -142,20 +143,26 @@ def write_table(path: Path, table: pd.DataFrame, index: bool = False) -> None:
 
 
 def append_table(path: Path, table: pd.DataFrame) -> None:
+    """Add a table's rows to a CSV: see `append_rows`."""
+    append_rows(path, table.columns, table.to_numpy(dtype=object))
+
+
+def append_rows(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
     """Add rows to a CSV, which is made if it isn't there; they are on the disk when this returns.
 
-    A torn last line, of a process that died while it wrote, goes. RunDirectoryError if it can't be written.
+    A torn last line, of a process that died while it wrote, goes. RunDirectoryError if it can't be written. Without a
+    table of pandas, which takes milliseconds for a row.
     """
     text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")  # some rows take pandas milliseconds
-    lines.writerows(["" if pd.isna(cell) else cell for cell in row] for row in table.itertuples(index=False))
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerows(["" if pd.isna(cell) else cell for cell in row] for row in rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             end = _end_of_lines(file)
             file.truncate(end)
             try:
-                header = ",".join(table.columns) + "\n" if end == 0 else ""
+                header = ",".join(columns) + "\n" if end == 0 else ""
                 file.write((header + text.getvalue()).encode())
                 file.flush()
                 os.fsync(file.fileno())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.run.files import RunFiles, append_table, read_table, write_table
+from mlp_lib.run.files import RunFiles, append_rows, read_table, write_table
 
 RESULT = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 COLUMNS = ("phase", "architecture", "parameters", "source", "trial", "seed", *HYPERPARAMETERS, *RESULT)
@@ -28,7 +28,12 @@ class Wanted:
     def key(self) -> Key:
         """What equal trainings of a run have in common."""
         trial = -1 if self.trial is None else self.trial
-        return (self.architecture.name, trial, self.seed, *dict(self.hyperparameters).values())
+        return (self.architecture.name, trial, self.seed, *self.vector)
+
+    @property
+    def vector(self) -> tuple[float, ...]:
+        """The values of HYPERPARAMETERS."""
+        return tuple(value for _, value in self.hyperparameters)
 
 
 def missing(wanted: Iterable[Wanted], ledger: pd.DataFrame) -> list[Wanted]:
@@ -56,22 +61,12 @@ def append_trainings(
     results: the columns of RESULT, a row a training; parameters: the architecture's number of weights and biases;
     source: whose hyperparameters they are, of the transfer, the names of several with spaces between them.
     """
-    rows = [
-        {
-            "phase": phase,
-            "architecture": one.architecture.name,
-            "parameters": parameters,
-            "source": names,
-            "trial": one.trial,
-            "seed": one.seed,
-            **dict(one.hyperparameters),
-            **result,
-        }
-        for one, names, result in zip(
-            trainings, source or [None] * len(trainings), results.to_dict("records"), strict=True
-        )
-    ]
-    append_table(files.trainings, pd.DataFrame(rows, columns=list(COLUMNS), dtype=object))
+    own = zip(*(results[name] for name in RESULT), strict=True)
+    rows = (
+        (phase, one.architecture.name, parameters, names, one.trial, one.seed, *one.vector, *result)
+        for one, names, result in zip(trainings, source or [None] * len(trainings), own, strict=True)
+    )
+    append_rows(files.trainings, COLUMNS, rows)
 
 
 def read_trainings(files: RunFiles, *phases: str) -> pd.DataFrame:
