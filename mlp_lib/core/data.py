@@ -184,14 +184,15 @@ def _read_torchvision(name: str, root: Path) -> tuple[Arrays, Arrays]:
 
 def _read_half(name: str, images_file: Path, labels_file: Path) -> Arrays:
     images, labels = _read_idx(name, images_file), _read_idx(name, labels_file)
-    labels = labels[:, 0] if labels.ndim == 2 else labels  # qmnist: the first column is the digit
+    kind = np.uint8 if labels.ndim == 1 else np.int32  # qmnist's have columns, of which the first is the digit
+    digits = labels if labels.ndim < 2 else labels[:, 0]
     if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
         raise _damaged(name, [images_file], f"{images.dtype} {list(images.shape)}")
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not 0 <= labels.max(initial=0) < CLASSES:
-        raise _damaged(name, [labels_file], f"{labels.dtype} {list(labels.shape)} up to {labels.max(initial=0)}")
-    if not 0 < len(images) == len(labels):
-        raise _damaged(name, [images_file, labels_file], f"{len(images)} images, {len(labels)} labels")
-    return images.reshape(len(images), -1), labels.astype(np.uint8)
+    if digits.ndim != 1 or digits.dtype != kind or not 0 <= digits.max(initial=0) < CLASSES:
+        raise _damaged(name, [labels_file], f"{labels.dtype} {list(labels.shape)} up to {digits.max(initial=0)}")
+    if not 0 < len(images) == len(digits):
+        raise _damaged(name, [images_file, labels_file], f"{len(images)} images, {len(digits)} labels")
+    return images.reshape(len(images), -1), digits.astype(np.uint8)
 
 
 def _read_idx(name: str, file: Path) -> np.ndarray:
