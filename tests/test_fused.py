@@ -9,7 +9,7 @@ import torch
 
 from mlp_lib.core import kernels, population, training
 from mlp_lib.core.kernels import Graph
-from mlp_lib.core.network import Buffers, Network, Tile, draw_weights
+from mlp_lib.core.network import Network, draw_weights
 from mlp_lib.core.optimizer import AdamW
 from mlp_lib.core.training import COMPLETED, DIVERGED
 from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
@@ -61,19 +61,17 @@ def on_fused(monkeypatch):
 @pytest.mark.parametrize(("members", "streams"), [(1, 1), (3, 1), (3, 3)])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_units_are_the_same_bits_as_member_by_member(how, on_fused, members, streams, dropout):
-    stack = network(members, streams)
     images = torch.rand(streams, ROWS, INPUTS + 1)
     results = []
     for make_fused in (False, True):
         if make_fused:
             on_fused()
-        buffers = Buffers.allocate(stack.sizes, members, streams, ROWS, stack.weights[0])
-        tile = Tile(stack, slice(0, members), buffers)
-        for uniform in buffers.uniforms:
+        (tile,) = network(members, streams).tiles(ROWS)
+        for uniform in tile.uniforms:
             drawn = np.random.default_rng(5).integers(-(2**15), 2**15, uniform.shape)
             uniform.copy_(torch.from_numpy(drawn) if dropout else torch.full(uniform.shape, torch.nan))
         tile.forward(images, dropout)
-        results.append([buffers.logits, *buffers.factors, *buffers.activations])
+        results.append([tile.logits, *tile.factors, *tile.activations])
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 

@@ -12,7 +12,7 @@ from mlp_lib.core import network
 from mlp_lib.core.data import CLASSES, Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import draw_uniforms, draw_weights, keep_threshold, to_sequential
-from mlp_lib.core.population import Population, prepare
+from mlp_lib.core.population import Population, draw_members, prepare
 from mlp_lib.core.streams import Stream, generator
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
@@ -41,6 +41,12 @@ def draw_hyperparameters(number: int, seed: int = 0) -> list[Hyperparameters]:
         )
         for _ in range(number)
     ]
+
+
+def fresh(architecture: Architecture, hyperparameters, seeds, settings, images) -> Population:
+    """A population before its first step."""
+    stacks = draw_members(architecture, seeds, settings, images)
+    return Population(architecture, hyperparameters, seeds, settings, stacks)
 
 
 class Twin:
@@ -92,7 +98,7 @@ def distances(
     architecture = Architecture(widths)
     hyperparameters = draw_hyperparameters(len(seeds))
     inputs, dtype = train.images.shape[1], train.images.dtype
-    population = Population.start(architecture, hyperparameters, seeds, settings, prepare(train).images)
+    population = fresh(architecture, hyperparameters, seeds, settings, prepare(train).images)
     twins = [Twin(architecture, h, s, inputs, dtype) for h, s in zip(hyperparameters, seeds, strict=True)]
     found = []
     for epoch in range(1, epochs + 1):
@@ -143,7 +149,7 @@ def test_adamw_state_follows_the_members_that_stay(make_split, training_settings
     architecture, hyperparameters = Architecture((8, 5)), draw_hyperparameters(4)
     train, settings = make_split(50, 6, dtype=torch.float64), training_settings.model_copy(update={"batch_size": 16})
     twin = Twin(architecture, hyperparameters[2], 5, 6, torch.float64)
-    population = Population.start(architecture, hyperparameters, [3, 4, 5, 6], settings, prepare(train).images)
+    population = fresh(architecture, hyperparameters, [3, 4, 5, 6], settings, prepare(train).images)
     for epoch in range(1, 13):
         with training_mode(training_settings):
             population.train_epoch(prepare(train), epoch)
@@ -234,7 +240,7 @@ def test_batch_order_depends_on_the_run_seed_alone(make_split, training_settings
         key = (seed, width)
         with training_mode(training_settings):
             vectors = draw_hyperparameters(1, seed=width)
-            population = Population.start(Architecture((width,)), vectors, [seed], training_settings, train.images)
+            population = fresh(Architecture((width,)), vectors, [seed], training_settings, train.images)
             for epoch in (1, 2):
                 population.train_epoch(train, epoch)
     assert seen[1, 4] == seen[1, 7]
@@ -248,9 +254,7 @@ def test_global_generators_are_left_alone(make_split, training_settings):
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     with training_mode(training_settings):
         train = prepare(make_split(40, 6))
-        population = Population.start(
-            Architecture((4,)), draw_hyperparameters(2), [1, 2], training_settings, train.images
-        )
+        population = fresh(Architecture((4,)), draw_hyperparameters(2), [1, 2], training_settings, train.images)
         population.train_epoch(train, 1)
     assert random.getstate() == states[0]
     assert np.random.get_state()[1].tolist() == states[1]

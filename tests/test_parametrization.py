@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from test_model import Twin, draw_hyperparameters
+from test_model import Twin, draw_hyperparameters, fresh
 
 from mlp_lib.core import training
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import LayerScale, draw_weights, layer_scales
-from mlp_lib.core.population import Population, prepare
+from mlp_lib.core.population import prepare
 from mlp_lib.core.training import Training
 from mlp_lib.core.values import CLASSES, Architecture, TrainingSettings
 from mlp_lib.figures.curves import coordinate_sizes
@@ -82,7 +82,7 @@ def test_training_is_torchs_with_a_group_a_layer(make_split, mup):
     train, scales = make_split(50, 6, dtype=torch.float64), layer_scales(architecture, mup)
     twin = GroupedTwin(architecture, hyperparameters[1], 4, 6, torch.float64, scales)
     settings = mup.model_copy(update={"batch_size": 16})
-    population = Population.start(architecture, hyperparameters, [3, 4, 5], settings, prepare(train).images)
+    population = fresh(architecture, hyperparameters, [3, 4, 5], settings, prepare(train).images)
     for epoch in range(1, 21):
         with training_mode(mup):
             population.train_epoch(prepare(train), epoch)

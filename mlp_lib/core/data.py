@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -167,62 +166,59 @@ def _read_digits() -> tuple[Arrays, Arrays]:
 
 
 def _read_torchvision(name: str, root: Path) -> tuple[Arrays, Arrays]:
-    """(images [N, 784], labels [N]) of the training and the test files, as bytes; downloaded once if missing."""
+    """(images [N, 784], labels [N]) of the training and the test files, as bytes; downloaded if one is missing."""
     from torchvision import datasets
 
     kind = getattr(datasets, DATASETS[name].torchvision)
-    folder = root / kind.__name__ / "raw"
-    missing = f"put its files there, or set data_root or MLP_DATA_ROOT to a folder that has {kind.__name__}/raw"
-    damaged = "delete its files there, and they are downloaded again"
-    parts = []
-    for train in (True, False):
-        try:
-            part = _open(kind, root, train)
-        except _DownloadError as error:
-            raise DataError(f"{name} is not in {folder} and could not be downloaded ({error}); {missing}") from error
-        except Exception as error:  # torchvision raises asserts, KeyError, ... for bytes that it can't make sense of
-            found = f"{type(error).__name__} {error}".strip().splitlines()[0]
-            raise DataError(f"{_name_damaged(name, folder, train)} is damaged ({found}); {damaged}") from error
-        images, labels = part.data.numpy(), part.targets.numpy()
-        labels = labels[:, 0] if labels.ndim == 2 else labels  # qmnist: the first column is the digit
-        if images.shape != (len(labels), 28, 28) or not len(labels) or labels.max() >= CLASSES:
-            found = f"images {list(images.shape)}, labels {list(labels.shape)} up to {labels.max(initial=0)}"
-            raise DataError(f"{_name_damaged(name, folder, train)} is damaged ({found}); {damaged}")
-        parts.append((images.reshape(len(images), -1), labels.astype(np.uint8)))
-    if len(parts[0][1]) < len(parts[1][1]):
-        raise DataError(f"{name} in {folder}: fewer training than test images, the files are swapped; {damaged}")
-    return parts[0], parts[1]
+    folder, resources = root / kind.__name__ / "raw", kind.resources
+    if isinstance(resources, dict):  # qmnist: by part, of which one more belongs to neither
+        resources = [*resources["train"], *resources["test"]]
+    files = [folder / Path(url).stem for url, _ in resources]  # images and labels to train on, then to test on
+    if not all(file.exists() for file in files):
+        _download(name, kind, root)
+    train, test = (_read_half(name, *half) for half in (files[:2], files[2:]))
+    if len(train[1]) < len(test[1]):
+        raise _damaged(name, files, "there are fewer training than test images: swapped?")
+    return train, test
 
 
-def _name_damaged(name: str, folder: Path, train: bool) -> str:
-    """The files that torchvision can't read, or all of this half where they only don't fit each other."""
+def _read_half(name: str, images_file: Path, labels_file: Path) -> Arrays:
+    images, labels = _read_idx(name, images_file), _read_idx(name, labels_file)
+    kind = np.uint8 if labels.ndim == 1 else np.int32  # qmnist's have columns, of which the first is the digit
+    digits = labels if labels.ndim < 2 else labels[:, 0]
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        raise _damaged(name, [images_file], f"{images.dtype} {list(images.shape)}")
+    if digits.ndim != 1 or digits.dtype != kind or not 0 <= digits.max(initial=0) < CLASSES:
+        raise _damaged(name, [labels_file], f"{labels.dtype} {list(labels.shape)} up to {digits.max(initial=0)}")
+    if not 0 < len(images) == len(digits):
+        raise _damaged(name, [images_file, labels_file], f"{len(images)} images, {len(digits)} labels")
+    return images.reshape(len(images), -1), digits.astype(np.uint8)
+
+
+def _read_idx(name: str, file: Path) -> np.ndarray:
     from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
-    prefixes = ("train", "qmnist-train") if train else ("t10k", "qmnist-test")
-    files = [path for path in sorted(folder.glob("*[!z]")) if path.name.startswith(prefixes)]
-    damaged = []
-    for path in files:
-        try:
-            read_sn3_pascalvincent_tensor(str(path))
-        except Exception:  # asserts, KeyError, ValueError, ...
-            damaged.append(path)
-    return f"{name}: {', '.join(path.name for path in damaged or files)} in {folder}"
+    try:
+        return read_sn3_pascalvincent_tensor(str(file)).numpy()
+    except Exception as error:  # asserts, KeyError, ... for bytes that it can't make sense of
+        raise _damaged(name, [file], f"{type(error).__name__} {error}".strip().splitlines()[0]) from error
 
 
-class _DownloadError(Exception):
-    """Why files that are not there could not be fetched, in one line."""
+def _damaged(name: str, files: list[Path], found: str) -> DataError:
+    named = f"{name}: {', '.join(file.name for file in files)} in {files[0].parent}"
+    return DataError(f"{named} is damaged ({found}); delete its files there, and they are downloaded again")
 
 
-def _open(kind: type, root: Path, train: bool) -> Any:
-    """torchvision's data set, downloaded if it is not there (_DownloadError); a damaged file's error passes."""
-    # torchvision draws a progress bar on stderr; a bar in a saved notebook is a wall of red lines
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            return kind(str(root), train=train)
-        except RuntimeError as error:
-            if "not found" not in str(error):
-                raise
-        try:
-            return kind(str(root), train=train, download=True)
-        except (OSError, RuntimeError) as error:
-            raise _DownloadError(" ".join(str(error).split())[:200]) from error
+def _download(name: str, kind: type, root: Path) -> None:
+    """Have torchvision fetch what is missing."""
+    try:
+        # torchvision draws a progress bar on stderr; a bar in a saved notebook is a wall of red lines
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            for train in (True, False):
+                kind(str(root), train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{name} is not in {root / kind.__name__ / 'raw'} and could not be downloaded "
+            f"({' '.join(str(error).split())[:200]}); put its files there, or set data_root or MLP_DATA_ROOT to a "
+            f"folder that has {kind.__name__}/raw"
+        ) from error

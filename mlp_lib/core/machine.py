@@ -1,4 +1,4 @@
-"""core.machine."""
+"""The machine that a training runs on: its device, its processor, its numerics."""
 
 import contextlib
 import os

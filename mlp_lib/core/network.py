@@ -1,12 +1,11 @@
-"""How initial weights and learning rates follow from a layer's width: PyTorch's way, or maximal update (muP).
+"""Stacked multilayer perceptrons of one architecture: initial weights, forward and backward pass by hand.
 
-muP keeps the size of every activation, and of its change in a step, the same at any width, so that a learning rate
-tuned on a narrow network should serve a wide one: Yang et al. 2022, Tensor Programs V. This is their table 3, which is
-table 8 without its output multiplier (their lemma J.1), so that a trained member stays an ordinary nn.Sequential.
+Shape letters: P members, N images, D inputs; a tile is some members on some rows (images). Weights are
+[P, out, in + 1], the last column the biases, which a last row of ones in a layer's inputs multiplies.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,13 @@ from torch.nn.utils import skip_init
 from mlp_lib.core import kernels
 from mlp_lib.core.kernels import multiply
 from mlp_lib.core.streams import Stream, generator
-from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
+
+UNIFORM_LEVELS = 2**16  # dropout's uniforms are 16-bit integers: a dropout probability counts in 1/65536
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
+_leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
+_TILE_ROWS = 512
+_TILE_VALUES = 2**19  # activations of a tile of several members: they should stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,10 @@ class LayerScale:
 def layer_scales(architecture: Architecture, settings: TrainingSettings) -> list[LayerScale]:
     """One scale a layer; all are 1 in the standard parametrization, and in muP where the width is the base width.
 
+    muP keeps the size of every activation, and of its change in a step, the same at any width, so that a learning rate
+    tuned on a narrow network should serve a wide one: Yang et al. 2022, Tensor Programs V. This is their table 3: table
+    8 without its output multiplier (their lemma J.1), so that a trained member stays an ordinary nn.Sequential.
+
     With r = inputs of the layer / base width, for AdamW: hidden and output weights learn at lr / r, and output weights
     start r^-1/2 times PyTorch's size (1 / inputs in all; a hidden weight's 1 / sqrt(inputs) is right as it is). A bias
     learns at lr, and starts with one size at all widths, PyTorch's at the base width. The first layer's inputs are the
@@ -43,13 +52,6 @@ def layer_scales(architecture: Architecture, settings: TrainingSettings) -> list
         output = layer == len(architecture.widths)
         scales.append(LayerScale(ratio**-0.5 if output else 1.0, ratio**0.5, 1 / ratio))
     return scales
-
-
-UNIFORM_LEVELS = 2**16  # dropout's uniforms are 16-bit integers: a dropout probability counts in 1/65536
-_threshold_backward = torch.ops.aten.threshold_backward.grad_input
-_leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
-_TILE_ROWS = 512
-_TILE_VALUES = 2**19  # activations of a tile of several members: they should stay in a core's cache
 
 
 def draw_weights(
@@ -80,11 +82,6 @@ def keep_threshold(dropout: float) -> int:
     return min(math.ceil(dropout * UNIFORM_LEVELS), UNIFORM_LEVELS - 1) - UNIFORM_LEVELS // 2 - 1
 
 
-def with_ones(images: Tensor) -> Tensor:
-    """The images [N, D] with a column of ones [N, D + 1], which the bias multiplies."""
-    return torch.cat([images, images.new_ones(len(images), 1)], dim=1)
-
-
 def tile_rows(batch_size: int, device: torch.device) -> int:
     """Rows of a tile: on the CPU few enough for the cache, and never dependent on how many members there are."""
     return batch_size if device.type == "cuda" else min(batch_size, _TILE_ROWS)
@@ -97,38 +94,18 @@ def tile_members(architecture: Architecture, rows: int, device: torch.device) ->
     return max(1, _TILE_VALUES // (rows * sum(architecture.widths)))
 
 
-@dataclass(frozen=True)
-class Buffers:
-    """What one tile computes into; allocated once for its members and rows."""
-
-    activations: list[Tensor]  # [members, width + 1, rows] a hidden layer, the last row ones
-    factors: list[Tensor]  # [members, width, rows] a hidden layer: dropout mask / (1 - dropout) x slope
-    uniforms: list[Tensor]  # [streams, width, rows] a hidden layer; real numbers, as the CPU's kernels want them
-    logits: Tensor  # [members, classes, rows]
-
-    @classmethod
-    def allocate(cls, sizes: list[int], members: int, streams: int, rows: int, like: Tensor) -> "Buffers":
-        *hidden, classes = sizes
-        return cls(
-            [like.new_ones(members, size + 1, rows) for size in hidden],
-            [like.new_empty(members, size, rows) for size in hidden],
-            [like.new_empty(streams, size, rows) for size in hidden],
-            like.new_empty(members, classes, rows),
-        )
-
-
 class Network:
-    """P stacked MLPs with their gradients; `forward` and `backward` work through tiles of members and rows."""
+    """P stacked MLPs with their gradients, which work through tiles of members and rows.
+
+    weights: [P, out, in + 1] a layer; streams: 1 where all members see the same images and uniforms, else P.
+    """
 
     def __init__(
         self, architecture: Architecture, weights: list[Tensor], hyperparameters: list[Hyperparameters], streams: int
     ):
-        self.architecture = architecture
-        self.weights = weights  # [P, out, in + 1] a layer
+        self.architecture, self.weights, self.hyperparameters = architecture, weights, hyperparameters
         self.gradients = [torch.zeros_like(weight) for weight in weights]
-        self.hyperparameters = hyperparameters
         self.streams = streams
-        self.sizes = [weight.shape[1] for weight in weights]
         self._tiles: dict[int, list[Tile]] = {}
 
     @property
@@ -137,111 +114,121 @@ class Network:
         return self.weights[0].is_cuda
 
     def tiles(self, rows: int) -> "list[Tile]":
-        """The member tiles for that many rows, made at the first call."""
+        """The member tiles for that many rows, made at the first call; all compute in the same memory."""
         if rows not in self._tiles:
             members, like = len(self.hyperparameters), self.weights[0]
-            step = min(members, tile_members(self.architecture, rows, like.device))
-            shared: dict[int, Buffers] = {}
-            tiles = []
-            for start in range(0, members, step):
-                size = min(step, members - start)
-                streams = 1 if self.streams == 1 else size
-                if size not in shared:
-                    shared[size] = Buffers.allocate(self.sizes, size, streams, rows, like)
-                tiles.append(Tile(self, slice(start, start + size), shared[size]))
-            self._tiles[rows] = tiles
+            size = min(members, tile_members(self.architecture, rows, like.device))
+            streams, widths = size if self.streams > 1 else 1, self.architecture.widths
+            memory = (
+                [like.new_ones(size, width + 1, rows) for width in widths],
+                [like.new_empty(size, width, rows) for width in widths],
+                [like.new_empty(streams, width, rows) for width in widths],
+                like.new_empty(size, self.weights[-1].shape[1], rows),
+            )
+            starts = range(0, members, size)
+            self._tiles[rows] = [Tile(self, slice(start, min(start + size, members)), *memory) for start in starts]
         return self._tiles[rows]
 
 
-class _UnitsByMember:
+class Tile:
+    """The forward and backward pass of some members on some rows, by hand, in views made once.
+
+    activations: [members, width + 1, rows] a hidden layer, the last row ones; factors: [members, width, rows] a hidden
+    layer, dropout mask / (1 - dropout) x slope; uniforms: [streams, width, rows] a hidden layer, as real numbers, which
+    the CPU's kernels want; logits: [members, classes, rows]. What is given may have more members than the tile.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        members: slice,
+        activations: list[Tensor],
+        factors: list[Tensor],
+        uniforms: list[Tensor],
+        logits: Tensor,
+    ):
+        self.members, self.size = members, members.stop - members.start
+        self.streams = members if network.streams > 1 else slice(None)
+        self.activations, self.factors, self.uniforms = (
+            [layer[: self.size] for layer in layers] for layers in (activations, factors, uniforms)
+        )
+        self.logits = logits[: self.size]
+        self.units = [activation[:, :-1] for activation in self.activations]
+        self.weights = [weight[members] for weight in network.weights]
+        self.gradients = [gradient[members] for gradient in network.gradients]
+        activate = activate_fused if network.fused else activate_by_member
+        layers = zip(self.units, self.uniforms, self.factors, strict=True)
+        self._activate = [activate(network.hyperparameters[members], *layer) for layer in layers]
+        self._weights_back = [weight[:, :, :-1].transpose(1, 2) for weight in self.weights]
+        self._activations_back = [activation.transpose(1, 2) for activation in self.activations]
+
+    def forward(self, images: Tensor, dropout: bool) -> Tensor:
+        """Logits [members, classes, rows] for images [streams, rows, D + 1]; dropout reads `uniforms`."""
+        inputs = images.transpose(1, 2).expand(self.size, -1, -1)  # [members, D + 1, rows]
+        for weight, units, activate, activations in zip(
+            self.weights[:-1], self.units, self._activate, self.activations, strict=True
+        ):
+            multiply(weight, inputs, units)
+            activate(dropout)
+            inputs = activations
+        return multiply(self.weights[-1], inputs, self.logits)
+
+    def backward(self, images: Tensor, delta: Tensor, accumulate: bool) -> None:
+        """Add (or write) the gradients that follow from delta = d loss / d logits [members, classes, rows]."""
+        beta = int(accumulate)
+        for layer in reversed(range(1, len(self.weights))):
+            multiply(delta, self._activations_back[layer - 1], self.gradients[layer], beta)
+            # the activations of the layer below have done their work: their place takes that layer's delta
+            delta = multiply(self._weights_back[layer], delta, self.units[layer - 1])
+            delta.mul_(self.factors[layer - 1])
+        multiply(delta, images.expand(self.size, -1, -1), self.gradients[0], beta)
+
+
+Activate = Callable[[bool], None]  # with dropout or without: factor = mask / (1 - dropout) x slope, units x factor
+
+
+def activate_by_member(vectors: list[Hyperparameters], units: Tensor, uniform: Tensor, factor: Tensor) -> Activate:
     """The elementwise work of one hidden layer on a CPU: each member's in kernels that pass over the cache once.
 
     The backward kernels of threshold and leaky ReLU compute just what is wanted: threshold_backward(g, u, t) is g
     where u > t, else 0; leaky_relu_backward(g, z, a) is g where z > 0, else a g.
     """
+    one = units.new_tensor(1.0).expand_as(units[0])
+    members = [
+        (
+            units[i],
+            uniform[i % len(uniform)],
+            factor[i],
+            units.new_tensor(1 / (1 - h.dropout)).expand_as(one),
+            keep_threshold(h.dropout),
+            h.leaky_relu_alpha,
+        )
+        for i, h in enumerate(vectors)
+    ]
 
-    def __init__(self, hyperparameters: list[Hyperparameters], units: Tensor, uniform: Tensor, factor: Tensor):
-        self.units, self.factor = units, factor
-        one = units.new_tensor(1.0)
-        self.members = [
-            (
-                units[i],
-                uniform[i % len(uniform)],
-                factor[i],
-                one.expand_as(units[i]),
-                units.new_tensor(1 / (1 - h.dropout)).expand_as(units[i]),
-                keep_threshold(h.dropout),
-                h.leaky_relu_alpha,
-            )
-            for i, h in enumerate(hyperparameters)
-        ]
+    def activate(dropout: bool) -> None:
+        for own, drawn, place, scale, threshold, slope in members:
+            mask = _threshold_backward(scale, drawn, threshold, grad_input=place) if dropout else one
+            _leaky_relu_backward(mask, own, slope, False, grad_input=place)
+        units.mul_(factor)
 
-    def activate(self, dropout: bool) -> None:
-        """factor = mask / (1 - dropout) x slope(units), then units x factor in place."""
-        for units, uniform, factor, mask, scale, threshold, slope in self.members:
-            if dropout:
-                mask = _threshold_backward(scale, uniform, threshold, grad_input=factor)
-            _leaky_relu_backward(mask, units, slope, False, grad_input=factor)
-        self.units.mul_(self.factor)
+    return activate
 
 
-class _FusedUnits:
+def activate_fused(vectors: list[Hyperparameters], units: Tensor, uniform: Tensor, factor: Tensor) -> Activate:
     """The same for all members in one kernel, for a CUDA device."""
 
-    def __init__(self, hyperparameters: list[Hyperparameters], units: Tensor, uniform: Tensor, factor: Tensor):
-        self.tensors = units, uniform, factor
+    def numbers(values: list[float]) -> Tensor:
+        return units.new_tensor(values).view(-1, 1, 1)
 
-        def numbers(values: Iterable[float]) -> Tensor:
-            return units.new_tensor(list(values)).view(-1, 1, 1)
+    slope = numbers([h.leaky_relu_alpha for h in vectors])
+    thresholds = {True: numbers([keep_threshold(h.dropout) for h in vectors]), False: torch.full_like(slope, -math.inf)}
+    scales = {True: numbers([1 / (1 - h.dropout) for h in vectors]), False: torch.ones_like(slope)}
 
-        slope = numbers(h.leaky_relu_alpha for h in hyperparameters)
-        everything = numbers(-math.inf for _ in hyperparameters), torch.ones_like(slope), slope
-        threshold = numbers(keep_threshold(h.dropout) for h in hyperparameters)
-        scale = numbers(1 / (1 - h.dropout) for h in hyperparameters)
-        self.numbers = {False: everything, True: (threshold, scale, slope)}
+    def activate(dropout: bool) -> None:
+        kernels.compiled(kernels.activate)(units, uniform, factor, thresholds[dropout], scales[dropout], slope)
 
-    def activate(self, dropout: bool) -> None:
-        kernels.compiled(kernels.activate)(*self.tensors, *self.numbers[dropout])
-
-
-class Tile:
-    """The forward and backward pass of some members on some rows, by hand, in views made once."""
-
-    def __init__(self, network: Network, members: slice, buffers: Buffers):
-        self.members = members
-        self.streams = slice(None) if network.streams == 1 else members
-        self.buffers = buffers
-        self.weights = [weight[members] for weight in network.weights]
-        self.weights_back = [weight[:, :, :-1].transpose(1, 2) for weight in self.weights]
-        self.gradients = [gradient[members] for gradient in network.gradients]
-        self.activations_back = [activation.transpose(1, 2) for activation in buffers.activations]
-        self.units = [activation[:, :-1] for activation in buffers.activations]
-        self.size = len(self.weights[0])
-        kind = _FusedUnits if network.fused else _UnitsByMember
-        layers = zip(self.units, buffers.uniforms, buffers.factors, strict=True)
-        self._elementwise = [kind(network.hyperparameters[members], *layer) for layer in layers]
-
-    def forward(self, images: Tensor, dropout: bool) -> Tensor:
-        """Logits [members, classes, rows] for images [streams, rows, D + 1]; dropout reads `buffers.uniforms`."""
-        buffers = self.buffers
-        inputs = images.transpose(1, 2).expand(self.size, -1, -1)  # [members, D + 1, rows]
-        for layer, units in enumerate(self.units):
-            multiply(self.weights[layer], inputs, units)
-            self._elementwise[layer].activate(dropout)
-            inputs = buffers.activations[layer]
-        return multiply(self.weights[-1], inputs, buffers.logits)
-
-    def backward(self, images: Tensor, delta: Tensor, accumulate: bool) -> None:
-        """Add (or write) the gradients that follow from delta = d loss / d logits [members, classes, rows]."""
-        buffers, beta = self.buffers, int(accumulate)
-        for layer in reversed(range(1, len(self.weights))):
-            gradient = self.gradients[layer]
-            multiply(delta, self.activations_back[layer - 1], gradient, beta)
-            # the activations of the layer below have done their work: their place takes that layer's delta
-            delta = multiply(self.weights_back[layer], delta, self.units[layer - 1])
-            delta.mul_(buffers.factors[layer - 1])
-        gradient = self.gradients[0]
-        multiply(delta, images.expand(len(gradient), -1, -1), gradient, beta)
+    return activate
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -258,18 +245,24 @@ def cross_entropy_gradient(logits: Tensor, labels: Tensor, batch: int) -> Tensor
     return delta.mul_(1 / batch)
 
 
-def to_sequential(architecture: Architecture, weights: list[Tensor], hyperparameters: Hyperparameters) -> nn.Sequential:
-    """One member as an ordinary nn.Sequential: Linear, LeakyReLU, Dropout a hidden width, then Linear.
-
-    weights: [out, in + 1] a layer.
-    """
+def sequential(
+    architecture: Architecture, inputs: int, hyperparameters: Hyperparameters, dtype: torch.dtype = torch.float32
+) -> nn.Sequential:
+    """An ordinary nn.Sequential: Linear, LeakyReLU, Dropout a hidden width, then Linear; its weights are not set."""
     layers: list[nn.Module] = []
-    for layer, weight in enumerate(weights):
-        linear = skip_init(nn.Linear, weight.shape[1] - 1, weight.shape[0], dtype=weight.dtype)
-        with torch.no_grad():
-            linear.weight.copy_(weight[:, :-1])
-            linear.bias.copy_(weight[:, -1])
-        layers.append(linear)
-        if layer < len(architecture.widths):
-            layers += [nn.LeakyReLU(hyperparameters.leaky_relu_alpha), nn.Dropout(hyperparameters.dropout)]
-    return nn.Sequential(*layers)
+    for sizes in architecture.layer_sizes(inputs, CLASSES):
+        layers += [
+            skip_init(nn.Linear, *sizes, dtype=dtype),
+            nn.LeakyReLU(hyperparameters.leaky_relu_alpha),
+            nn.Dropout(hyperparameters.dropout),
+        ]
+    return nn.Sequential(*layers[:-2])
+
+
+def to_sequential(architecture: Architecture, weights: list[Tensor], hyperparameters: Hyperparameters) -> nn.Sequential:
+    """One member, of weights [out, in + 1] a layer, as an ordinary nn.Sequential."""
+    model = sequential(architecture, weights[0].shape[1] - 1, hyperparameters, weights[0].dtype)
+    linears = [module for module in model if isinstance(module, nn.Linear)]
+    for linear, weight in zip(linears, weights, strict=True):
+        linear.load_state_dict({"weight": weight[:, :-1], "bias": weight[:, -1]})
+    return model

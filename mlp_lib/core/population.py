@@ -1,6 +1,6 @@
 """A population in training: a pass over the training data, and a reading of its losses.
 
-Shape letters: P members, N images, B images a batch, D inputs; a `streams` axis is 1 or P (see model.py).
+Shape letters: P members, N images, B images a batch, D inputs; streams: 1 where all share a run seed, else P.
 """
 
 import functools
@@ -26,27 +26,29 @@ from mlp_lib.core.network import (
     draw_weights,
     layer_scales,
     tile_rows,
-    with_ones,
 )
 from mlp_lib.core.optimizer import AdamW
 from mlp_lib.core.streams import Stream, generator
 from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
 
+Stacks = Sequence[list[Tensor]]  # weights, running means of gradients and of their squares: [P, out, in + 1] a layer
 
-def initial_weights(
+
+def draw_members(
     architecture: Architecture, seeds: Sequence[int], settings: TrainingSettings, images: Tensor
-) -> list[Tensor]:
-    """Initial weights [P, out, in + 1] a layer, where the images [N, D + 1] lie and of their kind of number."""
+) -> Stacks:
+    """Fresh members for images [N, D + 1], where those lie: initial weights of (run seed, architecture), no moments."""
     scales, inputs = layer_scales(architecture, settings), images.shape[1] - 1
     drawn = {seed: draw_weights(architecture, inputs, CLASSES, seed, scales) for seed in dict.fromkeys(seeds)}
     stacked = (np.stack([drawn[seed][layer] for seed in seeds]) for layer in range(len(scales)))
-    return [torch.from_numpy(layer).to(images) for layer in stacked]
+    weights = [torch.from_numpy(layer).to(images) for layer in stacked]
+    return weights, *([torch.zeros_like(weight) for weight in weights] for _ in range(2))
 
 
 class Population:
     """The members still training: their network, their optimizer and their run seeds.
 
-    weights: [P, out, in + 1] a layer, trained in place; moments: as in AdamW; steps: how many updates were made.
+    The stacks are trained in place; steps: how many updates were made of them.
     """
 
     def __init__(
@@ -55,12 +57,11 @@ class Population:
         hyperparameters: list[Hyperparameters],
         seeds: list[int],
         settings: TrainingSettings,
-        weights: list[Tensor],
-        moments: tuple[list[Tensor], list[Tensor]] | None = None,
+        stacks: Stacks,
         steps: float = 0.0,
     ):
-        moments = moments or tuple([torch.zeros_like(weight) for weight in weights] for _ in range(2))
-        self.seeds, self.settings, self.moments = seeds, settings, moments
+        weights, *moments = stacks
+        self.seeds, self.settings, self.stacks = seeds, settings, stacks
         self.network = network = Network(architecture, weights, hyperparameters, len(set(seeds)))
         lr_scales = [scale.lr for scale in layer_scales(architecture, settings)]
         self.optimizer = AdamW(weights, network.gradients, moments, steps, hyperparameters, lr_scales, network.fused)
@@ -68,38 +69,13 @@ class Population:
         train_rows = functools.partial(_train_rows, network, self.optimizer, self.losses)
         self._train_rows = Graph(train_rows) if network.fused else train_rows
 
-    @classmethod
-    def start(
-        cls,
-        architecture: Architecture,
-        hyperparameters: list[Hyperparameters],
-        seeds: list[int],
-        settings: TrainingSettings,
-        images: Tensor,
-    ) -> "Population":
-        """Fresh members for images [N, D + 1]: initial weights of (run seed, architecture), zero moments."""
-        weights = initial_weights(architecture, seeds, settings, images)
-        return cls(architecture, hyperparameters, seeds, settings, weights)
-
-    @property
-    def stacks(self) -> dict[str, list[Tensor]]:
-        """All that a step changes: weights and both moments [P, out, in + 1] a layer."""
-        return dict(zip(("weight", "first", "second"), (self.network.weights, *self.moments), strict=True))
-
-    @property
-    def steps(self) -> float:
-        """Updates made so far."""
-        return float(self.optimizer.steps)
-
     def select(self, kept: Sequence[int]) -> "Population":
         """The population of these members alone, in tensors of its own."""
-        network = self.network
-        index = torch.tensor(kept, device=self.losses.device)
-        weights, *moments = ([layer.index_select(0, index) for layer in stack] for stack in self.stacks.values())
+        network, index = self.network, torch.tensor(kept, dtype=torch.int64, device=self.losses.device)
+        stacks = [[layer.index_select(0, index) for layer in stack] for stack in self.stacks]
         hyperparameters, seeds = [network.hyperparameters[i] for i in kept], [self.seeds[i] for i in kept]
-        return Population(
-            network.architecture, hyperparameters, seeds, self.settings, weights, tuple(moments), self.steps
-        )
+        steps = float(self.optimizer.steps)
+        return Population(network.architecture, hyperparameters, seeds, self.settings, stacks, steps)
 
     @property
     def stream_seeds(self) -> list[int]:
@@ -171,12 +147,10 @@ def _train_rows(
 
     images: [streams, rows, D + 1]; labels: [streams, rows]; uniforms: [streams, width, rows] a hidden layer.
     """
-    filled = None  # the buffers that hold the shared uniforms of these rows
     for tile in network.tiles(images.shape[1]):
-        if network.streams > 1 or tile.buffers is not filled:
-            for buffer, drawn in zip(tile.buffers.uniforms, uniforms, strict=True):
-                buffer.copy_(drawn[tile.streams])
-            filled = tile.buffers
+        if network.streams > 1 or not tile.members.start:  # all tiles share the uniforms of one stream
+            for place, drawn in zip(tile.uniforms, uniforms, strict=True):
+                place.copy_(drawn[tile.streams])
         images_of_tile, labels_of_tile = images[tile.streams], labels[tile.streams]
         logits = tile.forward(images_of_tile, dropout=True)
         losses[tile.members] += _sum_rows(cross_entropy(logits, labels_of_tile))
@@ -231,5 +205,6 @@ def _passes(network: Network, split: Split, rows: int) -> Iterator[tuple[Tile, s
 
 
 def prepare(split: Split) -> Split:
-    """The split as a population reads it, images [N, D + 1]: with the column of ones."""
-    return replace(split, images=with_ones(split.images))
+    """The split as a population reads it, images [N, D + 1]: with a column of ones, which the bias multiplies."""
+    images = split.images
+    return replace(split, images=torch.cat([images, images.new_ones(len(images), 1)], dim=1))

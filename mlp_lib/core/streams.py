@@ -1,4 +1,4 @@
-"""The device and the random streams that a training runs with."""
+"""The random streams that a training draws from."""
 
 import enum
 

@@ -3,6 +3,7 @@
 Shape letters: P members, N images, D inputs.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,24 @@ from torch import Tensor, nn
 from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import Network, tile_rows, to_sequential
-from mlp_lib.core.population import Population, initial_weights, measure, measure_images, prepare
+from mlp_lib.core.population import Population, draw_members, measure, measure_images, prepare
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 COMPLETED, DIVERGED = "completed", "diverged"
 _MEASURED = ["train_loss", "val_loss", "val_accuracy"]
+# what is told of a member: before its first epoch, and once it has diverged
+_FRESH = {
+    "best_epoch": 0,
+    "epochs_trained": 0,
+    "stale": 0,
+    "diverged": False,
+    "val_loss": np.inf,
+    "val_accuracy": np.nan,
+}
+_LOST = {"best_epoch": 0, "diverged": True, "val_loss": np.nan, "val_accuracy": np.nan}
 
 State = dict[str, Tensor]  # all that a training goes on from, on the CPU; the first axis of each is the member
+_STACKS = ("best", "weight", "first", "second")  # in a state by layer: of the best check, and AdamW's with its moments
 
 
 @dataclass(frozen=True)
@@ -96,33 +108,25 @@ class Training:
         """seeds: a run seed a member, else 0 for all; device: else that of the data. ValueError for other numbers."""
         one = isinstance(hyperparameters, Hyperparameters)
         self.hyperparameters = [hyperparameters] if one else list(hyperparameters)
-        self.seeds = [0] * len(self.hyperparameters) if seeds is None else list(seeds)
-        if not self.hyperparameters or len(self.hyperparameters) != len(self.seeds):
-            number = len(self.hyperparameters)
+        number = len(self.hyperparameters)
+        self.seeds = [0] * number if seeds is None else list(seeds)
+        if not number or number != len(self.seeds):
             raise ValueError(f"{number} hyperparameters and {len(self.seeds)} seeds: one of each a member")
         self.architecture, self.settings = architecture, settings or TrainingSettings()
         self.device = device or train.images.device
         self._train, self._validation = prepare(train), prepare(validation)
-        if state is None:
-            state = _fresh(architecture, self.seeds, self.settings, self._train.images)
-        self.epoch = int(state["epoch"].max())
-        self._history = list(state["history"].unbind(1))  # [P, 3] an epoch
-        self._told = {name: state[name].clone() for name in _fresh_numbers(0)}
-        self._best = [layer.to(self.device, copy=True) for layer in self._layers(state, "best")]
-        self._active = state["active"].nonzero().flatten()  # the member of each place in the stack
-        if len(self._active):
-            self._population = self._gather(state)
-
-    def _layers(self, state: State, name: str) -> list[Tensor]:
-        return [state[f"{name}_{layer}"] for layer in range(len(self.architecture.widths) + 1)]
-
-    def _gather(self, state: State) -> Population:
-        """The members that are active, from where they stand."""
-        names, active = ("weight", "first", "second"), self._active
-        weights, *moments = ([a[active].to(self.device) for a in self._layers(state, name)] for name in names)
-        hyperparameters, seeds = ([of_all[i] for i in active] for of_all in (self.hyperparameters, self.seeds))
-        steps = float(state["steps"][active[0]])
-        return Population(self.architecture, hyperparameters, seeds, self.settings, weights, tuple(moments), steps)
+        state = state or _fresh(architecture, self.seeds, self.settings, self._train.images)
+        self.epoch = state["history"].shape[1]
+        self._history = [state["history"]]  # [P, epochs, 3], of some epochs each
+        self._told = {name: state[name].clone() for name in _FRESH}  # [P] each
+        layers = range(len(architecture.widths) + 1)
+        self._best, *stacks = (
+            [state[f"{name}_{layer}"].to(self.device, copy=True) for layer in layers] for name in _STACKS
+        )
+        steps = self.epoch * math.ceil(len(train.labels) / self.settings.batch_size)
+        self._population = Population(architecture, self.hyperparameters, self.seeds, self.settings, stacks, steps)
+        self._active = torch.arange(number)  # the member of each place in the stack
+        self._leave()
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         return self
@@ -135,74 +139,58 @@ class Training:
             return self._train_epoch()
 
     def _train_epoch(self) -> pd.DataFrame:
-        self.epoch, active, told = self.epoch + 1, self._active, self._told
-        row = torch.full((len(self.seeds), 3), torch.nan, dtype=torch.float64)
-        row[active, 0] = self._population.train_epoch(self._train, self.epoch).cpu()
+        self.epoch, settings, active, told = self.epoch + 1, self.settings, self._active, self._told
+        row = torch.full((len(active), len(_MEASURED)), torch.nan, dtype=torch.float64)
+        row[:, 0] = self._population.train_epoch(self._train, self.epoch).cpu()
+        check = self.epoch % settings.val_interval == 0 or self.epoch == settings.max_epochs
+        if check:
+            rows = tile_rows(settings.batch_size, self.device)
+            row[:, 1], row[:, 2] = measure(self._population.network, self._validation, rows)
+        diverged = ~row[:, : 1 + check].isfinite().all(1)
         told["epochs_trained"][active] = self.epoch
-        diverged = ~row[active, 0].isfinite()
-        if self.epoch % self.settings.val_interval == 0 or self.epoch == self.settings.max_epochs:
-            diverged |= self._check(row)
-        told["diverged"][active[diverged]] = True
-        for name in ("val_loss", "val_accuracy"):
-            told[name][active[diverged]] = torch.nan
-        told["best_epoch"][active[diverged]] = 0
-        self._history.append(row)
-        going_on = ~diverged & (told["stale"][active] < self.settings.patience)
-        if not going_on.all():
-            self._active = active[going_on]
-            if len(self._active):
-                self._population = self._population.select(going_on.nonzero().flatten().tolist())
-        rows = pd.DataFrame(row[active].numpy(), columns=_MEASURED)
-        return rows.assign(member=active.numpy(), epoch=self.epoch)[["member", "epoch", *_MEASURED]]
+        told["stale"][active] += int(check)
+        if check:
+            self._keep(row, ~diverged & (row[:, 1] < told["val_loss"][active]))
+        for name, value in _LOST.items():
+            told[name][active[diverged]] = value
+        self._history.append(torch.full((len(self.seeds), 1, len(_MEASURED)), torch.nan, dtype=torch.float64))
+        self._history[-1][active, 0] = row
+        self._leave()
+        return _table(row.numpy(), active.numpy(), self.epoch)
 
-    def _check(self, row: Tensor) -> Tensor:
-        """Measure the validation split into the epoch's row and keep what is better; who diverged, of the active."""
-        active, told, network = self._active, self._told, self._population.network
-        rows = tile_rows(self.settings.batch_size, self.device)
-        loss, accuracy = measure(network, self._validation, rows)
-        row[active, 1], row[active, 2] = loss, accuracy
-        finite = row[active, 0].isfinite() & loss.isfinite()
-        better = finite & (loss < told["val_loss"][active])
-        places, members = better.nonzero().flatten(), active[better]
-        for kept, weight in zip(self._best, network.weights, strict=True):
-            kept[members.to(self.device)] = weight[places.to(self.device)]
-        told["best_epoch"][members] = self.epoch
-        told["val_loss"][members], told["val_accuracy"][members] = loss[better], accuracy[better]
-        told["stale"][active] = torch.where(better, 0, told["stale"][active] + 1)
-        return ~finite
+    def _keep(self, row: Tensor, better: Tensor) -> None:
+        """The check in the row [active, 3] is the best so far of those who are better [active]."""
+        members, told = self._active[better], self._told
+        told["best_epoch"][members], told["stale"][members] = self.epoch, 0
+        told["val_loss"][members], told["val_accuracy"][members] = row[better, 1], row[better, 2]
+        for kept, weight in zip(self._best, self._population.network.weights, strict=True):
+            kept[members.to(self.device)] = weight[better.to(self.device)]
+
+    def _leave(self) -> None:
+        """Those who have stopped leave the stack."""
+        stopped = self._told["diverged"] | (self._told["stale"] >= self.settings.patience)
+        stay = ~stopped[self._active]
+        if not stay.all():
+            self._active = self._active[stay]
+            self._population = self._population.select(stay.nonzero().flatten().tolist())
 
     def state(self) -> State:
         """Where the training stands, in tensors of its own; those that stopped have zeros for what only others need."""
-        size = len(self.seeds)
+        number = len(self.seeds)
         state = {name: values.clone() for name, values in self._told.items()}
-        state |= {f"best_{layer}": kept.cpu().clone() for layer, kept in enumerate(self._best)}
-        state["epoch"] = torch.full((size,), self.epoch)
-        state["history"] = (
-            torch.stack(self._history, 1) if self._history else torch.empty(size, 0, 3, dtype=torch.float64)
-        )
-        state["active"] = torch.zeros(size, dtype=torch.bool)
-        state["active"][self._active] = True
-        state["steps"] = torch.zeros(size, dtype=torch.float64)
-        for name in ("weight", "first", "second"):
-            state |= {f"{name}_{layer}": torch.zeros_like(state[f"best_{layer}"]) for layer in range(len(self._best))}
-        if len(self._active):
-            state["steps"][self._active] = self._population.steps
-            for name, stack in self._population.stacks.items():
-                for layer, values in enumerate(stack):
-                    state[f"{name}_{layer}"][self._active] = values.cpu()
+        state["history"] = torch.cat(self._history, 1)
+        for name, stack in zip(_STACKS, (self._best, *self._population.stacks), strict=True):
+            members = torch.arange(number) if name == "best" else self._active
+            for layer, values in enumerate(stack):
+                whole = torch.zeros(number, *values.shape[1:], dtype=values.dtype)
+                state[f"{name}_{layer}"] = whole.index_copy_(0, members, values.cpu())
         return state
-
-    def _told_by_epoch(self) -> Tensor:
-        """What was measured [P, epochs, 3], NaN where nothing was."""
-        empty = torch.empty(len(self.seeds), 0, 3, dtype=torch.float64)
-        return torch.stack(self._history, 1) if self._history else empty
 
     def result(self) -> Trained:
         """What the members have come to: each one's best check so far."""
         told = {name: values.numpy().copy() for name, values in self._told.items()}
-        measured = self._told_by_epoch().numpy()
-        member, epoch = np.nonzero(np.arange(measured.shape[1]) < told["epochs_trained"][:, None])
-        history = pd.DataFrame(measured[member, epoch], columns=_MEASURED).assign(member=member, epoch=epoch + 1)
+        measured = torch.cat(self._history, 1).numpy()
+        member, epoch = np.nonzero(np.arange(self.epoch) < told["epochs_trained"][:, None])
         return Trained(
             self.architecture,
             self.hyperparameters,
@@ -210,7 +198,7 @@ class Training:
             [kept.clone() for kept in self._best],
             [DIVERGED if diverged else COMPLETED for diverged in told["diverged"]],
             **{name: told[name] for name in ("best_epoch", "epochs_trained", "val_loss", "val_accuracy")},
-            history=history[["member", "epoch", *_MEASURED]],
+            history=_table(measured[member, epoch], member, epoch + 1),
         )
 
 
@@ -230,26 +218,17 @@ def train(
     return training.result()
 
 
-def _fresh_numbers(size: int) -> State:
-    """What is told of each member [P] before its first epoch."""
-    counts = {name: torch.zeros(size, dtype=torch.int64) for name in ("best_epoch", "epochs_trained", "stale")}
-    losses = {
-        "val_loss": torch.full((size,), torch.inf, dtype=torch.float64),
-        "val_accuracy": torch.full((size,), torch.nan, dtype=torch.float64),
-    }
-    return counts | losses | {"diverged": torch.zeros(size, dtype=torch.bool)}
-
-
 def _fresh(architecture: Architecture, seeds: list[int], settings: TrainingSettings, images: Tensor) -> State:
-    """The state before the first epoch: initial weights of (run seed, architecture), zero moments."""
-    size = len(seeds)
-    state = _fresh_numbers(size) | {
-        "epoch": torch.zeros(size, dtype=torch.int64),
-        "history": torch.empty(size, 0, 3, dtype=torch.float64),
-        "active": torch.ones(size, dtype=torch.bool),
-        "steps": torch.zeros(size, dtype=torch.float64),
-    }
-    for layer, weights in enumerate(initial_weights(architecture, seeds, settings, images.cpu())):
-        state |= {f"weight_{layer}": weights, f"best_{layer}": weights}
-        state |= {f"{name}_{layer}": torch.zeros_like(weights) for name in ("first", "second")}
+    """The state before the first epoch."""
+    state = {name: torch.from_numpy(np.full(len(seeds), value)) for name, value in _FRESH.items()}
+    state["history"] = torch.empty(len(seeds), 0, len(_MEASURED), dtype=torch.float64)
+    weights, *moments = draw_members(architecture, seeds, settings, images.cpu())
+    for name, stack in zip(_STACKS, (weights, weights, *moments), strict=True):
+        state |= {f"{name}_{layer}": values for layer, values in enumerate(stack)}
     return state
+
+
+def _table(measured: np.ndarray, member: np.ndarray, epoch: int | np.ndarray) -> pd.DataFrame:
+    """Rows of what was measured [rows, 3] as in Trained.history."""
+    rows = pd.DataFrame(measured, columns=_MEASURED).assign(member=member, epoch=epoch)
+    return rows[["member", "epoch", *_MEASURED]]

@@ -2,12 +2,11 @@
 
 import itertools
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 ROOT = Path(__file__).resolve().parents[2]  # the repository: what relative paths start from
@@ -24,13 +23,6 @@ def _read_exponent(value: Any) -> Any:
     return value
 
 
-def _refuse_repeats(values: tuple) -> tuple:
-    repeated = [value for value, count in Counter(values).items() if count > 1]
-    if repeated:
-        raise ValueError(f"should not repeat {repeated[0]}")
-    return values
-
-
 def _refuse_number(value: Any) -> Any:
     """Python takes 0 for False."""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -45,12 +37,9 @@ Whole = Annotated[int, Field(strict=True)]
 Count = Annotated[Whole, Field(ge=1, le=10**9), _Exponent]
 Width = Annotated[Whole, Field(ge=1, le=65536), _Exponent]
 Seed = Annotated[Whole, Field(ge=0, le=MAX_SEED), _Exponent]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=10**5), AfterValidator(_refuse_repeats)]
 Flag = Annotated[bool, Field(strict=True)]
 # what a text may be is said by its title, since no keyword of a JSON schema says it in words
-_NAME_RULE = "at most 100 letters, digits, dots, hyphens and underscores, the first a letter or digit"
 Text = Annotated[str, Field(strict=True, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$", title="a line of text")]
-Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", title=_NAME_RULE)]
 
 FREE, GROWS, DECIDES = "free", "may grow", "decides"
 
@@ -111,23 +100,26 @@ class Architecture:
         return sum((n_in + 1) * n_out for n_in, n_out in self.layer_sizes(inputs, classes))
 
 
+_LOG = "log"  # marks what is shown and modelled on a log scale
+
+
 class Hyperparameters(_Frozen):
     """What the search tunes: AdamW's five numbers and the two of the regularization (all without unit).
 
     The defaults are those of torch's AdamW and LeakyReLU, without dropout.
     """
 
-    lr: Annotated[Real, Field(gt=0, le=1e3), _Exponent] = 1e-3
+    lr: Annotated[Real, Field(gt=0, le=1e3), _Exponent, _LOG] = 1e-3
     beta1: Annotated[Real, Field(ge=0, lt=1), _Exponent] = 0.9
     beta2: Annotated[Real, Field(ge=0, lt=1), _Exponent] = 0.999
-    eps: Annotated[Real, Field(gt=0, le=1), _Exponent] = 1e-8
-    weight_decay: Annotated[Real, Field(ge=0, le=1e3), _Exponent] = 0.01
+    eps: Annotated[Real, Field(gt=0, le=1), _Exponent, _LOG] = 1e-8
+    weight_decay: Annotated[Real, Field(ge=0, le=1e3), _Exponent, _LOG] = 0.01
     dropout: Annotated[Real, Field(ge=0, lt=1), _Exponent] = 0.0
     leaky_relu_alpha: Annotated[Real, Field(ge=0, le=1), _Exponent] = 0.01
 
 
 HYPERPARAMETERS = tuple(Hyperparameters.model_fields)
-LOG_HYPERPARAMETERS = ("lr", "eps", "weight_decay")  # shown and modelled on a log scale
+LOG_HYPERPARAMETERS = tuple(name for name, field in Hyperparameters.model_fields.items() if _LOG in field.metadata)
 
 
 class DataSettings(_Frozen):

@@ -14,7 +14,7 @@ from mlp_lib import figures
 from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import to_sequential
-from mlp_lib.core.population import Population, prepare
+from mlp_lib.core.population import Population, draw_members, prepare
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.reports.analysis import read_sections
 
@@ -60,7 +60,8 @@ def _activations(
     found = []
     with training_mode(settings):
         prepared, vectors = prepare(batch), [_HYPERPARAMETERS] * len(_SEEDS)
-        population = Population.start(architecture, vectors, list(_SEEDS), settings, prepared.images)
+        stacks = draw_members(architecture, _SEEDS, settings, prepared.images)
+        population = Population(architecture, vectors, list(_SEEDS), settings, stacks)
         for epoch in range(steps + 1):
             if epoch:
                 population.train_epoch(prepared, epoch)

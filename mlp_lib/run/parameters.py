@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
@@ -15,19 +16,28 @@ from mlp_lib.core.values import (
     DataSettings,
     Flag,
     Hyperparameters,
-    Name,
     Real,
     Seed,
-    Seeds,
     Text,
     TrainingSettings,
     Whole,
     Width,
     _Exponent,
     _Frozen,
-    _refuse_repeats,
     told,
 )
+
+
+def _refuse_repeats(values: tuple) -> tuple:
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise ValueError(f"should not repeat {repeated[0]}")
+    return values
+
+
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=10**5), AfterValidator(_refuse_repeats)]
+_NAME_RULE = "at most 100 letters, digits, dots, hyphens and underscores, the first a letter or digit"
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", title=_NAME_RULE)]
 
 
 class Range(_Frozen):

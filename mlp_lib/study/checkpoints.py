@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mlp_lib.core.errors import RunDirectoryError, SettingsError
-from mlp_lib.core.network import to_sequential
-from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
+from mlp_lib.core.network import sequential
+from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.run.files import ROOT, RunFiles, read_yaml
 
 
@@ -29,13 +29,13 @@ def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> 
         )
     hyperparameters = Hyperparameters(**read_yaml(files.config(seed))["hyperparameters"])
     try:
-        weights = _stacked(torch.load(path, map_location="cpu", weights_only=True), len(architecture.widths) + 1)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model = sequential(architecture, state["0.weight"].shape[1], hyperparameters)
+        model.load_state_dict(state)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError) as error:
-        found = str(error).splitlines()[0] if str(error) else type(error).__name__
+        found = " ".join((str(error) or type(error).__name__).split())[:200]
         raise RunDirectoryError(f"{path} is damaged ({found}): delete it with its config.yaml and retrain") from None
-    if [weight.shape[0] for weight in weights] != [*architecture.widths, CLASSES]:
-        raise RunDirectoryError(f"{path} holds another architecture than {architecture.name}")
-    return to_sequential(architecture, weights, hyperparameters).eval()
+    return model.eval()
 
 
 def _by_name(name: str) -> Architecture:
@@ -43,11 +43,6 @@ def _by_name(name: str) -> Architecture:
         return Architecture.from_name(name)
     except ValueError:
         raise SettingsError(f"architecture = {name!r}: should be a name like mlp_256x128") from None
-
-
-def _stacked(state: dict[str, Tensor], layers: int) -> list[Tensor]:
-    """The weights [out, in + 1] of each layer from a state dict, where every third module is Linear."""
-    return [torch.cat([state[f"{3 * n}.weight"], state[f"{3 * n}.bias"][:, None]], dim=1) for n in range(layers)]
 
 
 def predict(model: nn.Sequential, images: Tensor) -> np.ndarray:

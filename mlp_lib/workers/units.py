@@ -183,7 +183,7 @@ def train_unit(
     epochs_before: dict[int, list[int]] = {}
     for member in range(len(unit.labels)):
         state = read_state(states[member]) if states else None
-        epochs_before.setdefault(int(state["epoch"]) if state else 0, []).append(member)
+        epochs_before.setdefault(len(state["history"]) if state else 0, []).append(member)
     trained = [fit_in_memory(train, members) for members in epochs_before.values()]
     return _join([part for parts in trained for part in parts])
 
