@@ -151,7 +151,7 @@ def test_a_run_that_has_only_begun_says_what_is_missing(tmp_path: Path) -> None:
     assert views.numbers(choice).empty
     assert "02_retrain" in views.mistakes(choice)
     assert "03_transfer" in views.regret(choice)
-    assert run_explorer.RunExplorer(views).choice == choice
+    assert len(run_explorer.explorer(views).children) == 5
 
 
 def test_without_checkpoints_or_data_the_views_say_so(run_dir: Path, moved: Path, views: RunViews) -> None:
@@ -184,20 +184,28 @@ def test_the_mistakes_are_counted_and_the_surest_come_first() -> None:
 # --- the explorer ---------------------------------------------------------------------------------------------------
 
 
-def test_the_explorer_follows_its_drop_downs(views: RunViews) -> None:
-    explorer = run_explorer.RunExplorer(views)
-    assert explorer.choice == views.typical()
-    before = explorer.curve.children[0].value, explorer.mistakes.children[0].value
-    other = next(name for name in ARCHITECTURES if name != explorer.architecture.value)
-    explorer.architecture.value = other
-    assert explorer.choice.trial == views.typical(other).trial
-    assert before[0] != explorer.curve.children[0].value
-    assert before[1] != explorer.mistakes.children[0].value
-    trials = views.trials(other)["trial"].tolist()
-    explorer.trial.value = trials[-1]
-    assert f"trial {trials[-1]}" in explorer.numbers.children[0].value
-    explorer.source.value = explorer.target.value = other
-    assert "own hyperparameters" in explorer.regret.children[0].value
+def test_the_explorer_follows_its_drop_downs(views: RunViews, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its outputs display, where no kernel takes it from them."""
+    shown: list = []
+    monkeypatch.setattr(run_explorer, "display", shown.append)
+    top, _, pair, *_ = run_explorer.explorer(views).children
+    (architecture, trial, seed), (source, target) = top.children, pair.children
+    first, before = views.typical(), [type(output) for output in shown]
+    assert (architecture.value, trial.value.trial, seed.value.seed) == (first.architecture, first.trial, first.seed)
+    assert before == [Image, HTML, Markdown, Image]
+    curve, _, _, mistakes = shown
+    shown.clear()
+    other = next(name for name in ARCHITECTURES if name != architecture.value)
+    architecture.value = other
+    assert trial.value == Choice(other, views.typical(other).trial)
+    assert [type(output) for output in shown] == [Image, HTML, Image]
+    assert shown[0].data != curve.data
+    assert shown[2].data != mistakes.data
+    shown.clear()
+    trial.index = len(trial.options) - 1
+    assert f"trial {views.trials(other)['trial'].iloc[-1]}" in shown[1].data
+    source.value = target.value = other
+    assert "own hyperparameters" in shown[-1].data
 
 
 def test_a_saved_page_holds_the_views_as_pictures_and_tables(

@@ -1,6 +1,5 @@
 """Views of single trainings of a run: a trial's curve, its numbers, a pair's regret, a network's mistakes."""
 
-import html
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from mlp_lib.core.errors import DataError, MlpError
 from mlp_lib.core.values import HYPERPARAMETERS, DataSettings
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.figures import images as image_figures
-from mlp_lib.lab import display as pictures
+from mlp_lib.lab.display import is_interactive, picture
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run.files import ROOT
 
@@ -27,10 +26,10 @@ class Choice:
     """What is looked at; None where the run has no such thing yet."""
 
     architecture: str
-    trial: int | None
-    seed: int | None
-    source: str | None
-    target: str | None
+    trial: int | None = None
+    seed: int | None = None
+    source: str | None = None
+    target: str | None = None
 
 
 class RunViews:
@@ -143,100 +142,74 @@ class RunViews:
         return dataset.test
 
 
-_BOUNDS = {"max_width": "100%", "max_height": "26em", "object_fit": "contain", "object_position": "0 0"}
-_LOOK = {"style": {"description_width": "7em"}, "layout": widgets.Layout(width="19em")}
+def explorer(views: RunViews) -> widgets.Widget:
+    """Drop-downs for architecture, trial, seed, source and target, above the views of what they choose."""
+    first, names = views.typical(), views.architectures
+    pair = names if first.source else []
+    architecture = _dropdown("architecture", options=names, value=first.architecture)
+    trial, seed = _dropdown("trial"), _dropdown("retrain seed")
+    source = _dropdown("source", options=pair, value=first.source)
+    target = _dropdown("target", options=pair, value=first.target)
 
-
-class RunExplorer:
-    """Drop-downs for architecture, trial, seed, source and target, and the views of what they choose."""
-
-    def __init__(self, views: RunViews):
-        self.views = views
-        choice = views.typical()
-        names = views.architectures
-        pair = names if choice.source else []
-        self.architecture = widgets.Dropdown(options=names, value=choice.architecture, **_named("architecture"))
-        self.trial = widgets.Dropdown(**_named("trial"))
-        self.seed = widgets.Dropdown(**_named("retrain seed"))
-        self.source = widgets.Dropdown(options=pair, value=choice.source, **_named("source"))
-        self.target = widgets.Dropdown(options=pair, value=choice.target, **_named("target"))
-        self.curve, self.numbers, self.mistakes, self.regret = (widgets.VBox() for _ in range(4))
-        self.architecture.observe(self._change_architecture, "value")
-        self.trial.observe(self._show_trial, "value")
-        self.seed.observe(self._show_mistakes, "value")
-        self.source.observe(self._show_regret, "value")
-        self.target.observe(self._show_regret, "value")
-        self._change_architecture()
-        self._show_regret()
-
-    @property
-    def choice(self) -> Choice:
-        boxes = (self.architecture, self.trial, self.seed, self.source, self.target)
-        return Choice(*(box.value for box in boxes))
-
-    def show(self) -> widgets.Widget:
-        """Everything in its place."""
-        wrap = widgets.Layout(flex_flow="row wrap", grid_gap="0.5em 1.5em", align_items="flex-start")
-        return widgets.VBox(
-            [
-                widgets.HBox([self.architecture, self.trial, self.seed], layout=wrap),
-                widgets.HBox([self.curve, self.numbers], layout=wrap),
-                widgets.HBox([self.source, self.target], layout=wrap),
-                self.regret,
-                self.mistakes,
-            ]
-        )
-
-    def _change_architecture(self, _: Any = None) -> None:
-        """Fill the drop-downs that depend on the architecture, each at its sensible choice, and show that."""
-        shown = {self.trial: self._show_trial, self.seed: self._show_mistakes}
-        for box, show_view in shown.items():
-            box.unobserve(show_view, "value")  # between the two drop-downs a choice may be none that there is
-        trials = self.views.trials(self.architecture.value)
-        losses = [f"{trial}: {loss:.4f}" for trial, loss in zip(trials["trial"], trials["val_loss"], strict=True)]
-        self.trial.options = list(zip(losses, trials["trial"].tolist(), strict=True))
-        self.seed.options = self.views.seeds(self.architecture.value)
-        for box, show_view in shown.items():
+    def fill(_: Any = None) -> None:
+        """What depends on the architecture, the sensible choice first; a value names the architecture too."""
+        name = architecture.value
+        trials = views.trials(name)[["trial", "val_loss"]].itertuples(index=False)
+        trial.options = [(f"{number}: {loss:.4f}", Choice(name, number)) for number, loss in trials]
+        seed.options = [(str(number), Choice(name, seed=number)) for number in views.seeds(name)]
+        for box in (trial, seed):
             box.index = 0 if box.options else None
-            box.observe(show_view, "value")
-            show_view()
 
-    def _show_trial(self, _: Any = None) -> None:
-        self.curve.children = [_widget(self.views.curve(self.choice))]
-        self.numbers.children = [_widget(self.views.numbers(self.choice))]
+    def show_trial(choice: Choice | None) -> None:
+        choice = choice or Choice(architecture.value)
+        _display(views.curve(choice), f"Learning curve of trial {choice.trial}")
+        _display(views.numbers(choice))
 
-    def _show_mistakes(self, _: Any = None) -> None:
-        self.mistakes.children = [_widget(self.views.mistakes(self.choice))]
+    def show_regret(source: str | None, target: str | None) -> None:
+        _display(views.regret(Choice(architecture.value, source=source, target=target)))
 
-    def _show_regret(self, _: Any = None) -> None:
-        self.regret.children = [_widget(self.views.regret(self.choice))]
+    def show_mistakes(choice: Choice | None) -> None:
+        _display(views.mistakes(choice or Choice(architecture.value)), _MISTAKES)
+
+    fill()
+    architecture.observe(fill, "value")
+    shown = widgets.interactive_output
+    rows = (
+        widgets.HBox([architecture, trial, seed], layout=_WRAP),
+        shown(show_trial, {"choice": trial}),
+        widgets.HBox([source, target], layout=_WRAP),
+        shown(show_regret, {"source": source, "target": target}),
+        shown(show_mistakes, {"choice": seed}),
+    )
+    return widgets.VBox(rows)
 
 
-def _named(text: str) -> dict[str, Any]:
-    return {"description": text, **_LOOK}
+_WRAP = widgets.Layout(flex_flow="row wrap", grid_gap="0.5em 1.5em")
+_MISTAKES = "Confusion matrix and misclassified test images"
 
 
-def _widget(view: Figure | pd.DataFrame | str) -> widgets.Widget:
-    if isinstance(view, Figure):
-        return widgets.Image(value=pictures.png(view), format="png", layout=widgets.Layout(**_BOUNDS))
-    if isinstance(view, pd.DataFrame):
-        return widgets.HTML(pictures.html_table(view))
-    return widgets.HTML(f'<p role="status">{html.escape(view)}</p>')
+def _dropdown(text: str, **values: Any) -> widgets.Dropdown:
+    look = {"style": {"description_width": "7em"}, "layout": widgets.Layout(width="19em")}
+    return widgets.Dropdown(description=text, **look, **values)
 
 
-def show(evidence: Evidence) -> Any:
-    """The explorer where somebody can use it; elsewhere the views of a sensible choice, as pictures and tables."""
+def show(evidence: Evidence) -> None:
+    """Display the explorer where somebody can use it; elsewhere the views of a sensible choice."""
     views = RunViews(evidence)
-    if pictures.is_interactive():
-        return RunExplorer(views).show()
+    if is_interactive():
+        display(explorer(views))
+        return
     choice = views.typical()
     named = f"{choice.architecture}, trial {choice.trial}, retrain seed {choice.seed}"
     _display(views.curve(choice), f"Learning curve of {named}")
-    display(HTML(views.numbers(choice).to_html(border=0)))
-    _display(views.mistakes(choice), f"Confusion matrix and misclassified test images of {named}")
-    _display(views.regret(choice), "")
-    return None
+    _display(views.numbers(choice))
+    _display(views.mistakes(choice), f"{_MISTAKES} of {named}")
+    _display(views.regret(choice))
 
 
-def _display(view: Figure | str, text: str) -> None:
-    display(pictures.picture(view, text) if isinstance(view, Figure) else Markdown(view))
+def _display(view: Figure | pd.DataFrame | str, text: str = "") -> None:
+    if isinstance(view, Figure):
+        view = picture(view, text)
+    elif isinstance(view, pd.DataFrame):
+        view = HTML(view.to_html(border=0))
+    display(Markdown(view) if isinstance(view, str) else view)
