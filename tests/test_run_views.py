@@ -22,12 +22,14 @@ from mlp_lib.run import meta
 from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
 from mlp_lib.study.checkpoints import load_model, predict
 
+OWN_DRAWS = {"same_trials_for_all_architectures": False}  # so that two architectures choose differently
+
 
 def make_run(run_dir: Path) -> Path:
     """The tables of 01 to 03 with checkpoints, and the record that the notebooks would have left."""
-    run_all(run_dir)
-    evidence_of(run_dir)  # stores the parameters
-    digest = study_of(run_dir, "search").digest
+    run_all(run_dir, **OWN_DRAWS)
+    evidence_of(run_dir, **OWN_DRAWS)  # stores the parameters
+    digest = study_of(run_dir, "search", **OWN_DRAWS).digest
     write_yaml(RunFiles(run_dir).meta, meta.read_meta(RunFiles(run_dir)) | {"data_digest": digest})
     return run_dir
 
@@ -39,7 +41,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def evidence(run_dir: Path) -> Evidence:
-    return evidence_of(run_dir)
+    return evidence_of(run_dir, **OWN_DRAWS)
 
 
 @pytest.fixture
@@ -50,7 +52,9 @@ def views(evidence: Evidence) -> RunViews:
 @pytest.fixture
 def moved(run_dir: Path) -> Iterator[Path]:
     """A checkpoint that is put aside, and back."""
-    path = RunFiles(run_dir).architecture(RunViews(evidence_of(run_dir)).evidence.architectures[0]).model(1)
+    path = (
+        RunFiles(run_dir).architecture(RunViews(evidence_of(run_dir, **OWN_DRAWS)).evidence.architectures[0]).model(1)
+    )
     content = path.read_bytes()
     path.unlink()
     yield path
