@@ -15,6 +15,7 @@ from mlp_lib.study import phases
 from mlp_lib.workers.units import Result, Unit
 
 STUDY = {
+    "contenders": "chosen",
     "same_trials_for_all_architectures": True,
     "search_seed": 3,
     "transfer_seeds": [1, 5],

@@ -223,16 +223,13 @@ def _environment(root: Path) -> dict[str, Any]:
 
 def _git(root: Path) -> dict[str, Any]:
     """Commit and whether the tree has changes; nulls where there is no git."""
-
-    def ask(*words: str) -> str | None:
-        try:
-            answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=20, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return answer.stdout.strip()
-
-    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+    line = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
+    try:
+        said = subprocess.run(line, cwd=root, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    commit, _, dirty = said.partition("-")
+    return {"commit": commit, "dirty": bool(dirty)}
 
 
 def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:

@@ -17,6 +17,7 @@ from mlp_lib.core.errors import ClusterError, DataError, SettingsError
 from mlp_lib.core.machine import describe_machine, resolve_device
 from mlp_lib.core.values import DataSettings
 from mlp_lib.run.parameters import StudySettings
+from mlp_lib.run.recipe import MACHINE
 from mlp_lib.workers.pool import Workers
 from mlp_lib.workers.units import Job, Result, Unit, train_unit
 
@@ -41,14 +42,15 @@ _one_at_a_time = threading.Lock()  # in a worker process, however many threads i
 
 @functools.lru_cache(maxsize=1)
 def describe() -> Traits:
-    """The torch, the mlp_lib (a digest of its code) and the device of this process: what decides the bits of a result.
+    """What of this process decides the bits of a result: of a recipe the MACHINE, and the code of mlp_lib by a digest.
 
-    And the processor may: see README.
+    And the processor may: see docs/cluster.md.
     """
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         code.update(path.read_bytes())
-    return {"torch": torch.__version__, "mlp_lib": code.hexdigest()[:12], "device": resolve_device("auto").type}
+    found = {"device": resolve_device("auto").type, "torch": str(torch.__version__)}
+    return {name: found[name] for name in MACHINE} | {"mlp_lib": code.hexdigest()[:12]}
 
 
 def _unfit(traits: Traits, wanted: Traits) -> str:

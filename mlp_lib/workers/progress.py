@@ -56,14 +56,8 @@ class Progress:
             return
         if get_ipython() is None:
             return
-        width = 100 * done / max(self.total, 1)
-        bar = (
-            '<div style="max-width:40em;font-family:sans-serif;font-size:0.9em">'
-            '<div style="height:6px;border-radius:3px;background:#8884">'
-            f'<div style="height:6px;border-radius:3px;background:#0072b2;width:{width:.1f}%"></div></div>'
-            f"{html.escape(text)}</div>"
-        )
-        data = {"text/html": bar, "text/plain": text}
+        bar = f'<progress max="{max(self.total, 1)}" value="{done}" style="width:40em"></progress>'
+        data = {"text/html": f"{bar}<br>{html.escape(text)}", "text/plain": text}
         if self.handle is None:
             self.handle = display(data, raw=True, display_id=True, metadata=METADATA)
         else:
