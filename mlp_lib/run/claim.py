@@ -2,10 +2,12 @@
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,9 +70,11 @@ def end_with_holder(run_dir: Path) -> None:
         return
 
     def follow() -> None:
-        with contextlib.suppress(OSError):  # the directory was removed
-            FileLock(_lock_file(run_dir)).acquire(poll_interval=5 * _POLL_S)
-            os._exit(1)
+        while run_dir.is_dir():
+            with contextlib.suppress(Timeout, OSError):
+                FileLock(_lock_file(run_dir)).acquire(timeout=0)
+                os._exit(1)
+            time.sleep(5 * _POLL_S)
 
     threading.Thread(target=follow, daemon=True).start()
 
@@ -78,6 +82,8 @@ def end_with_holder(run_dir: Path) -> None:
 @contextlib.contextmanager
 def _locked(run_dir: Path, patience: float) -> Iterator[bool]:
     """Whether the lock is had; not, if another holds it for longer than `patience` (s)."""
+    if not run_dir.is_dir():  # filelock would make it anew
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run_dir))
     lock = FileLock(_lock_file(run_dir))
     try:
         lock.acquire(timeout=patience, poll_interval=_POLL_S)

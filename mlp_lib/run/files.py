@@ -114,11 +114,12 @@ class RunFiles:
         return self.notebook(phase).with_suffix(".html")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; RunDirectoryError if it can't be written."""
+def write_bytes(path: Path, content: bytes, parents: bool = True) -> None:
+    """Write a file whole or not at all, with its directories if `parents`; RunDirectoryError if it can't be written."""
     temporary = path.with_name(f".tmp_{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()

@@ -209,4 +209,4 @@ def _tell(work: WorkFiles, text: str) -> None:
     """Leave word of the progress; a run directory that was removed is not made again."""
     if not work.root.is_dir():
         raise RunDirectoryError(f"{work.root.parent} was removed while the run was at work on it")
-    write_bytes(work.progress, text.encode())
+    write_bytes(work.progress, text.encode(), parents=False)

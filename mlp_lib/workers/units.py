@@ -45,7 +45,7 @@ class Keeper:
         for member, path in enumerate(self.paths):
             buffer = io.BytesIO()
             np.savez(buffer, **{name: values[member].numpy() for name, values in state.items()})
-            write_bytes(path, buffer.getvalue())
+            write_bytes(path, buffer.getvalue(), parents=False)  # a run that was removed stays so
         now = time.monotonic()
         self.due = now + min(_SHARE * (now - began), _MOST_S)
 
