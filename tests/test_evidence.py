@@ -88,6 +88,18 @@ def test_interval_by_hand():
     assert row[["sd", "pooled_sd"]].tolist() == pytest.approx([1.5 * math.sqrt(2), math.sqrt(3)])
 
 
+def test_errors_stand_beside_losses():
+    losses = random_transfer(names="AB", seeds=2).assign(test_accuracy=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+    losses.loc[3, "test_loss"] = np.nan  # A with B's at the second seed
+    effects = transfer_effects(losses, 0.05, 0.95)
+    assert effects[["error", "own_error"]].to_numpy().tolist() == [
+        pytest.approx([0.3, 0.15]),
+        pytest.approx([0.55, 0.75]),
+    ]
+    pair = architecture_pairs(retrained(A=[1, 2], B=[3, 4]).assign(test_accuracy=[0.9, 0.8, 0.7, 0.6]), 0.05, 0.95)
+    assert pair[["upper_error", "lower_error"]].to_numpy().tolist() == [pytest.approx([0.35, 0.15])]
+
+
 def test_regrets_are_the_matrices():
     losses = random_transfer(AB=1.3, AC=0.8)
     effects = transfer_effects(losses, 0.05, 0.95)

@@ -22,6 +22,7 @@ from mlp_lib.evidence.intervals import (
     p_above,
     plain_answer,
 )
+from mlp_lib.evidence.summaries import mean_error
 from mlp_lib.evidence.verdicts import (
     VERDICTS,
     architecture_end,
@@ -33,6 +34,7 @@ from mlp_lib.evidence.verdicts import (
 PAIRS = (
     *("upper", "lower", "n", "diverged", "difference", "relative", "low", "high", "p", "p_adjusted", "p_beyond"),
     *("equivalence_low", "equivalence_high", "p_equivalence", "sd", "pooled_sd", "df", "verdict"),
+    *("upper_error", "lower_error"),
 )
 MAX_SEEDS = 10_000  # where the search for a number of seeds gives up
 
@@ -94,7 +96,7 @@ def architecture_pairs(losses: pd.DataFrame, margin: float, confidence: float) -
     equivalence_high, the interval of level 1 - 2 alpha, and p_equivalence, of the two one-sided tests at the margin
     (p <= alpha where the interval lies within it); of log losses sd, of the pair's own paired differences, beside
     pooled_sd; df. verdict: see `difference_tests`; `equivalent` only if nothing diverged. So a difference that is
-    certain but certainly within the margin is equivalent.
+    certain but certainly within the margin is equivalent. upper_error, lower_error: means of 1 - accuracy.
     """
     alpha, bound, table = 1 - confidence, math.log1p(margin), losses_by_seed(losses)
     logs = np.log(table)
@@ -115,6 +117,8 @@ def architecture_pairs(losses: pd.DataFrame, margin: float, confidence: float) -
         rows[f"{name}low"], rows[f"{name}high"] = np.expm1(log - half), np.expm1(log + half)
     tests["equivalent"] = np.where(rows["diverged"] == 0, tests["equivalent"], np.nan)
     rows["verdict"] = difference_verdicts(tests, alpha)
+    errors = mean_error(losses, "architecture")
+    rows["upper_error"], rows["lower_error"] = rows["upper"].map(errors), rows["lower"].map(errors)
     return rows[list(PAIRS)]
 
 

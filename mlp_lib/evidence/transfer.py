@@ -22,14 +22,14 @@ from mlp_lib.evidence.intervals import (
     p_above,
     plain_answer,
 )
-from mlp_lib.evidence.summaries import log_costs, mean_loss_matrix, trial_ranks
+from mlp_lib.evidence.summaries import log_costs, mean_error, mean_loss_matrix, trial_ranks
 from mlp_lib.evidence.verdicts import HARMLESS, MOST, p_within, transfer_end, transfer_verdict
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
     *("mean", "own_mean", "regret", "oracle_regret", "relative_regret"),
     *("quotient", "low", "high", "p", "p_adjusted", "p_beyond", "p_within", "sd", "pooled_sd", "df"),
-    *("excludes_zero", "beyond_margin", "within_margin", "broken"),
+    *("excludes_zero", "beyond_margin", "within_margin", "broken", "error", "own_error"),
 )
 FLAGS = ("identical", "counted", "excludes_zero", "beyond_margin", "within_margin", "broken")
 
@@ -103,7 +103,8 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     counted: that is this row, so one row a test; diverged: seeds at which the transferred training alone diverged;
     broken: most trainings diverge, or most of the target's own, so that nothing is tested.
     excludes_zero: p_adjusted at most alpha; beyond_margin: broken, p_beyond at most alpha, or the like for a gain;
-    within_margin: p_within at most alpha and less than 5 % diverged, or identical. What can't be said is NaN, or False.
+    within_margin: p_within at most alpha and less than 5 % diverged, or identical. error, own_error: means of
+    1 - accuracy. What can't be said is NaN, or False.
     """
     if losses.empty:
         return pd.DataFrame(columns=list(EFFECTS)).astype(dict.fromkeys(FLAGS, bool))
@@ -131,6 +132,9 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     rows["beyond_margin"] = rows["broken"] | (rows["p_beyond"] <= alpha) | (gains <= alpha)
     harmless = rows["diverged"] < HARMLESS * losses["seed"].nunique()
     rows["within_margin"] = ((rows["p_within"] <= alpha) & harmless) | (identical & log.notna())
+    errors = mean_error(losses, ["target", "source"])
+    for name, source in (("error", "source"), ("own_error", "target")):
+        rows[name] = errors.reindex(pd.MultiIndex.from_frame(rows[["target", source]])).to_numpy()
     return rows[list(EFFECTS)]
 
 
