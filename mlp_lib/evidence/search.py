@@ -14,6 +14,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.model_selection import KFold
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
+from mlp_lib.evidence.pool import residual_squares
 from mlp_lib.run.parameters import Range, SearchSpace
 
 POOLED = "pooled"  # stands for the architectures that share a forest
@@ -92,6 +93,21 @@ def relative_seed_spread(losses: pd.DataFrame) -> pd.Series:
     groups = losses[np.isfinite(losses["test_loss"])].groupby("architecture", sort=False)["test_loss"]
     spread = (groups.std() / groups.mean()).reindex(losses["architecture"].unique())
     return spread * np.sqrt(1 - SAME_SEED)
+
+
+def unshared_seed_spread(trainings: pd.DataFrame) -> pd.Series:
+    """The standard deviation of log validation loss over run seeds that trials of one seed do not share.
+
+    trainings: architecture, seed, val_loss and the hyperparameters, several choices at the same seeds. The root of the
+    residual mean square of choice + seed within an architecture, pooled over architectures (one rarely has enough): the
+    same for each of them, and NaN without two choices at two seeds.
+    """
+    squares = []
+    for _, group in _by_architecture(trainings):
+        table = group.pivot_table(index=list(HYPERPARAMETERS), columns="seed", values="val_loss", dropna=False)
+        squares.append(residual_squares(np.log(table.where(np.isfinite(table)).dropna(how="all").to_numpy(float))))
+    total, df = np.sum(squares, axis=0) if squares else (0.0, 0)
+    return pd.Series(np.sqrt(total / df) if df else np.nan, trainings["architecture"].unique())
 
 
 def winner_instability(
