@@ -8,7 +8,15 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from mlp_lib.evidence.intervals import adjust, blocked_differences, mean_interval, p_beyond, p_value
+from mlp_lib.evidence.intervals import (
+    benjamini_hochberg,
+    blocked_differences,
+    by_own_spread,
+    holm,
+    mean_interval,
+    p_above,
+    spread_statistic,
+)
 
 A, B, C = "mlp_32", "mlp_256x128", "mlp_8x8x8"
 
@@ -43,9 +51,9 @@ def test_two_columns_are_the_paired_t_test():
     test = stats.ttest_rel(x, y)
     assert row["se"] == pytest.approx(row["sd"] / math.sqrt(6)) == pytest.approx(row["pooled_sd"] / math.sqrt(6))
     assert row["df"] == 5
-    assert p_value(row["difference"], row["se"], 5) == pytest.approx(test.pvalue)
     one_sided = stats.ttest_rel(x - 0.02, y, alternative="greater")
-    assert p_beyond(row["difference"], 0.02, row["se"], 5) == pytest.approx(one_sided.pvalue)
+    assert p_above(row["difference"] - 0.02, row["se"], 5) == pytest.approx(one_sided.pvalue)
+    assert 2 * p_above(abs(row["difference"]), row["se"], 5) == pytest.approx(test.pvalue)
 
 
 def test_missing_values_are_statsmodels():
@@ -73,16 +81,29 @@ def test_differences_that_cannot_be_said():
 
 
 def test_p_without_variance():
-    np.testing.assert_array_equal(p_value([0.0, 1.0, 1.0], [0.0, 0.0, np.nan], 4), [1, 0, np.nan])
+    np.testing.assert_array_equal(p_above([0.0, 1.0, 1.0], [0.0, 0.0, np.nan], 4), [1, 0, np.nan])
 
 
 def test_adjusted_p_by_hand():
     p = [0.01, np.nan, 0.04, 0.03, 0.5]
-    adjusted, rejected = adjust(p, 0.05, "holm")
-    np.testing.assert_allclose(adjusted, [0.04, np.nan, 0.09, 0.09, 0.5])
-    assert rejected.tolist() == [True, False, False, False, False]
-    adjusted, rejected = adjust(p, 0.06, "fdr_bh")
-    np.testing.assert_allclose(adjusted, [0.04, np.nan, 0.16 / 3, 0.16 / 3, 0.5])
-    assert rejected.tolist() == [True, False, True, True, False]
-    np.testing.assert_allclose(adjusted[[0, 2, 3, 4]], stats.false_discovery_control([0.01, 0.04, 0.03, 0.5]))
-    assert np.isnan(adjust([np.nan], 0.05, "holm")[0]).all()
+    np.testing.assert_allclose(holm(p), [0.04, np.nan, 0.09, 0.09, 0.5])
+    np.testing.assert_allclose(benjamini_hochberg(p), [0.04, np.nan, 0.16 / 3, 0.16 / 3, 0.5])
+    assert np.isnan(holm([np.nan])).all()
+    assert np.isnan(benjamini_hochberg([np.nan])).all()
+
+
+def test_pairs_are_tested_by_their_own_spread_where_spreads_differ():
+    noise = np.random.default_rng(5).normal(0, 0.03, (8, 4))
+    even = pd.DataFrame(noise, columns=list("wxyz"))
+    uneven = even.assign(w=10 * even["w"])
+    pairs = [("w", "x"), ("y", "z")]
+    pooled, own = (by_own_spread(blocked_differences(t, pairs), [t], 0.05) for t in (even, uneven))
+    assert pooled["df"].tolist() == [21, 21]
+    assert own["df"].tolist() == [7, 7]
+    for row, (first, second) in zip(own.itertuples(), pairs, strict=True):
+        test = stats.ttest_rel(uneven[first], uneven[second])
+        assert row.difference / row.se == pytest.approx(test.statistic)
+    residuals = even.sub(even.mean(axis=1), axis=0)
+    statistic, df = spread_statistic(even + np.arange(8)[:, None])  # what is common to a row is no spread
+    assert (statistic, df) == (pytest.approx(stats.bartlett(*(residuals - residuals.mean()).T.to_numpy())[0]), 3)
+    assert spread_statistic(even[["w", "x"]]) == (0, 0)

@@ -13,8 +13,8 @@ from statsmodels.stats.multitest import multipletests
 
 from mlp_lib.core.errors import SettingsError, TrainingError
 from mlp_lib.evidence import auto_budget, contenders, over_searches
+from mlp_lib.evidence.intervals import holm
 from mlp_lib.evidence.pool import weights
-from mlp_lib.evidence.searches import holm
 from mlp_lib.evidence.sentences import answers_over_searches
 from mlp_lib.evidence.tuning import error_curves, error_pairs, image_variance, small_pays, tuning_cost
 

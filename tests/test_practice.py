@@ -12,7 +12,14 @@ from study import ARCHITECTURES, VALUES, evidence_of, run_all, settings_of, stud
 from mlp_lib.core.errors import RunDirectoryError, SettingsError
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.evidence import intervals, summaries
-from mlp_lib.evidence.comparisons import ANY, compare_transfer, comparison_sentence, extra_sources, other_search
+from mlp_lib.evidence.comparisons import (
+    ANY,
+    compare_transfer,
+    comparison_sentence,
+    extra_sources,
+    gain_kept,
+    other_search,
+)
 from mlp_lib.figures.losses import quotient_intervals
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.reports.session import Session
@@ -169,6 +176,22 @@ def test_extra_sources_by_hand() -> None:
     assert first.high == pytest.approx(math.sqrt(2) * math.exp(half), rel=1e-4)
     assert first.low == pytest.approx(math.sqrt(2) * math.exp(-half), rel=1e-4)
     assert last.quotient == pytest.approx(1.0)  # 1, 1, 2 and 1/2, at either seed
+
+
+def test_the_share_of_the_tuning_gain_that_transfer_keeps() -> None:
+    """Tuning halves b's loss and quarters a's; of it the other's hyperparameters lose log sqrt(2), and nothing."""
+    e = math.sqrt(2)
+    cells = {("a", "a"): [1.0, 3.0], ("a", "b"): [e, 3 * e], ("b", "b"): [1.0, 1.0], ("b", "a"): [1.0, 1.0]}
+    assert gain_kept(losses_of(cells), 0.95).empty
+    losses = losses_of(cells | {("a", "default"): [4.0, 12.0], ("b", "default"): [2.0, math.nan]})
+    table = gain_kept(losses, 0.95).set_index("target")
+    assert table["n"].tolist() == [2, 1, 2]
+    assert table["kept"].tolist() == pytest.approx([0.75, 1.0, 1 - (0.25 + 0.5) / (1.5 + 2)])
+    assert table["gain"].tolist()[:2] == pytest.approx([4, 2])
+    assert table.loc["a", ["low", "high"]].tolist() == pytest.approx([0.75, 0.75])
+    assert math.isnan(table.loc["b", "low"])
+    worse = losses_of(cells | {("a", "default"): [0.5, 0.5], ("b", "default"): [0.5, 0.5]})
+    assert gain_kept(worse, 0.95)["kept"].isna().all()
 
 
 def test_a_diverged_training_of_an_extra_source_is_counted_apart() -> None:

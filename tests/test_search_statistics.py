@@ -16,6 +16,7 @@ from mlp_lib.evidence.search import (
     range_position,
     relative_seed_spread,
     search_warnings,
+    unshared_seed_spread,
     validation_test_correlation,
     winner_instability,
 )
@@ -96,8 +97,23 @@ def test_gaps_and_spread_by_hand():
     assert table["gap_2nd"] == pytest.approx(0.1)
     assert table["spreads_5th"] == pytest.approx(5)
     losses = pd.DataFrame({"architecture": [A, A, A, B], "test_loss": [0.9, 1.1, NAN, 0.5]})
-    assert relative_seed_spread(losses)[A] == pytest.approx(np.sqrt(0.02))
+    assert relative_seed_spread(losses)[A] == pytest.approx(np.sqrt(0.02 * 0.73))  # of which a seed's trials share .27
     assert np.isnan(relative_seed_spread(losses)[B])
+
+
+def test_the_unshared_spread_is_without_what_a_seed_does_to_all():
+    rng, choices = np.random.default_rng(0), 12
+    rows = []
+    for architecture in (A, B):
+        logs = rng.normal(0, 0.02, (choices, 8)) + rng.normal(0, 0.05, 8) + rng.normal(0, 0.3, (choices, 1))
+        for (choice, seed), log in np.ndenumerate(logs):
+            rows.append((architecture, 0.01 * (choice + 1), seed, np.exp(log)))
+    table = pd.DataFrame(rows, columns=["architecture", "lr", "seed", "val_loss"])
+    table = table.assign(**dict.fromkeys(HYPERPARAMETERS[1:], 0.5))
+    found = unshared_seed_spread(table)
+    assert list(found.index) == [A, B]
+    assert found[A] == found[B] == pytest.approx(0.02, rel=0.15)
+    assert unshared_seed_spread(table[table["lr"] == 0.01]).isna().all()
 
 
 def test_a_row_of_instability_depends_on_no_other_architecture():

@@ -92,21 +92,20 @@ def simulated(name, number, kind):
 
 
 @pytest.mark.parametrize(("name", "number"), WORLDS)
-def test_the_interval_of_the_mean_regret_covers(name, number):
-    assert simulated(name, number, "plain")[1]["covered"].mean() >= 0.93
+def test_the_interval_of_the_mean_regret_covers_and_is_not_needlessly_wide(name, number):
+    """93 to 99 %, give or take two standard errors of 500 studies, at either end its own: 2.3 % and 0.9 %."""
+    covered = simulated(name, number, "plain")[1]["covered"].mean()
+    errors = [2 * (bar * (1 - bar) / STUDIES) ** 0.5 for bar in (0.93, 0.99)]
+    print(f"{name} {number}: coverage {covered:.1%}")  # shown by pytest -s
+    assert 0.93 - errors[0] <= covered <= 0.99 + errors[1]
 
 
-@pytest.mark.parametrize("name", NOISES)
-def test_the_interval_of_the_mean_regret_is_not_needlessly_wide(name):
-    assert np.mean([simulated(name, number, "plain")[1]["covered"].mean() for number in range(5)]) <= 0.99
-
-
-@pytest.mark.parametrize("name", NOISES)
-def test_the_mean_regret_is_without_bias(name):
-    """Over a study's five worlds, since of ten tests at two errors one would often fail by chance."""
-    found = [simulated(name, number, "plain") for number in range(5)]
-    bias = np.mean([studies["regret"].mean() - true for true, studies in found])
-    error = np.mean([studies["regret"].var() / STUDIES for _, studies in found]) ** 0.5 / 5**0.5
+@pytest.mark.parametrize(("name", "number"), WORLDS)
+def test_the_mean_regret_is_without_bias(name, number):
+    """Within 0.0005 and two standard errors of the simulation: of 500 studies, and of the 2,000 draws of the truth."""
+    true, studies = simulated(name, number, "plain")
+    bias, error = studies["regret"].mean() - true, (studies["regret"].var() / STUDIES) ** 0.5
+    print(f"{name} {number}: bias {bias:.5f}, standard error {error:.5f}")
     assert abs(bias) <= 0.0005 + 2 * error
 
 

@@ -38,6 +38,28 @@ def extra_sources(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return pd.DataFrame(rows)[["source", "targets", "n", "quotient", "low", "high", "diverged"]]
 
 
+def gain_kept(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """The share of the tuning gain that transfer keeps: a row a target, then all; empty without the source `default`.
+
+    (default - transferred) / (default - own) of log losses, a quotient of means over the other architectures as sources
+    and the seeds at which all three are known. Columns: target, n (seeds), gain (default / own, a geometric mean),
+    kept, low, high (Student's t over the seeds, of the quotient made linear). kept is NaN where tuning gains nothing.
+    """
+    table = log_costs(losses)
+    by = ["target", "seed"]
+    gain = table[table["source"] == "default"].set_index(by)["cost"]
+    others = table[table["source"].isin(table["target"]) & (table["source"] != table["target"])]
+    both = pd.concat({"gain": gain, "cost": others.groupby(by)["cost"].mean()}, axis=1).dropna().reset_index()
+    rows = []
+    for name, group in [*both.groupby("target", sort=False), ("all", both)] if len(both) else []:
+        seeds = group.groupby("seed")[["gain", "cost"]].mean()
+        mean, kept = seeds["gain"].mean(), 1 - seeds["cost"].mean() / seeds["gain"].mean()
+        _, *ends = mean_interval((seeds["gain"] - seeds["cost"] - kept * seeds["gain"]) / mean, confidence)
+        shares = (kept, kept + ends[0], kept + ends[1]) if mean > 0 else (np.nan,) * 3
+        rows.append((name, len(seeds), float(np.exp(mean)), *shares))
+    return pd.DataFrame(rows, columns=["target", "n", "gain", "kept", "low", "high"])
+
+
 def other_search(transfers: pd.DataFrame, retrainings: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """What it costs to take each architecture's hyperparameters from another run's search: a row a target, then all.
 

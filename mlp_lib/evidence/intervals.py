@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 
 def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
@@ -22,17 +21,12 @@ def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, fl
     return mean, mean - half, mean + half
 
 
-def p_value(difference: np.ndarray, se: np.ndarray, df: np.ndarray) -> np.ndarray:
-    """Two-sided p of Student's t test of difference 0; without residual variance it is 1 at 0, else 0."""
-    return 2 * p_beyond(np.abs(difference), 0.0, se, df)
-
-
-def p_beyond(difference: np.ndarray, bound: float, se: np.ndarray, df: np.ndarray) -> np.ndarray:
-    """One-sided p of Student's t test of difference <= bound against difference > bound."""
-    distance = np.asarray(difference, dtype=float) - bound
+def p_above(distance: np.ndarray, se: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """One-sided p of Student's t test that a distance is above 0: without any spread 0 where it is, else 1."""
+    distance, se = np.asarray(distance, dtype=float), np.asarray(se, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where((np.asarray(se) == 0) & (distance == 0), 0.0, distance / np.asarray(se))
-    return stats.t.sf(t, df)
+        p = stats.t.sf(distance / se, df)
+    return np.where((se == 0) & np.isfinite(distance), np.where(distance > 0, 0.0, 1.0), p)
 
 
 def half_width(se: np.ndarray, df: np.ndarray, alpha: float) -> np.ndarray:
@@ -40,13 +34,24 @@ def half_width(se: np.ndarray, df: np.ndarray, alpha: float) -> np.ndarray:
     return stats.t.ppf(1 - alpha / 2, df) * np.asarray(se)
 
 
-def adjust(p: np.ndarray, alpha: float, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """(adjusted p, rejected) of statsmodels' multipletests over the p values that are not NaN."""
+def holm(p: np.ndarray) -> np.ndarray:
+    """The p values that are not NaN adjusted by Holm's (1979) step-down procedure.
+
+    statsmodels' does the same and collects garbage at each call, which takes longer than everything else here.
+    """
     p = np.asarray(p, dtype=float)
-    adjusted, rejected, tested = np.full(len(p), np.nan), np.zeros(len(p), dtype=bool), np.isfinite(p)
-    if tested.any():
-        rejected[tested], adjusted[tested], *_ = multipletests(p[tested], alpha, method)
-    return adjusted, rejected
+    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested])]
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    return adjusted
+
+
+def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
+    """The p values that are not NaN adjusted by Benjamini & Hochberg (1995)."""
+    p = np.asarray(p, dtype=float)
+    adjusted, tested = np.full(len(p), np.nan), ~np.isnan(p)
+    adjusted[tested] = stats.false_discovery_control(p[tested]) if tested.any() else []
+    return adjusted
 
 
 def blocked_differences(table: pd.DataFrame, pairs: Sequence[tuple[Hashable, Hashable]]) -> pd.DataFrame:
@@ -59,7 +64,8 @@ def blocked_differences(table: pd.DataFrame, pairs: Sequence[tuple[Hashable, Has
     A row a pair: first, second, n (rows where both are finite), difference (first - second), se, df, and for
     comparison sd, the spread of the pair's own paired differences, beside the model's pooled_sd = sqrt(2 s2). All in
     the table's unit, of which 1 is a usual size: what is below 1e-12 is rounding and becomes 0. NaN: the difference of
-    a pair that shares no row, se without degrees of freedom, sd of a single row.
+    a pair that shares no row, se without degrees of freedom, sd of a single row. Whether one variance serves all,
+    `spread_statistic` tests.
     """
     values = np.where(np.isfinite(table), table, np.nan)
     finite = np.isfinite(values)
@@ -84,6 +90,34 @@ def blocked_differences(table: pd.DataFrame, pairs: Sequence[tuple[Hashable, Has
     return pd.DataFrame(
         names | {"n": n} | dict(zip(("difference", "se", "df", "sd", "pooled_sd"), numbers, strict=True))
     )
+
+
+def spread_statistic(table: pd.DataFrame) -> tuple[float, int]:
+    """(Bartlett's statistic, degrees of freedom) of equal spreads of the columns, blocked by row; (0, 0): untested.
+
+    Of the residuals of column + row, over the rows without missing values: those of two columns are the same.
+    """
+    values = table.where(np.isfinite(table)).dropna().to_numpy(float)
+    if min(values.shape) < 3:
+        return 0.0, 0
+    residuals = values - values.mean(axis=1, keepdims=True)
+    residuals -= residuals.mean(axis=0)
+    if (np.abs(residuals).max(axis=0) < 1e-12).any():
+        return 0.0, 0
+    return float(stats.bartlett(*residuals.T).statistic), values.shape[1] - 1
+
+
+def by_own_spread(rows: pd.DataFrame, tables: Sequence[pd.DataFrame], alpha: float) -> pd.DataFrame:
+    """Rows of blocked_differences with the pooled variance where the tables' spreads may be equal, else each its own.
+
+    Where Bartlett's test, over all tables together, rejects equal spreads at alpha, a pair's se is that of its own
+    paired differences, with n - 1 degrees of freedom.
+    """
+    statistic, df = np.sum([spread_statistic(table) for table in tables], axis=0) if len(tables) else (0.0, 0)
+    if not df or stats.chi2.sf(statistic, df) > alpha:
+        return rows
+    n = rows["n"].where(rows["n"] > 1)
+    return rows.assign(se=rows["sd"] / np.sqrt(n), df=n - 1)
 
 
 def basis_text(interval: tuple[float, ...], kind: str | None, pairs: int, seeds: int) -> str:

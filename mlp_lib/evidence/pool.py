@@ -14,8 +14,8 @@ import pandas as pd
 
 from mlp_lib.core.errors import SettingsError, TrainingError
 from mlp_lib.evidence.intervals import half_width
+from mlp_lib.evidence.verdicts import MOST
 
-MOST = 0.5  # a pair is broken where a greater share of its trainings diverges
 FORGOTTEN = 100  # a search of the budget chooses beyond the m best in at most one of so many
 LEAST_KNOWN = 20  # a curve ends where a search chooses beyond the m best in more than one of so many
 

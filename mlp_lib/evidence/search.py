@@ -14,12 +14,14 @@ from sklearn.inspection import permutation_importance
 from sklearn.model_selection import KFold
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
+from mlp_lib.evidence.pool import residual_squares
 from mlp_lib.run.parameters import Range, SearchSpace
 
 POOLED = "pooled"  # stands for the architectures that share a forest
 MIN_TRIALS = 60  # finite trials below which an architecture gets no forest of its own
 MIN_BETTER = 20  # better trials below which a forest says nothing
 FOLDS = 5
+SAME_SEED = 0.27  # correlation of the log test losses of two choices at one run seed, measured in the first study
 
 
 def _finite(trials: pd.DataFrame) -> pd.DataFrame:
@@ -83,12 +85,29 @@ def _table(rows: list, columns: str) -> pd.DataFrame:
 
 
 def relative_seed_spread(losses: pd.DataFrame) -> pd.Series:
-    """Standard deviation over mean of the finite losses by architecture; NaN below two.
+    """The relative standard deviation over run seeds that trials of one seed do not share, by architecture.
 
-    losses: architecture, test_loss; a row a retraining.
+    losses: architecture, seed, test_loss; a row a retraining. Of the finite losses, standard deviation over mean, times
+    sqrt(1 - `SAME_SEED`), as one choice alone can't tell what all share; NaN below two.
     """
     groups = losses[np.isfinite(losses["test_loss"])].groupby("architecture", sort=False)["test_loss"]
-    return (groups.std() / groups.mean()).reindex(losses["architecture"].unique())
+    spread = (groups.std() / groups.mean()).reindex(losses["architecture"].unique())
+    return spread * np.sqrt(1 - SAME_SEED)
+
+
+def unshared_seed_spread(trainings: pd.DataFrame) -> pd.Series:
+    """The standard deviation of log validation loss over run seeds that trials of one seed do not share.
+
+    trainings: architecture, seed, val_loss and the hyperparameters, several choices at the same seeds. The root of the
+    residual mean square of choice + seed within an architecture, pooled over architectures (one rarely has enough): the
+    same for each of them, and NaN without two choices at two seeds.
+    """
+    squares = []
+    for _, group in _by_architecture(trainings):
+        table = group.pivot_table(index=list(HYPERPARAMETERS), columns="seed", values="val_loss", dropna=False)
+        squares.append(residual_squares(np.log(table.where(np.isfinite(table)).dropna(how="all").to_numpy(float))))
+    total, df = np.sum(squares, axis=0) if squares else (0.0, 0)
+    return pd.Series(np.sqrt(total / df) if df else np.nan, trainings["architecture"].unique())
 
 
 def winner_instability(

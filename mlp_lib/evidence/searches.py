@@ -9,11 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from mlp_lib.evidence.intervals import half_width
+from mlp_lib.evidence.intervals import half_width, holm, p_above
 from mlp_lib.evidence.pool import (
-    MOST,
     Estimate,
     Pool,
     jackknife,
@@ -23,8 +21,16 @@ from mlp_lib.evidence.pool import (
     weighted_mean,
     weights,
 )
+from mlp_lib.evidence.verdicts import (
+    HARMLESS,
+    MOST,
+    architecture_verdict,
+    difference_tests,
+    difference_verdicts,
+    p_within,
+    transfer_verdict,
+)
 
-HARMLESS = 0.05  # the share of trainings that may diverge where hyperparameters are said to transfer
 ROUNDING = 1e-12  # of logarithms of losses: what is below is 0
 PAIRS = ("target", "source", "regret", "se", "p_beyond", "p_within", "diverged")
 SHOWN = ("first", "second", "difference", "se", "low", "high", "verdict")
@@ -73,27 +79,13 @@ class OverSearches:
         said = len(self.pairs) > 0 and np.isfinite([*self.tuned.values()]).any()
         return {
             "hyperparameter_transfer": self._transfer() if said and self.budget > 1 else "undetermined",
-            "architecture_sensitivity": self._architecture() if said else "undetermined",
+            "architecture_sensitivity": architecture_verdict(self.architectures["verdict"]) if said else "undetermined",
         }
 
     def _transfer(self) -> str:
         (mean,) = self.regret_by_budget[self.regret_by_budget["n"] == self.budget].itertuples()
-        costly, below = self.costly, mean.high < math.log1p(self.margin)
-        if costly.all():
-            return "does_not_transfer"
-        if costly.any() and (self.within.any() or below):
-            return "depends_on_the_pair"
-        if mean.low > math.log1p(self.margin):
-            return "does_not_transfer"
-        transfers = below and not costly.any() and (self.pairs["diverged"] < HARMLESS).all()
-        return "transfers" if transfers else "undetermined"
-
-    def _architecture(self) -> str:
-        found = set(self.architectures["verdict"])
-        if found == {"equivalent"}:
-            return "equivalent"
-        others = [verdict for verdict in ("different_beyond_margin", "different") if verdict in found]
-        return others[0] if others else "undetermined"
+        harmless = (self.pairs["diverged"] < HARMLESS).all()
+        return transfer_verdict(self.costly, self.within, harmless, mean.low, mean.high, math.log1p(self.margin))
 
 
 def over_searches(
@@ -170,9 +162,9 @@ def _pairs(pool: Pool, estimate: Estimate, broken: np.ndarray, bound: float) -> 
     se = np.maximum(own, usual[:, None] / 2)[others]
     regret, df = _rounded(estimate.regret[others, 0]), len(pool.numbers) / 2
     tested = np.where(broken[others], np.nan, regret)
-    within = np.maximum(p_above(bound - tested, se, df), p_above(tested + bound, se, df))
     names = (np.array(pool.architectures)[index] for index in np.nonzero(others))
-    columns = (*names, regret, se, holm(p_above(tested - bound, se, df)), holm(within), pool.diverged[others])
+    p_beyond, within = holm(p_above(tested - bound, se, df)), holm(p_within(tested, bound, se, df))
+    columns = (*names, regret, se, p_beyond, within, pool.diverged[others])
     return pd.DataFrame(dict(zip(PAIRS, columns, strict=True)))
 
 
@@ -182,13 +174,8 @@ def _architectures(pool: Pool, estimate: Estimate, bound: float, alpha: float) -
     differences = estimate.tuned[first] - estimate.tuned[second]
     se = _rounded(np.sqrt(jackknife(differences) + 2 * estimate.run_seed / pool.judged.shape[2]))
     difference, df = _rounded(differences[:, 0]), len(pool.numbers) / 2
-    size, half = np.abs(difference), half_width(se, df, alpha)
-    shown = {
-        "equivalent": np.maximum(p_above(bound - size, se, df), p_above(bound + size, se, df)),
-        "different_beyond_margin": holm(p_above(size - bound, se, df)),
-        "different": holm(np.minimum(2 * p_above(size, se, df), 1)),
-    }
-    verdict = np.select([p <= alpha for p in shown.values()], list(shown), "undetermined")
+    half = half_width(se, df, alpha)
+    verdict = difference_verdicts(difference_tests(difference, bound, se, df), alpha)
     names = np.array(pool.architectures)
     columns = (names[first], names[second], difference, se, difference - half, difference + half, verdict)
     return pd.DataFrame(dict(zip(SHOWN, columns, strict=True)))
@@ -209,24 +196,6 @@ def _components(pool: Pool, estimate: Estimate, tested: np.ndarray) -> dict[str,
         _finite_mean(weighted_mean(chances, _variance(pool.own))),
     )
     return {name: float(np.maximum(value, 0)) for name, value in zip(COMPONENTS, values, strict=True)}
-
-
-def p_above(distance: np.ndarray, se: np.ndarray, df: float) -> np.ndarray:
-    """One-sided p of Student's t test that a distance is above 0: without any spread 0 where it is, else 1."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = stats.t.sf(distance / se, df)
-    return np.where((se == 0) & np.isfinite(distance), np.where(distance > 0, 0.0, 1.0), p)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """The p values that are not NaN adjusted by Holm's (1979) step-down procedure.
-
-    statsmodels' does the same and collects garbage at each call, which takes longer than everything else here.
-    """
-    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested])]
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
-    return adjusted
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ import pandas as pd
 
 from mlp_lib.evidence.intervals import plain_answer
 from mlp_lib.evidence.searches import OverSearches
+from mlp_lib.evidence.verdicts import VERDICTS, architecture_end, transfer_end
 
-VERDICTS = ("equivalent", "different_beyond_margin", "different", "undetermined")
 NAMED = 3  # so many pairs are named in a sentence
 
 
@@ -56,7 +56,6 @@ def _transfer(result: OverSearches) -> dict:
 
 
 def _transfer_end(result: OverSearches, verdict: str, estimate: tuple[float, ...]) -> str:
-    bound = f"the {100 * result.margin:g}% margin"
     if verdict == "undetermined":
         if result.trials < 2 or result.pairs.empty:
             return f"{_nothing(result)}, so whether hyperparameters transfer cannot be said."
@@ -64,15 +63,7 @@ def _transfer_end(result: OverSearches, verdict: str, estimate: tuple[float, ...
             return "all that a search of one trial chooses is one trial, so whether they transfer cannot be said."
         if math.isnan(estimate[1]):
             return "without finite losses whether hyperparameters transfer cannot be said."
-        if estimate[2] < result.margin:
-            return f"below {bound}, but single pairs or trainings that diverged leave the question open."
-        return f"the interval contains {bound}, so the question stays open."
-    if verdict == "depends_on_the_pair":
-        return f"some pairs cost more than {bound}, others do not, so it depends on the pair."
-    if result.costly.all():
-        return f"every pair costs more than {bound}, so hyperparameters do not transfer."
-    side, end = ("below", "transfer") if verdict == "transfers" else ("above", "do not transfer")
-    return f"{side} {bound}, so they {end}."
+    return transfer_end(verdict, result.costly.all(), estimate[2], result.margin)
 
 
 def _architecture(result: OverSearches) -> dict:
@@ -91,27 +82,16 @@ def _architecture(result: OverSearches) -> dict:
         if shown["difference"] < 0:
             upper, lower, ends = lower, upper, (-shown["difference"], -shown["high"], -shown["low"])
         estimate, more["pair"] = tuple(map(_part, ends)), {"upper": upper, "lower": lower}
+        end = architecture_end(verdict, counts, result.margin)
+        if result.seeds == 1:
+            end = "one run seed gives no interval, so whether the architecture matters cannot be said."
         which = "The largest" if abs(ends[0]) == known["difference"].abs().max() else "A"
         sentence = (
             f"{which} difference of tuned test loss between two of {len(result.tuned)} architectures over searches of"
             f" {result.budget} trials, {_short(upper)} above {_short(lower)}, is {estimate[0]:.2%}"
-            f" ({_basis(result, estimate, len(pairs))}): {_architecture_end(result, verdict, counts)}"
+            f" ({_basis(result, estimate, len(pairs))}): {end}"
         )
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
-
-
-def _architecture_end(result: OverSearches, verdict: str, counts: dict[str, int]) -> str:
-    bound, number = f"the {100 * result.margin:g}% margin", sum(counts.values())
-    if result.seeds == 1:
-        return "one run seed gives no interval, so whether the architecture matters cannot be said."
-    if verdict == "equivalent":
-        return f"every pair is shown to lie within {bound}, so the architectures are equivalent."
-    if verdict == "undetermined":
-        return f"{counts['equivalent']} of {number} pairs are shown to lie within {bound}, so the question stays open."
-    end = "matters" if verdict == "different_beyond_margin" else "matters, if perhaps by less than the margin"
-    shown = counts["different_beyond_margin"] + counts["different"]
-    beyond = f", {counts['different_beyond_margin']} by more than {bound}" if counts["different_beyond_margin"] else ""
-    return f"{shown} of {number} pairs are shown to differ{beyond}, so the architecture {end}."
 
 
 def _nothing(result: OverSearches) -> str:

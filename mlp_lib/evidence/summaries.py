@@ -50,6 +50,13 @@ def mean_loss_matrix(losses: pd.DataFrame) -> pd.DataFrame:
     return summary.pivot(index="target", columns="source", values="mean").reindex(index=targets, columns=columns)
 
 
+def mean_error(losses: pd.DataFrame, by: str | list[str]) -> pd.Series:
+    """The mean of 1 - test_accuracy of the trainings that did not diverge, by `by`; NaN where it wasn't measured."""
+    accuracy = losses.get("test_accuracy", pd.Series(np.nan, losses.index))
+    errors = (1 - accuracy).where(np.isfinite(losses["test_loss"]))
+    return errors.groupby([losses[name] for name in ([by] if isinstance(by, str) else by)]).mean()
+
+
 def regret_matrix(losses: pd.DataFrame) -> pd.DataFrame:
     """Mean test loss(target with the source's hyperparameters) - mean test loss(target with its own), in nats.
 

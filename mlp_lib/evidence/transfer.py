@@ -12,23 +12,26 @@ from scipy import stats
 
 from mlp_lib.core.values import Architecture
 from mlp_lib.evidence.intervals import (
-    adjust,
     basis_text,
+    benjamini_hochberg,
     blocked_differences,
+    by_own_spread,
     half_width,
+    holm,
     mean_interval,
-    p_value,
+    p_above,
     plain_answer,
 )
-from mlp_lib.evidence.summaries import log_costs, mean_loss_matrix, trial_ranks
+from mlp_lib.evidence.summaries import log_costs, mean_error, mean_loss_matrix, trial_ranks
+from mlp_lib.evidence.verdicts import HARMLESS, MOST, p_within, transfer_end, transfer_verdict
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
     *("mean", "own_mean", "regret", "oracle_regret", "relative_regret"),
-    *("quotient", "low", "high", "p", "p_adjusted", "adjusted_low", "adjusted_high", "sd", "pooled_sd", "df"),
-    *("excludes_zero", "beyond_margin", "within_margin"),
+    *("quotient", "low", "high", "p", "p_adjusted", "p_beyond", "p_within", "sd", "pooled_sd", "df"),
+    *("excludes_zero", "beyond_margin", "within_margin", "broken", "error", "own_error"),
 )
-FLAGS = ("identical", "counted", "excludes_zero", "beyond_margin", "within_margin")
+FLAGS = ("identical", "counted", "excludes_zero", "beyond_margin", "within_margin", "broken")
 
 
 def _first_equal(table: pd.DataFrame, target: Hashable) -> dict[Hashable, Hashable]:
@@ -42,17 +45,20 @@ def _first_equal(table: pd.DataFrame, target: Hashable) -> dict[Hashable, Hashab
     return {name: first.setdefault(key, name) for name, key in keys.items()}
 
 
-def _target_effects(table: pd.DataFrame, target: Hashable) -> pd.DataFrame:
-    """A row a source of one target: same_as, and blocked_differences of the log losses [seeds x sources] to its own."""
+def _target_effects(table: pd.DataFrame, target: Hashable) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(a row a source of one target: same_as, and blocked_differences to its own; the log losses that they are of).
+
+    table: [seeds x sources] of losses.
+    """
     same_as = _first_equal(table, target)
-    distinct = list(dict.fromkeys(same_as.values()))
-    fitted = blocked_differences(np.log(table[distinct]), [(name, target) for name in distinct]).set_index("first")
+    logs = np.log(table[list(dict.fromkeys(same_as.values()))])
+    fitted = blocked_differences(logs, [(name, target) for name in logs]).set_index("first")
     rows = fitted.loc[list(same_as.values())].reset_index(names="same_as").drop(columns="second")
-    return rows.assign(target=target, source=list(same_as))
+    return rows.assign(target=target, source=list(same_as)), logs
 
 
-def _all_effects(losses: pd.DataFrame) -> pd.DataFrame:
-    """The rows of _target_effects for all off-diagonal pairs of `losses`, and diverged."""
+def _all_effects(losses: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """The rows of _target_effects for all off-diagonal pairs of `losses`, diverged, and broken."""
     usable = np.isfinite(losses["test_loss"]) & (losses["test_loss"] > 0)
     wide = losses.assign(usable=losses["test_loss"].where(usable))
     wide = wide.pivot(index=["target", "seed"], columns="source", values="usable")
@@ -62,12 +68,16 @@ def _all_effects(losses: pd.DataFrame) -> pd.DataFrame:
         _target_effects(wide.loc[target][list(dict.fromkeys([*tried, target]))], target)
         for target, tried in sources.items()
     ]
-    rows = pd.concat(parts, ignore_index=True).query("target != source").reset_index(drop=True)
+    rows = pd.concat([rows for rows, _ in parts], ignore_index=True).query("target != source").reset_index(drop=True)
+    rows = by_own_spread(rows, [logs.dropna(axis=1, how="all") for _, logs in parts], alpha)
     pairs = pd.MultiIndex.from_frame(rows[["target", "source"]])
     own = pd.MultiIndex.from_frame(losses.loc[usable & (losses["target"] == losses["source"]), ["target", "seed"]])
     alone = ~usable & pd.MultiIndex.from_frame(losses[["target", "seed"]]).isin(own)
     diverged = losses[alone].groupby(["target", "source"]).size().reindex(pairs, fill_value=0).to_numpy()
     rows["diverged"] = np.where(rows["same_as"] == rows["target"], 0, diverged)
+    share = (~usable).groupby([losses["target"], losses["source"]]).mean()
+    own_share = share.reindex(pd.MultiIndex.from_frame(rows[["target", "target"]])).to_numpy()
+    rows["broken"] = (share.reindex(pairs).to_numpy() > MOST) | (own_share > MOST)
     return rows
 
 
@@ -86,35 +96,45 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     In nats: mean, own_mean, regret, oracle_regret (above the target's best source). Quotients: relative_regret (of
     means), quotient (of geometric means over the n shared seeds), low and high (its t interval), adjusted_low and
     adjusted_high. Of log losses: sd (of the pair's own paired differences) beside pooled_sd (the model's), df.
-    p is Student's, p_adjusted Benjamini & Hochberg's (1995) over all tests. The adjusted interval is Benjamini &
-    Yekutieli's (2005) for selected parameters, of level 1 - max(R, 1) alpha / m for R rejections in m tests: it
-    excludes 1 exactly where Benjamini-Hochberg rejects.
+    p is Student's, of a difference, p_adjusted Benjamini & Hochberg's (1995); p_beyond (of costing more than the
+    margin) and p_within (two one-sided tests) are of tests at the margin, each Holm's (1979). The variance is pooled
+    unless the spreads differ (`by_own_spread`).
     same_as: the first source with these hyperparameters, the target before all others; identical: that is the target;
-    counted: that is this row, so one row a test; diverged: seeds at which the transferred training alone diverged.
-    excludes_zero: the log quotient differs from 0 by p_adjusted; beyond_margin: the adjusted interval lies wholly
-    outside 1 / (1 + margin) to 1 + margin; within_margin: the interval lies wholly inside, and nothing diverged.
-    What can't be said is NaN, or False.
+    counted: that is this row, so one row a test; diverged: seeds at which the transferred training alone diverged;
+    broken: most trainings diverge, or most of the target's own, so that nothing is tested.
+    excludes_zero: p_adjusted at most alpha; beyond_margin: broken, p_beyond at most alpha, or the like for a gain;
+    within_margin: p_within at most alpha and less than 5 % diverged, or identical. error, own_error: means of
+    1 - accuracy. What can't be said is NaN, or False.
     """
     if losses.empty:
         return pd.DataFrame(columns=list(EFFECTS)).astype(dict.fromkeys(FLAGS, bool))
-    rows = _all_effects(losses)
+    alpha, bound = 1 - confidence, math.log1p(margin)
+    rows = _all_effects(losses, alpha)
     rows["identical"], rows["counted"] = rows["same_as"] == rows["target"], rows["same_as"] == rows["source"]
     rows = _with_regret(rows, mean_loss_matrix(losses))
 
-    alpha, identical, difference = 1 - confidence, rows["identical"], rows["difference"]
-    rows["p"] = np.where(identical, np.nan, p_value(difference, rows["se"], rows["df"]))
-    rows["p_adjusted"], rows["excludes_zero"] = adjust(rows["p"].where(rows["counted"]), alpha, "fdr_bh")
-    selected = alpha * max(rows["excludes_zero"].sum(), 1) / max(rows["p_adjusted"].notna().sum(), 1)
-    for name in ("p_adjusted", "excludes_zero"):  # repeats share the result of the pair that was tested
-        rows[name] = rows.groupby(["target", "same_as"], sort=False)[name].transform("max")
+    log, se, df, identical = rows["difference"], rows["se"], rows["df"], rows["identical"]
+    tested = log.where(rows["counted"] & ~rows["broken"])
+    rows["p"] = np.where(identical, np.nan, np.minimum(2 * p_above(log.abs(), se, df), 1))
+    rows["p_adjusted"] = benjamini_hochberg(rows["p"].where(tested.notna()))
+    rows["p_beyond"] = holm(p_above(tested - bound, se, df))
+    rows["p_within"] = holm(p_within(tested, bound, se, df))
+    gains = pd.Series(holm(p_above(-tested - bound, se, df)), rows.index)
+    of_tested = rows.groupby(["target", "same_as"], sort=False)  # repeats share the result of the pair that was tested
+    for name in ("p_adjusted", "p_beyond", "p_within"):
+        rows[name] = of_tested[name].transform("max")
+    gains = gains.groupby([rows["target"], rows["same_as"]]).transform("max")
 
-    rows["quotient"] = np.exp(difference)
-    for name, level in (("", alpha), ("adjusted_", selected)):
-        half = np.where(identical & difference.notna(), 0.0, half_width(rows["se"], rows["df"], level))
-        rows[f"{name}low"], rows[f"{name}high"] = np.exp(difference - half), np.exp(difference + half)
-    low, high = 1 / (1 + margin), 1 + margin
-    rows["beyond_margin"] = (rows["adjusted_low"] > high) | (rows["adjusted_high"] < low)
-    rows["within_margin"] = (rows["low"] >= low) & (rows["high"] <= high) & (rows["diverged"] == 0)
+    rows["quotient"] = np.exp(log)
+    half = np.where(identical & log.notna(), 0.0, half_width(se, df, alpha))
+    rows["low"], rows["high"] = np.exp(log - half), np.exp(log + half)
+    rows["excludes_zero"] = rows["p_adjusted"] <= alpha
+    rows["beyond_margin"] = rows["broken"] | (rows["p_beyond"] <= alpha) | (gains <= alpha)
+    harmless = rows["diverged"] < HARMLESS * losses["seed"].nunique()
+    rows["within_margin"] = ((rows["p_within"] <= alpha) & harmless) | (identical & log.notna())
+    errors = mean_error(losses, ["target", "source"])
+    for name, source in (("error", "source"), ("own_error", "target")):
+        rows[name] = errors.reindex(pd.MultiIndex.from_frame(rows[["target", source]])).to_numpy()
     return rows[list(EFFECTS)]
 
 
@@ -152,8 +172,8 @@ def transfer_summary(effects: pd.DataFrame) -> dict:
         "pairs": len(counted),
         "diverged": int((counted["diverged"] > 0).sum()),
         "excludes_zero": int(counted["excludes_zero"].sum()),
-        "costs_beyond_margin": int((counted["beyond_margin"] & (counted["quotient"] > 1)).sum()),
-        "gains_beyond_margin": int((counted["beyond_margin"] & (counted["quotient"] < 1)).sum()),
+        "costs_beyond_margin": int(_costly(counted).sum()),
+        "gains_beyond_margin": int((counted["beyond_margin"] & ~_costly(counted)).sum()),
         "within_margin": int(within.sum()),
         "share_within_margin": float(within[known].mean()) if known.any() else None,
         "repeated": int((~effects["counted"] & ~effects["identical"]).sum()),
@@ -163,6 +183,11 @@ def transfer_summary(effects: pd.DataFrame) -> dict:
         "least_tolerant_target": _end(targets, "target", "idxmax"),
         "worst_pair": _end(pairs, ("target", "source"), "idxmax"),
     }
+
+
+def _costly(effects: pd.DataFrame) -> pd.Series:
+    """The pairs that are broken or shown to cost more than the margin."""
+    return effects["beyond_margin"] & (effects["broken"] | (effects["quotient"] > 1))
 
 
 def _end(costs: pd.Series, names: str | tuple[str, ...], which: str) -> dict | None:
@@ -232,7 +257,7 @@ def distance_relation(effects: pd.DataFrame, architectures: pd.DataFrame, seed: 
             correlation, p = test.statistic, test.pvalue
         rows.append((measure, len(costs), float(correlation), float(p)))
     relation = pd.DataFrame(rows, columns=["measure", "pairs", "correlation", "p"])
-    return relation.assign(p_adjusted=adjust(relation["p"], 0.05, "holm")[0])
+    return relation.assign(p_adjusted=holm(relation["p"]))
 
 
 def _standard_ranks(values: np.ndarray) -> np.ndarray:
@@ -254,60 +279,47 @@ def trial_rank_correlation(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> dict:
-    """Do hyperparameters transfer? Plain values: verdict, effect, interval, confidence, margin, n, sentence, pairs.
+    """Do these hyperparameters transfer? Plain values: verdict, effect, interval, n, sentence, pairs and more.
 
     losses: target, source, seed, test_loss. The effect is the geometric mean of the quotients transferred / own, less
-    1: of log quotients, the mean over the counted pairs at each seed, then over the n seeds, where both losses are
-    finite. The interval is Student's t over the seeds, so it speaks of these architectures and hyperparameters only.
-    The verdict is the first that holds:
-    `does_not_transfer`: the interval lies wholly above +margin;
-    `depends_on_the_pair`: a pair's cost lies beyond the margin, with an interval adjusted for the number of pairs;
-    `transfers`: the interval lies wholly below +margin and no transferred training diverged, or all architectures
-    share their hyperparameters, so that nothing can be lost;
-    `undetermined`: otherwise, and always with less than two seeds.
-    `pairs` are transfer_summary's numbers and extremes. What can't be said is None.
+    1: of log quotients, the mean over the counted pairs that are not broken at each seed, then over the n seeds, where
+    both losses are finite. The interval is Student's t over the seeds, so it speaks of these architectures and
+    hyperparameters only. The rule is that of `transfer_verdict`, of the pairs that transfer_effects shows to cost more
+    than the margin or to lie within it; architectures that share their hyperparameters lose nothing, and with less than
+    two seeds all is undetermined. `pairs` are transfer_summary's numbers and extremes. What can't be said is None.
     """
     effects = transfer_effects(losses, margin, confidence)
-    pairs = transfer_summary(effects)
-    counted = effects.loc[effects["counted"], ["target", "source"]]
-    costs = log_costs(losses).merge(counted, on=["target", "source"]).dropna(subset="own")
+    pairs, judged = transfer_summary(effects), effects[effects["counted"] | effects["identical"]]
+    counted = effects.loc[effects["counted"] & ~effects["broken"], ["target", "source"]]
+    costs = log_costs(losses).dropna(subset="own")
+    comparable = len(costs) > 0
+    costs = costs.merge(counted, on=["target", "source"])
     by_seed = costs["cost"].groupby(costs["seed"]).mean().dropna()
-    n, diverged = len(by_seed), int(costs["cost"].isna().sum())
-    estimate = tuple(math.expm1(value) for value in mean_interval(by_seed, confidence))
-    identical = effects.loc[effects["identical"], "n"]
+    n, estimate = len(by_seed), tuple(math.expm1(value) for value in mean_interval(by_seed, confidence))
+    identical, costly = effects.loc[effects["identical"], "n"], _costly(judged)
     if not pairs["pairs"] and identical.any():
         n, estimate = int(identical.max()), (0.0, 0.0, 0.0)
-        verdict, sentence = "transfers", "All architectures share their hyperparameters, so nothing is lost."
+        verdict, end = "transfers", "All architectures share their hyperparameters, so nothing is lost."
+    elif n == 0 and not (comparable and costly.any()):
+        verdict = "undetermined"
+        end = "Whether hyperparameters transfer cannot be said: no target has losses to compare."
+    elif n == 1 or losses["seed"].nunique() == 1:
+        verdict, end = "undetermined", "one seed gives no interval, so whether they transfer cannot be said."
     else:
-        verdict, sentence = _transfer_rule(estimate, n, diverged, pairs["costs_beyond_margin"], margin)
-    if n and pairs["pairs"]:
-        basis = basis_text(estimate[1:], f"{100 * confidence:g}% interval", pairs["pairs"], n)
+        harmless = (judged["diverged"] < HARMLESS * losses["seed"].nunique()).all()
+        low, high, bound = *np.log1p(estimate[1:]), math.log1p(margin)
+        verdict = transfer_verdict(costly, judged["within_margin"], harmless, low, high, bound)
+        end = transfer_end(verdict, costly.all(), estimate[2], margin)
+    sentence = end
+    if n and len(counted):
+        basis = basis_text(estimate[1:], f"{100 * confidence:g}% interval", len(counted), n)
         claim = f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
-        sentence = f"{claim} {basis}: {sentence}"
+        sentence = f"For these hyperparameters only: {claim[0].lower()}{claim[1:]} {basis}: {end}"
     if n > 1 and pairs["pairs"]:
         sentence += (
             f" Of these pairs, after correction for their number, {pairs['excludes_zero']} differ from 0 and"
             f" {pairs['costs_beyond_margin']} cost more than the margin; {pairs['within_margin']} lie within it."
         )
-    if diverged:
-        sentence += f" Not counted: {diverged} of {len(costs)} trainings with transferred hyperparameters diverged."
+    if diverged := int(effects.loc[effects["counted"], "diverged"].sum()):
+        sentence += f" Not counted: {diverged} trainings with transferred hyperparameters diverged."
     return plain_answer(verdict, estimate, confidence, margin, n, sentence) | {"pairs": pairs}
-
-
-def _transfer_rule(estimate: tuple[float, ...], n: int, diverged: int, costly: int, margin: float) -> tuple[str, str]:
-    """(verdict, the end of the sentence), by answer_transfer's rule."""
-    (_, low, high), bound = estimate, f"the {100 * margin:g}% margin"
-    side = "below" if high < margin else "around"
-    if n == 0:
-        return "undetermined", "Whether hyperparameters transfer cannot be said: no target has losses to compare."
-    if n == 1:
-        return "undetermined", "one seed gives no interval, so whether they transfer cannot be said."
-    if low > margin:
-        return "does_not_transfer", f"above {bound}, so they do not transfer."
-    if costly:
-        return "depends_on_the_pair", f"{side} {bound}, but some pairs cost more, so it depends on the pair."
-    if high < margin and diverged:
-        return "undetermined", f"below {bound}, but for the trainings that diverged, so the question stays open."
-    if high < margin:
-        return "transfers", f"below {bound}, so they transfer."
-    return "undetermined", f"the interval contains {bound}, so the question stays open."

@@ -20,7 +20,12 @@ from matplotlib.patches import Patch, Rectangle
 from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, new_figure, plain_axes, short_name
 
 MANY_PAIRS = 45  # beyond which the rows are set closer
-VERDICTS = {"equivalent": (BLUE, "o"), "different": (ORANGE, "D"), "undetermined": ("0.45", "s")}
+VERDICTS = {
+    "equivalent": (BLUE, "o"),
+    "different_beyond_margin": (ORANGE, "D"),
+    "different": ("#E69F00", "v"),
+    "undetermined": ("0.45", "s"),
+}
 
 
 def heatmap(
@@ -141,8 +146,8 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float) -> Figure:
     """Forest plot: the difference of every two architectures with its intervals, coloured by verdict, largest first.
 
     pairs: upper, lower, relative (upper - lower), low and high (its simultaneous interval: thin), equivalence_low and
-    equivalence_high (the interval that two one-sided tests hold against the margin: thick), all as parts of the grand
-    mean, verdict.
+    equivalence_high (the interval that two one-sided tests hold against the margin: thick), all of quotients
+    less 1, verdict.
     """
     rows = 100 * pairs[["relative", "low", "high", "equivalence_low", "equivalence_high"]].astype(float)
     rows = rows.assign(
@@ -152,7 +157,7 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float) -> Figure:
     many = len(rows) > MANY_PAIRS
     figure = new_figure(7.5, 2.2 + (0.2 if many else 0.3) * len(rows))
     ax = figure.subplots()
-    ax.axvspan(-100 * margin, 100 * margin, color="0.93", zorder=0)
+    ax.axvspan(100 / (1 + margin) - 100, 100 * margin, color="0.93", zorder=0)
     ax.axvline(0, color="black", linewidth=0.8)
     handles = []
     for verdict, (colour, marker) in VERDICTS.items():
@@ -161,13 +166,13 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float) -> Figure:
         ax.hlines(group.index, group["equivalence_low"], group["equivalence_high"], color=colour, linewidth=3)
         look = {"color": colour, "marker": marker, "markeredgecolor": "white", "markersize": 5 if many else 7}
         ax.plot(group["relative"], group.index, linestyle="", **look)
-        handles.append(Line2D([], [], label=f"{verdict} ({len(group)})", **look))
+        handles.append(Line2D([], [], label=f"{verdict.replace('_', ' ')} ({len(group)})", **look))
     ax.set_yticks(range(len(rows)), rows["label"], fontsize=7 if many else 9)
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     plain_axes(ax)
     ax.grid(False, axis="y")
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("difference of mean test loss (% of the grand mean)")
+    ax.set_xlabel("difference of test loss (quotient less 1, %)")
     number = len({*pairs["upper"], *pairs["lower"]})
     ax.set_title(f"Pairwise differences of {number} architectures, paired by seed", fontsize="medium")
     handles += [

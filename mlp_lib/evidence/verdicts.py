@@ -1,0 +1,87 @@
+"""What pairs and both questions are called, over searches and for the chosen hyperparameters alike."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlp_lib.evidence.intervals import holm, p_above
+
+MOST = 0.5  # a pair is broken where a greater share of its trainings diverges
+HARMLESS = 0.05  # the share of trainings that may diverge where hyperparameters are said to transfer
+VERDICTS = ("equivalent", "different_beyond_margin", "different", "undetermined")
+
+
+def p_within(log: np.ndarray, bound: float, se: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """The p of two one-sided tests (Schuirmann 1987) that a log quotient lies within +-bound."""
+    return np.maximum(p_above(bound - log, se, df), p_above(log + bound, se, df))
+
+
+def difference_tests(log: np.ndarray, bound: float, se: np.ndarray, df: np.ndarray) -> dict[str, np.ndarray]:
+    """The p values of a difference of logs by the verdict that each gives a pair, in the order of the rule.
+
+    `equivalent` is tested pair by pair, since an answer needs all (an intersection-union test: Berger 1982); the
+    others are adjusted for the number of pairs (Holm 1979).
+    """
+    size = np.abs(log)
+    return {
+        "equivalent": p_within(log, bound, se, df),
+        "different_beyond_margin": holm(p_above(size - bound, se, df)),
+        "different": holm(np.minimum(2 * p_above(size, se, df), 1)),
+    }
+
+
+def difference_verdicts(tests: dict[str, np.ndarray], alpha: float) -> np.ndarray:
+    """The verdict of each pair: the first whose p is at most alpha, else `undetermined`."""
+    return np.select([p <= alpha for p in tests.values()], list(tests), "undetermined")
+
+
+def architecture_verdict(pairs: Sequence[str]) -> str:
+    """Whether the architecture matters, by the verdicts of all pairs."""
+    found = set(pairs)
+    if found == {"equivalent"}:
+        return "equivalent"
+    return next((verdict for verdict in VERDICTS[1:] if verdict in found), "undetermined")
+
+
+def transfer_verdict(
+    costly: np.ndarray, within: np.ndarray, harmless: bool, low: float, high: float, bound: float
+) -> str:
+    """Whether hyperparameters transfer, the first that holds; low and high: the interval of the mean log quotient.
+
+    costly and within: by pair; harmless: no pair diverges in `HARMLESS` of its trainings or more.
+    """
+    if len(costly) and costly.all():
+        return "does_not_transfer"
+    if costly.any() and (within.any() or high < bound):
+        return "depends_on_the_pair"
+    if low > bound:
+        return "does_not_transfer"
+    return "transfers" if high < bound and not costly.any() and harmless else "undetermined"
+
+
+def transfer_end(verdict: str, all_costly: bool, high: float, margin: float) -> str:
+    """The end of the sentence on transfer, where there is an interval; high: its end as a part of the loss."""
+    bound = f"the {100 * margin:g}% margin"
+    if verdict == "depends_on_the_pair":
+        return f"some pairs cost more than {bound}, others do not, so it depends on the pair."
+    if verdict == "does_not_transfer" and all_costly:
+        return f"every pair costs more than {bound}, so hyperparameters do not transfer."
+    if verdict == "undetermined" and high < margin:
+        return f"below {bound}, but single pairs or trainings that diverged leave the question open."
+    if verdict == "undetermined":
+        return f"the interval contains {bound}, so the question stays open."
+    side, end = ("below", "transfer") if verdict == "transfers" else ("above", "do not transfer")
+    return f"{side} {bound}, so they {end}."
+
+
+def architecture_end(verdict: str, counts: dict[str, int], margin: float) -> str:
+    """The end of the sentence on architectures; counts: pairs by verdict."""
+    bound, number = f"the {100 * margin:g}% margin", sum(counts.values())
+    if verdict == "equivalent":
+        return f"every pair is shown to lie within {bound}, so the architectures are equivalent."
+    if verdict == "undetermined":
+        return f"{counts['equivalent']} of {number} pairs are shown to lie within {bound}, so the question stays open."
+    end = "matters" if verdict == "different_beyond_margin" else "matters, if perhaps by less than the margin"
+    shown = counts["different_beyond_margin"] + counts["different"]
+    beyond = f", {counts['different_beyond_margin']} by more than {bound}" if counts["different_beyond_margin"] else ""
+    return f"{shown} of {number} pairs are shown to differ{beyond}, so the architecture {end}."
