@@ -170,9 +170,7 @@ class SearchSettings(StudySettings):
     )
     search_seed: Seed = told(0, "decides the draws; with draws of its own, an architecture's depend on it too")
     training_seed: Seed = told(0, "run seed of every trial; no retrain seed")
-    same_trials_for_all_architectures: Flag = told(
-        True, "true: the same draws for every architecture, which the answers over searches need"
-    )
+    same_trials_for_all_architectures: Flag = told(True, "true: the same draws for all, as answers over searches need")
 
 
 class RetrainSettings(StudySettings):
@@ -200,11 +198,11 @@ class TransferSettings(StudySettings):
         )
     )
     search_budget: Literal["auto"] | Count = told(
-        "auto", "trials of the searches that the answers are about; auto: a third of num_trials, at most a half", FREE
+        "auto", "trials of a search that answers are about; auto: a third of num_trials", FREE
     )
     contenders: Literal["auto", "chosen"] = told(
         "auto",
-        "auto: train each architecture with all trials that such a search could have chosen\n"
+        "auto: train with every trial that such a search could choose\n"
         "Needs random trials that all architectures share; elsewhere auto means chosen: the architectures' own choices "
         "alone, which can't answer over searches.",
         FREE,
