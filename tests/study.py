@@ -146,7 +146,8 @@ def _diverged(unit: Unit) -> Result:
     rows = rows.assign(epochs_trained=1)
     rows[["val_loss", "val_accuracy", "test_loss", "test_accuracy"]] = np.nan
     history = pd.DataFrame({"member": range(size), "epoch": 1, "train_loss": np.nan})
-    return Result(rows, history.assign(val_loss=np.nan, val_accuracy=np.nan), None)
+    images = np.full((size, 360), np.nan, dtype=np.float32)
+    return Result(rows, history.assign(val_loss=np.nan, val_accuracy=np.nan), None, images)
 
 
 def study_of(run_dir: Path, phase: str, by: Workers | None = None, **changes: Any) -> Study:

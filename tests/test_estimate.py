@@ -41,9 +41,11 @@ def plan(study, **changes):
 
 
 def test_a_new_study_trains_everything_but_the_diagonal_twice(study):
-    assert plan(study) == {"search": (10, 10), "retrain": (4, 4), "transfer": (8, 4), "analysis": (0, 0)}
+    chosen = {"contenders": "chosen"}
+    assert plan(study, **chosen) == {"search": (10, 10), "retrain": (4, 4), "transfer": (8, 4), "analysis": (0, 0)}
+    assert plan(study)["transfer"] == (20, 16)  # with five trials all may be contenders
     more = {"transfer_extra_sources": ["cheapest", "median", "consensus", "default"]}
-    assert plan(study, **more)["transfer"] == (24, 4 + 12)  # the cheapest is one of the two
+    assert plan(study, **chosen, **more)["transfer"] == (24, 4 + 8)  # cheapest and median are the other's choice
 
 
 def test_the_plan_is_what_is_then_trained(tmp_path):

@@ -30,7 +30,7 @@ def test_sources_with_equal_hyperparameters_share_trainings(shared: RunFiles) ->
     assert len(trainings) == 2  # two targets at the one seed that retraining does not have
     assert set(trainings["architecture"]) == set(ARCHITECTURES)
     assert set(trainings["seed"]) == {3}
-    assert set(trainings["source"]) == {" ".join(ARCHITECTURES)}
+    assert set(trainings["source"]) == {" ".join([*ARCHITECTURES, "trial_0", "trial_1", "trial_2"])}
 
 
 def test_the_regret_of_shared_trainings_is_exactly_none(shared: RunFiles) -> None:

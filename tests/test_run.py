@@ -316,7 +316,7 @@ def test_the_answers_are_said(base: Path) -> None:
     assert list(answers) == ["hyperparameter_transfer", "architecture_sensitivity"]
     for answer in answers.values():
         assert {"verdict", "effect", "interval", "n", "sentence"} <= set(answer)
-        assert answer["n"] == 2
+        assert (answer["n"], answer["trials"], answer["seeds"]) == (1, LONG["num_trials"], 2)
         low, high = answer["interval"]
         assert low <= answer["effect"] <= high
     assert len(list((base / "analysis").iterdir())) > 1  # tables and figures
@@ -562,7 +562,7 @@ def test_a_dry_run_counts_and_makes_nothing(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "search: 6 trainings, 6 new" in said
     assert "retrain: 4 trainings, 4 new" in said
-    assert "transfer: 8 trainings, 4 new" in said
+    assert "transfer: 12 trainings, 8 new" in said  # both choices, and the third trial as a contender
     assert "time: about" in said
     assert not root.exists()
 

@@ -86,6 +86,8 @@ ALLOWED = {
     "save_checkpoints": "true or false",
     "transfer_seeds": "a list of 1 to 100000 values",
     "transfer_extra_sources": "a list of 0 to 4 values",
+    "search_budget": f"auto or {ONE_TO_A_BILLION}",
+    "contenders": "auto or chosen",
     "search_dir": "a line of text or null",
     "margin": "a number above 0 and at most 10",
     "confidence": "a number above 0 and below 1",

@@ -1,8 +1,8 @@
 """Whose hyperparameters each target of the transfer is trained with."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from mlp_lib.core.errors import RunDirectoryError
@@ -77,9 +77,13 @@ def median(vectors: list[Hyperparameters]) -> Hyperparameters:
     """Each hyperparameter's median; between two values the middle on the scale that it is searched on."""
     middle = {}
     for name in HYPERPARAMETERS:
-        values = np.array([getattr(vector, name) for vector in vectors])
-        positive = name in LOG_HYPERPARAMETERS and (values > 0).all()
-        middle[name] = float(np.exp(np.median(np.log(values))) if positive else np.median(values))
+        values = sorted(getattr(vector, name) for vector in vectors)
+        low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
+        if low == high:  # exactly that value, which a mean of logarithms would not be
+            middle[name] = low
+        else:
+            logs = name in LOG_HYPERPARAMETERS and values[0] > 0
+            middle[name] = math.sqrt(low * high) if logs else (low + high) / 2
     return Hyperparameters(**middle)
 
 
