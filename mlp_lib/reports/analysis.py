@@ -217,8 +217,9 @@ class Evidence:
         shown=lambda self, table, figure: [table],  # the figure stands with the answers
     )
     def transfer_over_searches(self) -> pd.DataFrame:
-        """What each source's searches cost on each target, logs, with tests at the margin."""
-        return self.found.pairs
+        """What each source's searches cost on each target, logs, with tests at the margin; the errors beside."""
+        errors = tuning.error_pairs(self.pool_trials, self.judged, self.budget).drop(columns="se")
+        return self.found.pairs.merge(errors.rename(columns={"regret": "error_regret"}), on=["target", "source"])
 
     @piece(
         "judged",
@@ -231,8 +232,11 @@ class Evidence:
 
     @piece("judged")
     def architectures_over_searches(self) -> pd.DataFrame:
-        """The differences of the tuned architectures over searches, logs."""
-        return self.found.architectures
+        """The differences of the tuned architectures over searches, logs, and the errors of both."""
+        curves = self.error_curves()
+        errors = curves[curves["n"] == self.budget].set_index("architecture")["error"]
+        pairs = self.found.architectures
+        return pairs.assign(first_error=pairs["first"].map(errors), second_error=pairs["second"].map(errors))
 
     @piece("judged")
     def error_curves(self) -> pd.DataFrame:
@@ -326,6 +330,12 @@ class Evidence:
         if len(self.with_extra_sources) == len(self.transfers):
             return pd.DataFrame()
         return comparisons.extra_sources(self.with_extra_sources, self.settings.confidence)
+
+    @piece("with_extra_sources")
+    def gain_kept(self) -> pd.DataFrame:
+        """The share of what tuning gains over torch's default that transferred hyperparameters keep."""
+        default = (self.with_extra_sources["source"] == "default").any()
+        return comparisons.gain_kept(self.with_extra_sources, self.settings.confidence) if default else pd.DataFrame()
 
     @piece("transfers", "retrainings")
     def other_search(self) -> pd.DataFrame:
@@ -421,7 +431,9 @@ class Evidence:
     @piece("trials")
     def winner_instability(self) -> pd.DataFrame:
         """How easily another trial would have won."""
-        spread = search.relative_seed_spread(self.retrainings)
+        spread = search.unshared_seed_spread(read_trainings(self.files, "retrain", "transfer"))
+        if spread.isna().any() or spread.empty:  # it takes two vectors at two seeds
+            spread = search.relative_seed_spread(self.retrainings)
         return search.winner_instability(self.trials, spread, self.settings.analysis_seed)
 
     @piece("trials")
