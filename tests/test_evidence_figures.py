@@ -33,7 +33,7 @@ def effects(number):
 def pairs(number):
     names = [f"mlp_{256 - i}x{32 + i}" for i in range(number)]
     table = pd.DataFrame(itertools.combinations(names, 2), columns=["upper", "lower"])
-    verdicts = itertools.cycle([("equivalent", 0.01), ("different", 0.08), ("undetermined", 0.05)])
+    verdicts = itertools.cycle([("equivalent", 0.01), ("different_beyond_margin", 0.08), ("undetermined", 0.05)])
     table[["verdict", "relative"]] = [next(verdicts) for _ in range(len(table))]
     ends = {"low": -0.02, "high": 0.02, "equivalence_low": -0.01, "equivalence_high": 0.01}
     return table.assign(**{end: table["relative"] + distance for end, distance in ends.items()})
@@ -83,7 +83,7 @@ def test_intervals_are_sorted_and_coloured(number):
     if number == 2:
         return
     points = {to_hex(line.get_color()).upper(): line for line in ax.lines if line.get_marker() not in ("", "None")}
-    assert points[ORANGE].get_xdata() == pytest.approx([8] * (table["verdict"] == "different").sum())
+    assert points[ORANGE].get_xdata() == pytest.approx([8] * (table["verdict"] == "different_beyond_margin").sum())
     assert points[BLUE].get_xdata()[0] == pytest.approx(1)
     assert points[ORANGE].get_ydata()[0] == 0  # the largest difference on top
     assert ax.get_yticklabels()[0].get_text() == "256x32 - 254x34"
