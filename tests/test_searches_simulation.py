@@ -69,7 +69,7 @@ def study(rng, validation, test, noise, seeds):
 
 
 @cache
-def simulated(name, number, kind):
+def simulated(name, number, kind, studies=STUDIES):
     """(true mean log regret, a row a study); kind is `plain`, `rare`, or `equal` architectures.
 
     Columns: regret, covered (its interval holds the truth), beyond (a pair within the margin is called costly),
@@ -81,7 +81,7 @@ def simulated(name, number, kind):
     true = tuned_on(validation, test, NOISES[name])
     regrets = (true - np.diagonal(true)[:, None])[~np.eye(len(true), dtype=bool)]
     rng, seeds, rows = np.random.default_rng((number, 7)), 5 if kind == "equal" else 3, []
-    for _ in range(STUDIES):
+    for _ in range(studies):
         result = over_searches(*study(rng, validation, test, NOISES[name], seeds), BUDGET)
         mean = result.regret_by_budget.set_index("n").loc[BUDGET]
         covered = mean["low"] <= regrets.mean() <= mean["high"]
@@ -102,9 +102,13 @@ def test_the_interval_of_the_mean_regret_covers_and_is_not_needlessly_wide(name,
 
 @pytest.mark.parametrize(("name", "number"), WORLDS)
 def test_the_mean_regret_is_without_bias(name, number):
-    """Within 0.0005 and two standard errors of the simulation: of 500 studies, and of the 2,000 draws of the truth."""
-    true, studies = simulated(name, number, "plain")
-    bias, error = studies["regret"].mean() - true, (studies["regret"].var() / STUDIES) ** 0.5
+    """Within 0.0005 and two standard errors of the simulation.
+
+    Of four times as many studies: with 500 the errors of the second study's worlds, 0.0007, are more than the 0.0005
+    that is to be told, and of ten worlds one often fails by chance alone.
+    """
+    true, studies = simulated(name, number, "plain", 4 * STUDIES)
+    bias, error = studies["regret"].mean() - true, studies["regret"].sem()
     print(f"{name} {number}: bias {bias:.5f}, standard error {error:.5f}")
     assert abs(bias) <= 0.0005 + 2 * error
 
