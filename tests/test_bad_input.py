@@ -119,6 +119,8 @@ WRONG: dict[str, st.SearchStrategy] = {
     "preload": no_choice(False),
     "matmul_precision": no_choice(),
     "parts": no_choice(),
+    "contenders": no_choice(),
+    "search_budget": no_choice("auto") | st.just(0) | st.integers(16, 10**9),  # half of the 30 trials are 15
     "parametrization": no_choice(),
     "search_method": no_choice(),
     "base_width": NO_WHOLE | NOTHING | st.just(0) | st.integers(65537, 10**9),
@@ -364,6 +366,8 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "preload": st.sampled_from(["auto", "cuda", "cpu", False]),
     "matmul_precision": st.sampled_from(["highest", "high", "medium"]),
     "parts": st.sampled_from(["all", "search"]),
+    "contenders": st.sampled_from(["auto", "chosen"]),
+    "search_budget": st.sampled_from(["auto", 1]),  # what any number of trials allows
     "parametrization": st.sampled_from(["standard", "mup"]),
     "search_method": st.sampled_from(["random", "sobol", "successive_halving"]),
     "base_width": st.integers(1, 65536),
