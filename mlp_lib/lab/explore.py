@@ -74,7 +74,6 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
 FIRST = Hyperparameters(lr=3e-3, beta2=0.99, weight_decay=1e-4, dropout=0.1)
 LOADING, TRAINING, STOPPED, FAILED = "loading data", "training", "stopped", "failed"
 _REFRESH_S = 0.5  # between two looks at the curves
-_TURN_S, _PAUSE_S = 0.05, 0.005  # training before the buttons get their turn, and its length
 
 
 @dataclass
@@ -100,8 +99,9 @@ class Attempt:
     def stop(self) -> None:
         """End it between two epochs, if it has not ended; its curve so far stays."""
         if self.running:
-            self.epochs.close()
             self.status = STOPPED
+            if not self.epochs.gi_running:  # else it ends by itself after this epoch
+                self.epochs.close()
 
     def best(self) -> dict[str, float]:
         """The epoch of lowest validation loss so far; empty before the first check."""
@@ -159,6 +159,8 @@ class Explorer:
             if settings.dataset not in self._datasets:
                 self._datasets[settings.dataset] = load_dataset(settings, device, self.base)
             data = self._datasets[settings.dataset]
+            if not attempt.running:
+                return
             attempt.status, attempt.started = TRAINING, time.monotonic()
             vector, seeds = attempt.hyperparameters, [attempt.seed]
             training = Training(data.train, data.validation, attempt.architecture, vector, seeds, settings, device)
@@ -166,6 +168,8 @@ class Explorer:
                 attempt.history.append(rows.iloc[0].to_dict())
                 attempt.seconds = time.monotonic() - attempt.started
                 yield
+                if not attempt.running:
+                    return
             attempt.status = training.result().status[0]
         except Exception as error:  # an attempt that failed is one of the table, and the next may go well
             attempt.status = FAILED
@@ -196,12 +200,10 @@ class Explorer:
             pass
 
     async def follow(self, on_change: Callable[[], None] = lambda: None) -> None:
-        """The same between the cells and the clicks that the kernel answers."""
-        turn = 0.0
-        for _ in self._show_epochs(on_change):
-            if time.monotonic() >= turn:
-                await asyncio.sleep(_PAUSE_S)
-                turn = time.monotonic() + _TURN_S
+        """The same while the kernel answers clicks: each epoch in a thread that is awaited, so its loop is free."""
+        steps, end = self._show_epochs(on_change), object()
+        while await asyncio.to_thread(next, steps, end) is not end:
+            pass
 
     def train(self, architecture: tuple[int, ...] = (128, 64), **changes: Any) -> None:
         """Train an attempt as `begin` makes it, to the end, and show the curves as they grow."""
