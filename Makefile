@@ -17,9 +17,9 @@ lab: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
 
-# simulated studies with known truth, 500 each: some minutes
+# simulated studies with known truth, and twenty small ones on digits that should agree: long
 test-slow: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow tests/test_simulation.py
+	$(BIN)/python -m pytest -m slow tests/test_simulation.py tests/test_searches_simulation.py tests/test_agreement.py
 
 # sixty kills at random instants, ten starts in one second: half an hour and more
 test-faults: $(VENV)/installed-test
