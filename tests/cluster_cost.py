@@ -18,10 +18,11 @@ from study import TRIALS, settings_of
 
 from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import RunFiles
-from mlp_lib.run.ledger import RESULT, Wanted, append_trainings, missing, read_trainings
+from mlp_lib.run.ledger import RESULT, append_trainings, missing, read_trainings
+from mlp_lib.run.recipe import Wanted
 from mlp_lib.study.study import Study
+from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
-from mlp_lib.workers.units import Job, Result, Unit
 
 APPENDED = 400
 HISTORY = pd.DataFrame({"member": 0, "epoch": range(1, 41), "train_loss": 0.5, "val_loss": 0.5, "val_accuracy": 0.9})

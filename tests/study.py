@@ -21,14 +21,14 @@ from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.reports import analysis
 from mlp_lib.run import meta
 from mlp_lib.run.files import NOTEBOOKS, ROOT, RunFiles, read_table, read_yaml, write_table, write_yaml
-from mlp_lib.run.ledger import Wanted
 from mlp_lib.run.parameters import PHASES, StudySettings
 from mlp_lib.run.parsing import merge, parse
+from mlp_lib.run.recipe import Wanted
 from mlp_lib.study import phases
 from mlp_lib.study.study import Study
+from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
 from mlp_lib.workers.processes import Processes
-from mlp_lib.workers.units import Job, Result, Unit
 
 TINY = {
     "project_name": "tiny",

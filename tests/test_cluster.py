@@ -26,10 +26,9 @@ from mlp_lib.core.errors import ClusterError, TrainingError
 from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import WorkFiles
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers import cluster
+from mlp_lib.workers import cluster, find_workers
 from mlp_lib.workers.cluster import Cluster
-from mlp_lib.workers.pool import find_workers
-from mlp_lib.workers.units import Job, Unit
+from mlp_lib.workers.jobs import Job, Unit
 
 LONG = {"max_epochs": 600, "patience": 600}  # some seconds a unit
 

@@ -11,8 +11,7 @@ from mlp_lib.core import kernels, population, training
 from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import Network, draw_weights
 from mlp_lib.core.optimizer import AdamW
-from mlp_lib.core.training import COMPLETED, DIVERGED
-from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
+from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, Architecture, Hyperparameters
 
 ARCHITECTURE = Architecture((12, 1, 7))
 INPUTS, ROWS = 9, 33

@@ -20,9 +20,9 @@ from mlp_lib.run.meta import merge_parameters, read_architectures
 from mlp_lib.study import phases
 from mlp_lib.study.draws import rung_epochs, survivors
 from mlp_lib.workers import units
+from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
 from mlp_lib.workers.processes import Processes
-from mlp_lib.workers.units import Job, Result, Unit
 
 HALVING = {"search_method": "successive_halving", "num_trials": 5, "max_epochs": 16, "val_interval": 2, "patience": 4}
 

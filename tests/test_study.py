@@ -7,8 +7,8 @@ from study import Doing, study_of
 
 from mlp_lib.core.values import Hyperparameters
 from mlp_lib.run.files import read_yaml
-from mlp_lib.run.ledger import Wanted
-from mlp_lib.workers.units import Result, Unit
+from mlp_lib.run.recipe import Wanted
+from mlp_lib.workers.jobs import Result, Unit
 
 TRIAL = Hyperparameters(lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, dropout=0.1, leaky_relu_alpha=0.01)
 

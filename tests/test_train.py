@@ -13,8 +13,8 @@ from torch import nn
 from mlp_lib.core import kernels, network, training
 from mlp_lib.core.data import CLASSES, Split
 from mlp_lib.core.network import draw_weights, to_sequential
-from mlp_lib.core.training import COMPLETED, DIVERGED, Trained, Training
-from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.training import Trained, Training
+from mlp_lib.core.values import COMPLETED, DIVERGED, Architecture, Hyperparameters, TrainingSettings
 
 BASE = Hyperparameters(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-3, dropout=0.2, leaky_relu_alpha=0.05)
 DIVERGING = BASE.model_copy(update={"lr": 1e3, "weight_decay": 1e3})  # each step multiplies the weights by -1e6

@@ -10,9 +10,10 @@ from study import ARCHITECTURES, TRIALS, Doing, in_process, refusing, run_all, s
 
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture
 from mlp_lib.run.files import RunFiles, read_table
-from mlp_lib.run.ledger import RESULT, Wanted, append_trainings, missing, read_trainings
+from mlp_lib.run.ledger import RESULT, append_trainings, missing, read_trainings
+from mlp_lib.run.recipe import Wanted
 from mlp_lib.study import phases
-from mlp_lib.workers.units import Result, Unit
+from mlp_lib.workers.jobs import Result, Unit
 
 STUDY = {
     "contenders": "chosen",

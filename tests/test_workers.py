@@ -18,12 +18,12 @@ from mlp_lib.core.errors import DataError, TrainingError
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import WorkFiles
-from mlp_lib.run.ledger import Wanted
 from mlp_lib.run.parameters import StudySettings
+from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers import units
+from mlp_lib.workers.jobs import Job, Unit
 from mlp_lib.workers.pool import Workers
 from mlp_lib.workers.processes import Processes
-from mlp_lib.workers.units import Job, Unit
 
 
 @pytest.fixture(scope="module")

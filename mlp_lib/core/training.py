@@ -17,9 +17,8 @@ from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import Network, tile_rows, to_sequential
 from mlp_lib.core.population import Population, draw_members, measure, measure_images, prepare
-from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.values import COMPLETED, DIVERGED, Architecture, Hyperparameters, TrainingSettings
 
-COMPLETED, DIVERGED = "completed", "diverged"
 _MEASURED = ["train_loss", "val_loss", "val_accuracy"]
 # what is told of a member: before its first epoch, and once it has diverged
 _FRESH = {

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 ROOT = Path(__file__).resolve().parents[2]  # the repository: what relative paths start from
 MAX_SEED = 2**32 - 1
 CLASSES = 10  # of every data set
+COMPLETED, DIVERGED = "completed", "diverged"  # how a training ends
 _EXPONENT_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 

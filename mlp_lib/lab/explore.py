@@ -24,7 +24,7 @@ from mlp_lib.core.values import (
 )
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.lab.display import picture
-from mlp_lib.reports.session import read_parameters
+from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_architectures, read_meta
 from mlp_lib.run.parameters import ArchitectureChoice, ExploreSettings

@@ -1,8 +1,7 @@
 """What a notebook begins and ends with: strict parameters, the run directory, the state of its phase."""
 
 import contextlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,14 @@ import pandas as pd
 
 from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.core.values import CLASSES, Architecture
+from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.reports.phase_figures import write_figures
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim, end_with_holder
 from mlp_lib.run.files import ROOT, RunFiles
 from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
-from mlp_lib.run.parsing import Kind, check_budget, check_consensus, check_names, check_seeds, no_pool, parse
+from mlp_lib.run.parsing import check_budget, check_consensus, check_seeds, no_pool, parse
 
 if TYPE_CHECKING:
     from mlp_lib.core.data import Dataset
@@ -126,26 +126,6 @@ def _record_errors(session: Session) -> None:
     shell.events.register("post_run_cell", _Recorder(session))
 
 
-def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Kind:
-    """The notebook's parameters, parsed strictly; SettingsError for a wrong one or a name that no notebook declares."""
-    allowed = (*kind.model_fields, *also)
-    check_names(dict.fromkeys(_names_given(namespace, allowed)), where, allowed)
-    return parse(kind, {name: namespace[name] for name in kind.model_fields if name in namespace}, where)
-
-
-def _names_given(namespace: Mapping[str, Any], allowed: Iterable[str]) -> list[str]:
-    """The names that the parameters cell assigns, or the one that papermill puts after it, whichever was run last.
-
-    It is told by papermill's first line, or by a name that it may assign. globals() wouldn't do, since in JupyterLab
-    it also holds what other cells made, and a name that was misspelt and mended.
-    """
-    for source in reversed(namespace.get("In", [])):
-        names = re.findall(r"^(\w+)(?: *: *\w+)? *=(?!=)", source, re.MULTILINE)
-        if source.startswith("# Parameters\n") or not set(names).isdisjoint(allowed):
-            return names
-    return []
-
-
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
     architectures = meta.read_architectures(files)
     phase = settings.phase
@@ -203,7 +183,7 @@ def open_study(settings: Any, files: RunFiles, architectures: tuple[Architecture
     """The study of a phase with its workers, and its data set."""
     # these load torch, which the analysis does without
     from mlp_lib.study.study import Study
-    from mlp_lib.workers.pool import find_workers
+    from mlp_lib.workers import find_workers
 
     workers = find_workers(settings)
     dataset = workers.load(settings, ROOT)
@@ -214,9 +194,10 @@ def open_study(settings: Any, files: RunFiles, architectures: tuple[Architecture
 def describe_plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir: Path | None) -> str:
     """What the phases would train: trainings in all, how many are new, and an estimate of the time."""
     from mlp_lib.study import estimate
+    from mlp_lib.workers.units import time_epoch
 
     settings = parse(NOTEBOOK_SETTINGS["search"], parsed["search"], "the parameters")
     files = RunFiles(run_dir or Path("does-not-exist"))
     study, dataset = open_study(settings, files, settings.architectures.architectures)
-    time_epoch = partial(study.workers.time_epoch, dataset=dataset, settings=settings)
-    return estimate.describe(phases, parsed, study, len(dataset.train.labels), time_epoch)
+    timed = partial(time_epoch, dataset=dataset, settings=settings)
+    return estimate.describe(phases, parsed, study, len(dataset.train.labels), timed)

@@ -265,3 +265,10 @@ def make_run_directory(runs_root: Path, name: str) -> Path:
     except OSError as error:
         raise RunDirectoryError(f"can't make a run directory in {runs_root}: {error.strerror or error}") from None
     raise RunDirectoryError(f"no free name like {name} in {runs_root}")
+
+
+def plain(value: Any) -> Any:
+    """A table's cell as YAML knows it; missing is null."""
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value

@@ -1,39 +1,17 @@
 """The ledger of a run, trainings.csv: a row a training, appended to as they finish."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
-from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture
 from mlp_lib.run.files import RunFiles, append_rows, read_table, write_table
+from mlp_lib.run.recipe import Key, Wanted
 
 RESULT = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 COLUMNS = ("phase", "architecture", "parameters", "source", "trial", "seed", *HYPERPARAMETERS, *RESULT)
 _KEY = ["architecture", "trial", "seed", *HYPERPARAMETERS]
 _PHASES = {"search": 0, "retrain": 1, "transfer": 2}
-Key = tuple  # the values of _KEY; -1 where a training is no trial
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A training that a phase wants; a trial of the search is one of its own, whatever its hyperparameters."""
-
-    architecture: Architecture
-    hyperparameters: Hyperparameters
-    seed: int
-    trial: int | None = None
-
-    @property
-    def key(self) -> Key:
-        """What equal trainings of a run have in common."""
-        trial = -1 if self.trial is None else self.trial
-        return (self.architecture.name, trial, self.seed, *self.vector)
-
-    @property
-    def vector(self) -> tuple[float, ...]:
-        """The values of HYPERPARAMETERS."""
-        return tuple(value for _, value in self.hyperparameters)
 
 
 def missing(wanted: Iterable[Wanted], ledger: pd.DataFrame) -> list[Wanted]:

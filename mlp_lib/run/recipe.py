@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ConfigDict
@@ -17,7 +18,29 @@ from mlp_lib.core.values import (
     _Frozen,
 )
 
+Key = tuple  # architecture, trial (-1 where a training is none), seed and the hyperparameters
 MACHINE = ("device", "torch")  # decide no more than rounding, and nothing where devices may be mixed
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A training that a phase wants; a trial of the search is one of its own, whatever its hyperparameters."""
+
+    architecture: Architecture
+    hyperparameters: Hyperparameters
+    seed: int
+    trial: int | None = None
+
+    @property
+    def key(self) -> Key:
+        """What equal trainings of a run have in common."""
+        trial = -1 if self.trial is None else self.trial
+        return (self.architecture.name, trial, self.seed, *self.vector)
+
+    @property
+    def vector(self) -> tuple[float, ...]:
+        """The values of HYPERPARAMETERS."""
+        return tuple(value for _, value in self.hyperparameters)
 
 
 class Data(_Frozen):

@@ -9,10 +9,11 @@ from typing import Any
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.evidence import auto_budget, count_best
 from mlp_lib.run.files import RunFiles
-from mlp_lib.run.ledger import Wanted, missing
+from mlp_lib.run.ledger import missing
 from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
 from mlp_lib.run.parsing import no_pool, parse
+from mlp_lib.run.recipe import Wanted
 from mlp_lib.study.draws import rung_epochs
 from mlp_lib.study.phases import (
     missing_trials,
@@ -24,8 +25,8 @@ from mlp_lib.study.phases import (
 )
 from mlp_lib.study.sources import Sources, make_sources, pool_vectors, read_best, read_contenders, read_sources
 from mlp_lib.study.study import Study
+from mlp_lib.workers.jobs import Unit
 from mlp_lib.workers.progress import seconds_text
-from mlp_lib.workers.units import Unit
 
 _TYPICAL = Hyperparameters(
     lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05
@@ -116,7 +117,8 @@ def _stand_in(place: int) -> Hyperparameters:
 
 def _sources(study: Study, undecided: set[Architecture]) -> Sources:
     if study.settings.search_dir:
-        return read_sources(study, find_search(study.settings.search_dir))
+        searched = find_search(study.settings.search_dir)
+        return read_sources(study.settings, study.architectures, study.inputs, searched)
     chosen, names = _choices(study, study.files, undecided), list(study.settings.transfer_extra_sources)
     if "consensus" not in names or not undecided:
         return make_sources(chosen, names, study.inputs, study.trainings("search"))
@@ -130,7 +132,8 @@ def _contenders(study: Study, search: SearchSettings, undecided: set[Architectur
     """The contenders, each as a source; in place of those that are yet to be found as many as there can be."""
     if study.settings.search_dir or not undecided:
         name = study.settings.search_dir
-        return pool_vectors(read_contenders(study, find_search(name) if name else study.files))
+        searched = find_search(name) if name else study.files
+        return pool_vectors(read_contenders(study.settings, study.architectures, searched))
     if study.settings.contenders == "chosen" or no_pool(search.model_dump()):
         return {}
     given, trials = study.settings.search_budget, search.num_trials

@@ -2,7 +2,6 @@
 
 import io
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +9,13 @@ import torch
 
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.network import to_sequential
-from mlp_lib.core.training import COMPLETED
-from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, Architecture
+from mlp_lib.core.values import CLASSES, COMPLETED, HYPERPARAMETERS, Architecture
 from mlp_lib.evidence import summaries
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import (
     RunFiles,
     append_table,
+    plain,
     read_image_losses,
     read_table,
     read_yaml,
@@ -24,14 +23,14 @@ from mlp_lib.run.files import (
     write_table,
     write_yaml,
 )
-from mlp_lib.run.ledger import RESULT, Key, Wanted, keys, missing
+from mlp_lib.run.ledger import RESULT, keys, missing
 from mlp_lib.run.parameters import RetrainSettings, SearchSettings
 from mlp_lib.run.parsing import parse
-from mlp_lib.run.recipe import Recipe, Recorded
+from mlp_lib.run.recipe import Key, Recipe, Recorded, Wanted
 from mlp_lib.study.draws import draw_trials, rung_epochs, survivors
 from mlp_lib.study.sources import Chosen, Sources, pool_vectors, read_best, read_contenders, read_sources
 from mlp_lib.study.study import Study
-from mlp_lib.workers.units import Result, Unit
+from mlp_lib.workers.jobs import Result, Unit
 
 # --- search ---------------------------------------------------------------------------------------------------------
 
@@ -227,13 +226,6 @@ def _keep_images(study: Study, unit: Unit, result: Result) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def plain(value: Any) -> Any:
-    """A table's cell as YAML knows it; missing is null."""
-    if pd.isna(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
-
-
 def _write_summaries(study: Study, losses: pd.DataFrame) -> None:
     """The summaries of each architecture and of all, from the retrainings' losses."""
     losses = losses[["architecture", "seed", "test_loss", "test_accuracy"]]
@@ -266,7 +258,9 @@ def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
     table of their own. Equal hyperparameters share their trainings; a retraining of this run that is the same training
     is reused.
     """
-    sources, pool = read_sources(study, source_files), read_contenders(study, source_files)
+    settings, architectures = study.settings, study.architectures
+    sources = read_sources(settings, architectures, study.inputs, source_files)
+    pool = read_contenders(settings, architectures, source_files)
     vectors = pool_vectors(pool)
     wanted = wanted_transfers(study, {target: row | vectors for target, row in sources.items()})
     names: dict[Key, str] = {}

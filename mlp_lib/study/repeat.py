@@ -7,13 +7,12 @@ import torch
 from mlp_lib.core.data import load_dataset
 from mlp_lib.core.errors import DataError, SettingsError
 from mlp_lib.core.machine import resolve_device
-from mlp_lib.core.training import COMPLETED, train
-from mlp_lib.core.values import Architecture, DataSettings
-from mlp_lib.run.files import read_yaml
+from mlp_lib.core.training import train
+from mlp_lib.core.values import COMPLETED, Architecture, DataSettings
+from mlp_lib.run.files import plain, read_yaml
 from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parsing import parse
 from mlp_lib.run.recipe import Recorded
-from mlp_lib.study.phases import plain
 
 
 def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:

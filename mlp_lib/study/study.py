@@ -10,11 +10,11 @@ import torch
 
 from mlp_lib.core.values import CLASSES, Architecture
 from mlp_lib.run.files import RunFiles, read_yaml, write_yaml
-from mlp_lib.run.ledger import Key, Wanted, append_trainings, keys, read_trainings, sort_trainings
+from mlp_lib.run.ledger import append_trainings, keys, read_trainings, sort_trainings
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.run.recipe import Conditions
+from mlp_lib.run.recipe import Conditions, Key, Wanted
+from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
-from mlp_lib.workers.units import Job, Result, Unit
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from mlp_lib.core.machine import describe_machine, resolve_device
 from mlp_lib.core.values import DataSettings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import MACHINE
+from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
-from mlp_lib.workers.units import Job, Result, Unit, train_unit
+from mlp_lib.workers.units import train_unit
 
 try:
     from distributed import Client, KilledWorker, Reschedule, Worker, WorkerPlugin

@@ -4,7 +4,6 @@ import functools
 import math
 import queue
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, suppress
@@ -14,17 +13,15 @@ from typing import Any
 
 from mlp_lib.core.data import Dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
-from mlp_lib.core.training import Training
 from mlp_lib.core.values import CLASSES
 from mlp_lib.run.files import WorkFiles, write_bytes
-from mlp_lib.run.ledger import Wanted
 from mlp_lib.run.parameters import StudySettings
+from mlp_lib.run.recipe import Wanted
+from mlp_lib.workers.jobs import Job, Result, Unit, state_paths
 from mlp_lib.workers.progress import Progress
-from mlp_lib.workers.units import Job, Result, Unit, state_paths
 
 _PARAMETERS_A_UNIT = 800_000  # on a CPU small enough that a kill loses minutes, large enough to share a seed's draws
 _MEMBERS_A_UNIT = 32
-_TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 
 
 class Workers:
@@ -117,35 +114,6 @@ class Workers:
             progress.update(done, self._watch(job, epochs), last=True)
         if not job.to_be_continued:
             shutil.rmtree(job.work.root, ignore_errors=True)
-
-    def time_epoch(self, unit: Unit, dataset: Dataset, settings: StudySettings) -> float:
-        """Seconds of one epoch of one member of a unit here, a share of the validation included."""
-        parameters = unit.architecture.count_parameters(dataset.train.images.shape[1], CLASSES)
-        work = len(dataset.train.labels) * len(unit.labels) * parameters
-        epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
-        training = Training(
-            dataset.train,
-            dataset.validation,
-            unit.architecture,
-            unit.hyperparameters,
-            settings=settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
-        )
-        ends = [time.perf_counter() for _ in training]
-        return (ends[-1] - ends[0]) / (epochs - 1) / len(unit.labels)  # the first epoch warms up
-
-
-def find_workers(settings: StudySettings) -> Workers:
-    """Those of this machine or of a cluster, as the settings say.
-
-    Raises SettingsError for a device or an extra that isn't there, ClusterError for a cluster that doesn't do.
-    """
-    if settings.scheduler:
-        from mlp_lib.workers.cluster import Cluster  # needs an extra
-
-        return Cluster(settings)
-    from mlp_lib.workers.processes import Processes
-
-    return Processes(settings)
 
 
 def _by_seed(members: list[Wanted]) -> list[list[Wanted]]:

@@ -16,8 +16,9 @@ from mlp_lib.core.errors import DataError
 from mlp_lib.core.machine import describe_machine, resolve_device
 from mlp_lib.core.values import DataSettings
 from mlp_lib.run.parameters import StudySettings
+from mlp_lib.workers.jobs import Job, Result, Unit, state_paths
 from mlp_lib.workers.pool import Workers
-from mlp_lib.workers.units import Job, Result, Unit, state_paths, train_unit
+from mlp_lib.workers.units import train_unit
 
 # On an H200 one, two, four and eight workers trained 193, 257, 284 and 306 epochs a second of populations of seven
 # (206,614 parameters, random numbers drawn by one thread a worker).

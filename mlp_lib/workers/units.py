@@ -1,11 +1,12 @@
 """Where trainings in progress stand, in files, so that after a stop of any kind they go on to the same bits."""
 
+import functools
 import io
 import math
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,14 @@ from mlp_lib.core.data import Dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
 from mlp_lib.core.machine import resolve_device, seed_everything
 from mlp_lib.core.training import State, Training
-from mlp_lib.core.values import Architecture, DataSettings, Hyperparameters
-from mlp_lib.run.files import WorkFiles, write_bytes
-from mlp_lib.run.ledger import Wanted
+from mlp_lib.core.values import CLASSES, COMPLETED
+from mlp_lib.run.files import write_bytes
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.run.recipe import Conditions, Recipe
+from mlp_lib.workers.jobs import Job, Result, Unit
 
 _FIRST_S = 1.0  # what is shorter is trained again rather than kept
 _MOST_S = 120.0  # the most time of training that a stop may cost
+_TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 _SHARE = 500  # training goes on for this many times as long as the writing took: it costs at most 0.2 %
 
 
@@ -64,77 +65,6 @@ def join_states(states: Sequence[State]) -> State:
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A population of one architecture: what one worker trains in one go. `labels` are the trials, None for others."""
-
-    architecture: Architecture
-    hyperparameters: tuple[Hyperparameters, ...]
-    seeds: tuple[int, ...]
-    labels: tuple[int | None, ...]
-
-    @classmethod
-    def of(cls, members: Sequence[Wanted]) -> "Unit":
-        """Of trainings of one architecture."""
-        parts = zip(*((one.hyperparameters, one.seed, one.trial) for one in members), strict=True)
-        return cls(members[0].architecture, *parts)
-
-    @property
-    def members(self) -> list[Wanted]:
-        """Its trainings."""
-        parts = zip(self.hyperparameters, self.seeds, self.labels, strict=True)
-        return [Wanted(self.architecture, *part) for part in parts]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the units of a phase have in common: how and on what data they are trained, and what is kept of them."""
-
-    settings: StudySettings  # whose device is cpu or cuda
-    base: Path  # what relative paths in the settings start from
-    digest: str  # of the data
-    what: str  # the phase, for the progress
-    work: WorkFiles
-    keep_weights: bool = False
-    keep_images: bool = False  # the loss of each test image
-    to_be_continued: bool = False  # later, with more epochs
-
-    @property
-    def conditions(self) -> Conditions:
-        """What decides the results of its units."""
-        return Conditions.of(self.settings, self.digest, self.settings.device, str(torch.__version__))
-
-    @property
-    def data_settings(self) -> DataSettings:
-        """What of the settings decides the data set."""
-        return DataSettings(**{name: getattr(self.settings, name) for name in DataSettings.model_fields})
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a unit came to: a row a member, its history (see Trained), its weights [P, out, in + 1] if asked for.
-
-    fitting: how many members memory held together, if not all of them.
-    """
-
-    rows: pd.DataFrame
-    history: pd.DataFrame
-    weights: list[np.ndarray] | None
-    image_losses: np.ndarray | None = None  # float32 [P, test images], if asked for
-    fitting: int | None = None
-
-
-def state_paths(unit: Unit, job: Job) -> list[Path]:
-    """Where the state of each training is kept, by all that decides how it goes on; not how long.
-
-    Equal trials are trained by two workers at once: each has a place of its own.
-    """
-    conditions = job.conditions
-    recipes = [Recipe.under(conditions, one.architecture, one.hyperparameters, one.seed) for one in unit.members]
-    places = zip(recipes, unit.labels, strict=True)
-    return [job.work.state(f"{recipe.identity('max_epochs')[:32]}_{label}") for recipe, label in places]
-
-
 def train_unit(
     unit: Unit, job: Job, dataset: Dataset, states: Sequence[Path] = (), counter: Path | None = None
 ) -> Result:
@@ -145,55 +75,58 @@ def train_unit(
     so far is told, if anywhere.
     """
     seed_everything(unit.seeds[0])
-    device = resolve_device(job.settings.device)
     epochs = 0
 
-    def train(members: list[int]) -> Result:
+    def tell(trained: int) -> None:
         nonlocal epochs
-        paths = [states[member] for member in members] if states else []
-        before = [read_state(path) for path in paths]
-        training = Training(
-            dataset.train,
-            dataset.validation,
-            unit.architecture,
-            [unit.hyperparameters[member] for member in members],
-            [unit.seeds[member] for member in members],
-            job.settings,
-            device,
-            join_states(before) if paths and None not in before else None,
-        )
-        keeper = Keeper(training, paths)
-        for rows in training:
-            epochs += len(rows)
-            _tell(counter, epochs)
-            keeper.keep()
-        if job.to_be_continued:
-            keeper.write()
-        trained = training.result()
-        test_loss, test_accuracy = trained.score(dataset.test)
-        columns = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy")
-        rows = pd.DataFrame({name: getattr(trained, name) for name in columns}, index=members)
-        rows = rows.assign(test_loss=test_loss, test_accuracy=test_accuracy)
-        rows["best_epoch"] = rows["best_epoch"].astype("Int64").where(rows["status"] == "completed")
-        history = trained.history.assign(member=np.array(members)[trained.history["member"]])
-        weights = [weight.cpu().numpy() for weight in trained.weights] if job.keep_weights else None
-        images = trained.image_losses(dataset.test) if job.keep_images else None
-        return Result(rows, history, weights, images)
+        epochs += trained
+        try:
+            if counter:
+                counter.write_text(str(epochs))
+        except OSError as error:
+            raise RunDirectoryError(f"can't write {counter}: {error.strerror or error}") from None
 
     epochs_before: dict[int, list[int]] = {}
     for member in range(len(unit.labels)):
         state = read_state(states[member]) if states else None
         epochs_before.setdefault(len(state["history"]) if state else 0, []).append(member)
+    train = functools.partial(_train_members, unit, job, dataset, states, tell)
     trained = [fit_in_memory(train, members) for members in epochs_before.values()]
     return _join([part for parts in trained for part in parts])
 
 
-def _tell(counter: Path | None, epochs: int) -> None:
-    try:
-        if counter:
-            counter.write_text(str(epochs))
-    except OSError as error:
-        raise RunDirectoryError(f"can't write {counter}: {error.strerror or error}") from None
+def _train_members(
+    unit: Unit, job: Job, dataset: Dataset, states: Sequence[Path], tell: Callable[[int], None], members: list[int]
+) -> Result:
+    """Train some members of a unit together; `tell` gets the number of epochs as they are trained."""
+    paths = [states[member] for member in members] if states else []
+    before = [read_state(path) for path in paths]
+    training = Training(
+        dataset.train,
+        dataset.validation,
+        unit.architecture,
+        [unit.hyperparameters[member] for member in members],
+        [unit.seeds[member] for member in members],
+        job.settings,
+        resolve_device(job.settings.device),
+        join_states(before) if paths and None not in before else None,
+    )
+    keeper = Keeper(training, paths)
+    for rows in training:
+        tell(len(rows))
+        keeper.keep()
+    if job.to_be_continued:
+        keeper.write()
+    trained = training.result()
+    test_loss, test_accuracy = trained.score(dataset.test)
+    columns = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy")
+    rows = pd.DataFrame({name: getattr(trained, name) for name in columns}, index=members)
+    rows = rows.assign(test_loss=test_loss, test_accuracy=test_accuracy)
+    rows["best_epoch"] = rows["best_epoch"].astype("Int64").where(rows["status"] == COMPLETED)
+    history = trained.history.assign(member=np.array(members)[trained.history["member"]])
+    weights = [weight.cpu().numpy() for weight in trained.weights] if job.keep_weights else None
+    images = trained.image_losses(dataset.test) if job.keep_images else None
+    return Result(rows, history, weights, images)
 
 
 def fit_in_memory(train: Callable[[list[int]], Result], members: list[int]) -> list[Result]:
@@ -240,3 +173,19 @@ def _join(parts: list[Result]) -> Result:
     images = None if parts[0].image_losses is None else np.concatenate([part.image_losses for part in parts])[order]
     fitting = min((part.fitting for part in parts if part.fitting), default=None)
     return Result(rows.sort_index(), history, weights, images, fitting)
+
+
+def time_epoch(unit: Unit, dataset: Dataset, settings: StudySettings) -> float:
+    """Seconds of one epoch of one member of a unit here, a share of the validation included."""
+    parameters = unit.architecture.count_parameters(dataset.train.images.shape[1], CLASSES)
+    work = len(dataset.train.labels) * len(unit.labels) * parameters
+    epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
+    training = Training(
+        dataset.train,
+        dataset.validation,
+        unit.architecture,
+        unit.hyperparameters,
+        settings=settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
+    )
+    ends = [time.perf_counter() for _ in training]
+    return (ends[-1] - ends[0]) / (epochs - 1) / len(unit.labels)  # the first epoch warms up

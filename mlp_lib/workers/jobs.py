@@ -1,0 +1,85 @@
+"""What workers are given and what they give back: units of trainings, and the job that they belong to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mlp_lib.core.values import Architecture, DataSettings, Hyperparameters
+from mlp_lib.run.files import WorkFiles
+from mlp_lib.run.parameters import StudySettings
+from mlp_lib.run.recipe import Conditions, Recipe, Wanted
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A population of one architecture: what one worker trains in one go. `labels` are the trials, None for others."""
+
+    architecture: Architecture
+    hyperparameters: tuple[Hyperparameters, ...]
+    seeds: tuple[int, ...]
+    labels: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, members: Sequence[Wanted]) -> "Unit":
+        """Of trainings of one architecture."""
+        parts = zip(*((one.hyperparameters, one.seed, one.trial) for one in members), strict=True)
+        return cls(members[0].architecture, *parts)
+
+    @property
+    def members(self) -> list[Wanted]:
+        """Its trainings."""
+        parts = zip(self.hyperparameters, self.seeds, self.labels, strict=True)
+        return [Wanted(self.architecture, *part) for part in parts]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the units of a phase have in common: how and on what data they are trained, and what is kept of them."""
+
+    settings: StudySettings  # whose device is cpu or cuda
+    base: Path  # what relative paths in the settings start from
+    digest: str  # of the data
+    what: str  # the phase, for the progress
+    work: WorkFiles
+    keep_weights: bool = False
+    keep_images: bool = False  # the loss of each test image
+    to_be_continued: bool = False  # later, with more epochs
+
+    @property
+    def conditions(self) -> Conditions:
+        """What decides the results of its units."""
+        return Conditions.of(self.settings, self.digest, self.settings.device, str(torch.__version__))
+
+    @property
+    def data_settings(self) -> DataSettings:
+        """What of the settings decides the data set."""
+        return DataSettings(**{name: getattr(self.settings, name) for name in DataSettings.model_fields})
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a unit came to: a row a member, its history (see Trained), its weights [P, out, in + 1] if asked for.
+
+    fitting: how many members memory held together, if not all of them.
+    """
+
+    rows: pd.DataFrame
+    history: pd.DataFrame
+    weights: list[np.ndarray] | None
+    image_losses: np.ndarray | None = None  # float32 [P, test images], if asked for
+    fitting: int | None = None
+
+
+def state_paths(unit: Unit, job: Job) -> list[Path]:
+    """Where the state of each training is kept, by all that decides how it goes on; not how long.
+
+    Equal trials are trained by two workers at once: each has a place of its own.
+    """
+    conditions = job.conditions
+    recipes = [Recipe.under(conditions, one.architecture, one.hyperparameters, one.seed) for one in unit.members]
+    places = zip(recipes, unit.labels, strict=True)
+    return [job.work.state(f"{recipe.identity('max_epochs')[:32]}_{label}") for recipe, label in places]
