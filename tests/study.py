@@ -6,17 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import psutil
-import torch
 import yaml
 
-from mlp_lib.core.data import load_dataset
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.reports import analysis
 from mlp_lib.run import meta
@@ -28,7 +25,7 @@ from mlp_lib.study import phases
 from mlp_lib.study.study import Study
 from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
-from mlp_lib.workers.processes import Processes
+from mlp_lib.workers.processes import Processes, start_thread
 
 TINY = {
     "project_name": "tiny",
@@ -107,7 +104,7 @@ def units_of(size: int) -> list[Unit]:
 
 def in_process(settings: Any) -> Processes:
     """A thread in place of the worker processes, which take seconds to start."""
-    return Processes(settings, lambda number: ThreadPoolExecutor(1))
+    return Processes(settings, start_thread)
 
 
 class Doing(Workers):
@@ -153,10 +150,10 @@ def _diverged(unit: Unit) -> Result:
 def study_of(run_dir: Path, phase: str, by: Workers | None = None, **changes: Any) -> Study:
     """A phase of TINY with changes on a run directory, trained in this process if no workers are given."""
     settings = settings_of(phase, **changes)
-    dataset = load_dataset(settings, torch.device("cpu"), ROOT)
+    dataset = Processes(settings).load(settings, ROOT)
     architectures = settings_of("search", **changes).architectures.architectures
     files, inputs = RunFiles(run_dir), dataset.train.images.shape[1]
-    return Study(settings, files, architectures, inputs, dataset.digest, ROOT, by or in_process(settings))
+    return Study(settings, files, architectures, inputs, dataset.digest, by or in_process(settings))
 
 
 def store_parameters(run_dir: Path, **changes: Any) -> RunFiles:

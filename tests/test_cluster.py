@@ -21,10 +21,9 @@ from lan import Lan
 from study import ARCHITECTURE, SETTINGS, TRIALS, differing, succeed, units_of
 
 import mlp_lib
-from mlp_lib.core.data import read_raw
 from mlp_lib.core.errors import ClusterError, TrainingError
 from mlp_lib.core.values import Architecture
-from mlp_lib.run.files import WorkFiles
+from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.workers import cluster, find_workers
 from mlp_lib.workers.cluster import Cluster
@@ -57,9 +56,9 @@ def trainer(worker: subprocess.Popen) -> psutil.Process:
 
 def train(units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFrame:
     """The units' rows by label, on the cluster if the settings name one."""
-    raw = read_raw(settings)
-    job = Job(settings, Path(), raw.digest, "test", WorkFiles(folder / "work"))
-    results = find_workers(settings).train(units, job)
+    workers = find_workers(settings)
+    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(folder / "work"))
+    results = workers.train(units, job)
     rows = [result.rows.assign(label=unit.labels) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
@@ -91,8 +90,8 @@ def meanwhile(deed: Callable[[], None]) -> Iterator[None]:
 
 def units_trained(lan: Lan) -> list[int]:
     """How many units each worker has trained since it was started."""
-    module = "__import__('mlp_lib.workers.cluster').workers.cluster"
-    expression = f"(lambda info: info.hits + info.misses)({module}._dataset.cache_info())"
+    module = "__import__('mlp_lib.workers.units').workers.units"
+    expression = f"(lambda info: info.hits + info.misses)({module}.split_supplied.cache_info())"
     with cluster._connect(lan.address) as client:
         return list(client.run(eval, expression).values())
 
@@ -145,8 +144,9 @@ def test_a_unit_on_which_workers_die_is_named_and_the_rest_goes_on(lan: Lan, tmp
     lan.wait_for(1)
     settings = on(lan, max_epochs=2)
     wide = Unit(Architecture((8192, 8192)), tuple(TRIALS[:1]), (7,), (77,))  # 268 MB a copy of the weights
-    job = Job(settings, Path(), read_raw(settings).digest, "test", WorkFiles(tmp_path / "work"))
-    results = Cluster(settings).train([wide, *units_of(1)], job)
+    workers = Cluster(settings)
+    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(tmp_path / "work"))
+    results = workers.train([wide, *units_of(1)], job)
     assert sorted(next(results)[0].labels for _ in range(4)) == [(0,), (1,), (2,), (3,)]
     with pytest.raises(TrainingError, match=r"died again and again while training mlp_8192x8192 77 .*goes on"):
         next(results)
@@ -156,8 +156,9 @@ def test_a_study_that_is_stopped_leaves_no_data_on_the_scheduler(lan: Lan, tmp_p
     lan.start_worker()
     lan.wait_for(1)
     settings = on(lan, max_epochs=2)
-    job = Job(settings, Path(), read_raw(settings).digest, "test", WorkFiles(tmp_path / "work"))
-    results = Cluster(settings).train(units_of(1), job)
+    workers = Cluster(settings)
+    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(tmp_path / "work"))
+    results = workers.train(units_of(1), job)
     next(results)
     with Client(lan.address) as client:
         plugins = partial(client.run_on_scheduler, lambda dask_scheduler: list(dask_scheduler.worker_plugins))

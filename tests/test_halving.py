@@ -131,7 +131,7 @@ def test_an_interrupted_search_goes_on_to_the_same_files(halved: Path, tmp_path:
                 yield trained
 
     with pytest.raises(KeyboardInterrupt):
-        run_search(tmp_path, Stopped(settings, lambda number: ThreadPoolExecutor(1)))
+        run_search(tmp_path, Stopped(settings, lambda number, raw: ThreadPoolExecutor(1)))
     run_search(tmp_path)
     assert tables(tmp_path) == tables(halved)
 

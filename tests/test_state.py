@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mlp_lib.core.data import Split, load_dataset
+from mlp_lib.core.data import Split
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.training import State, Trained, Training
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
-from mlp_lib.run.files import WorkFiles
+from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.workers import units
 from mlp_lib.workers.processes import _train_here
 from mlp_lib.workers.units import Keeper, Unit, fit_in_memory, join_states, read_state
@@ -117,11 +117,11 @@ def test_a_state_never_runs_code(tmp_path: Path) -> None:
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[[Unit], units.Result]:
     """What a worker does, on digits in this process, its states kept below tmp_path."""
-    from study import settings_of
+    from study import in_process, settings_of
 
     settings = settings_of("search", max_epochs=8)
-    digest = load_dataset(settings, torch.device("cpu")).digest
-    job = units.Job(settings, Path(), digest, "test", WorkFiles(tmp_path), keep_weights=True)
+    digest = in_process(settings).load(settings, ROOT).digest
+    job = units.Job(settings, digest, "test", WorkFiles(tmp_path), keep_weights=True)
 
     def train(unit: Unit) -> units.Result:
         return _train_here(unit, 0, job)

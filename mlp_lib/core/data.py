@@ -1,6 +1,7 @@
 """A data set as whole tensors: train, validation, test."""
 
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -77,7 +78,7 @@ class RawData:
     train: Arrays
     test: Arrays
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         digest = hashlib.sha256()
         for array in (*self.train, *self.test):

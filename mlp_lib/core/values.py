@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parents[2]  # the repository: what relative paths start from
 MAX_SEED = 2**32 - 1
@@ -76,6 +77,11 @@ DATASETS = {
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, settings: Any) -> Self:
+        """What of wider settings is of this kind."""
+        return cls(**{name: getattr(settings, name) for name in cls.model_fields})
 
 
 @dataclass(frozen=True, order=True)

@@ -59,6 +59,8 @@ def _register_engine(files: RunFiles) -> None:
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
 
+    from mlp_lib.reports.kernels import KernelManager
+
     class Client(PapermillNotebookClient):
         def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
             content = msg.get("content", {})
@@ -75,6 +77,7 @@ def _register_engine(files: RunFiles) -> None:
             client = Client(
                 nb_man,
                 kernel_name=kernel_name,
+                kernel_manager_class=KernelManager,
                 startup_timeout=300,
                 extra_arguments=["--log-level=CRITICAL"],
                 shutdown_kernel="immediate",  # all is written by then, and a graceful end takes seconds

@@ -188,7 +188,7 @@ def open_study(settings: Any, files: RunFiles, architectures: tuple[Architecture
     workers = find_workers(settings)
     dataset = workers.load(settings, ROOT)
     inputs = dataset.train.images.shape[1]
-    return Study(settings, files, architectures, inputs, dataset.digest, ROOT, workers), dataset
+    return Study(settings, files, architectures, inputs, dataset.digest, workers), dataset
 
 
 def describe_plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir: Path | None) -> str:

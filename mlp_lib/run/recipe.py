@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 from mlp_lib.core.values import (
     DATASETS,
     Architecture,
+    DataSettings,
     Hyperparameters,
     Seed,
     TrainingSettings,
@@ -70,9 +71,8 @@ class Conditions(_Frozen):
     @classmethod
     def of(cls, settings: Any, digest: str, device: str, torch: str) -> "Conditions":
         """Of the settings of a phase that trains."""
-        training = TrainingSettings(**{name: getattr(settings, name) for name in TrainingSettings.model_fields})
-        data = Data(**{name: getattr(settings, name) for name in Data.model_fields if name != "digest"}, digest=digest)
-        return cls(training=training, data=data, device=device, torch=torch)
+        data = Data(**DataSettings.of(settings).model_dump(), digest=digest)
+        return cls(training=TrainingSettings.of(settings), data=data, device=device, torch=torch)
 
     def describe(self) -> dict[str, Any]:
         """As config.yaml says it. Standard parametrization goes without saying: it has no base width."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,6 @@ class Study:
     architectures: tuple[Architecture, ...]
     inputs: int
     digest: str
-    base: Path  # what relative paths in the settings start from
     workers: Workers
 
     @property
@@ -46,7 +44,7 @@ class Study:
         """
         sizes = read_yaml(self.files.population_sizes) if self.files.population_sizes.exists() else {}
         settings = self.settings.model_copy(update={"device": self.workers.device})
-        job = Job(settings, self.base, self.digest, what, self.files.work, **kept)
+        job = Job(settings, self.digest, what, self.files.work, **kept)
         for unit, result in self.workers.train(self.workers.cut(wanted, self.inputs, sizes), job):
             if result.fitting:
                 sizes[unit.architecture.name] = result.fitting

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from mlp_lib.core.data import Dataset, RawData, load_dataset, read_raw, split_dataset
-from mlp_lib.core.errors import ClusterError, DataError, SettingsError
+from mlp_lib.core.data import Dataset, RawData, read_raw
+from mlp_lib.core.errors import ClusterError, SettingsError
 from mlp_lib.core.machine import describe_machine, resolve_device
 from mlp_lib.core.values import DataSettings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import MACHINE
 from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
-from mlp_lib.workers.units import train_unit
+from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
 
 try:
     from distributed import Client, KilledWorker, Reschedule, Worker, WorkerPlugin
@@ -33,9 +33,6 @@ _WORKERS_S = 60  # for the first worker to come
 _LOST_S = 30  # for a scheduler to come back
 _UNFIT_S = 1  # that a worker that doesn't fit keeps a unit
 Traits = dict[str, str]  # what a worker says of itself, and has to have in common with the others: see `describe`
-
-
-_data: dict[str, RawData] = {}  # in a worker process: the data sets that it was supplied with, by digest
 
 
 _one_at_a_time = threading.Lock()  # in a worker process, however many threads it has
@@ -66,11 +63,11 @@ class Supply(WorkerPlugin):
     """Brings the data set to each worker, now or when it joins."""
 
     def __init__(self, raw: RawData):
-        self.raw, self.digest = raw, raw.digest
+        self.raw = raw
         self.name = f"mlp_lib {uuid.uuid4()}"  # two studies on one cluster don't take it from each other
 
     def setup(self, worker: Worker) -> None:
-        _data[self.digest] = self.raw
+        supply(self.raw)
 
 
 class Cluster(Workers):
@@ -92,7 +89,9 @@ class Cluster(Workers):
         self.answered = 0.0
 
     def load(self, settings: StudySettings, base: Path) -> Dataset:
-        return load_dataset(settings.model_copy(update={"preload": "cpu"}), torch.device("cpu"), base)
+        raw = read_raw(settings, base)
+        supply(raw)
+        return split_supplied(DataSettings.of(settings.model_copy(update={"preload": "cpu"})), "cpu", raw.digest)
 
     def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
         try:
@@ -104,11 +103,8 @@ class Cluster(Workers):
 
     @contextmanager
     def _open(self, units: Sequence[Unit], job: Job) -> Iterator[Executor]:
-        raw = read_raw(job.settings, job.base)
-        if raw.digest != job.digest:
-            raise DataError(f"{job.settings.dataset} changed while the run went on: its digest is {raw.digest[:12]}")
         with _connect(self.scheduler) as self.client:
-            self.answered, supply = time.monotonic(), Supply(raw)
+            self.answered, supply = time.monotonic(), Supply(supplied(job.digest))
             self.client.register_plugin(supply)
             executor = self.client.get_executor(pure=False)
             try:
@@ -178,13 +174,8 @@ def _connect(scheduler: str) -> Iterator[Client]:
 
 def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Result:
     """Train a unit on a worker of the cluster; one that doesn't fit leaves it to another."""
-    if _unfit(describe(), wanted) or job.digest not in _data:
+    if _unfit(describe(), wanted) or not supplied(job.digest):
         time.sleep(_UNFIT_S)  # it would get it back at once
         raise Reschedule
     with _one_at_a_time:
-        return train_unit(unit, job, _dataset(job.data_settings, job.settings.device, job.digest))
-
-
-@functools.lru_cache(maxsize=1)
-def _dataset(settings: DataSettings, device: str, digest: str) -> Dataset:
-    return split_dataset(_data[digest], settings, resolve_device(device))
+        return train_unit(unit, job)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mlp_lib.core.values import Architecture, DataSettings, Hyperparameters
+from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.run.files import WorkFiles
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Conditions, Recipe, Wanted
@@ -41,7 +41,6 @@ class Job:
     """What the units of a phase have in common: how and on what data they are trained, and what is kept of them."""
 
     settings: StudySettings  # whose device is cpu or cuda
-    base: Path  # what relative paths in the settings start from
     digest: str  # of the data
     what: str  # the phase, for the progress
     work: WorkFiles
@@ -53,11 +52,6 @@ class Job:
     def conditions(self) -> Conditions:
         """What decides the results of its units."""
         return Conditions.of(self.settings, self.digest, self.settings.device, str(torch.__version__))
-
-    @property
-    def data_settings(self) -> DataSettings:
-        """What of the settings decides the data set."""
-        return DataSettings(**{name: getattr(self.settings, name) for name in DataSettings.model_fields})
 
 
 @dataclass(frozen=True)

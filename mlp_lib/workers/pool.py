@@ -34,7 +34,7 @@ class Workers:
     forgiven: int  # deaths after which the units are not yet done again in halves
 
     def load(self, settings: StudySettings, base: Path) -> Dataset:
-        """The data set, where this process is to look at it."""
+        """The data set, where this process is to look at it; the workers get it from here."""
         raise NotImplementedError
 
     def _open(self, units: Sequence[Unit], job: Job) -> AbstractContextManager[Executor]:
@@ -58,7 +58,8 @@ class Workers:
         """The trainings as units of one architecture: how is for the machines to say, since no result depends on it.
 
         On a CUDA device whole populations, which the workers share out, or as many members as memory was found to hold
-        (`sizes`, by architecture). On a CPU those of one seed, whose draws serve all members, and not too many.
+        (`sizes`, by architecture). On a CPU those of one seed, whose draws serve all members, and not too many; where
+        the architecture is small all seeds together, since there the calls of a step cost more than the draws.
         """
         groups: dict[Any, list[Wanted]] = {}
         for one in wanted:
@@ -71,7 +72,7 @@ class Workers:
                 parts = [(members, min(size, (sizes or {}).get(architecture.name, size)))]
             else:
                 most = max(1, _PARAMETERS_A_UNIT // architecture.count_parameters(inputs, CLASSES))
-                seeds = _by_seed(members)
+                seeds = _by_seed(members) if most < _MEMBERS_A_UNIT else [sorted(members, key=lambda one: one.seed)]
                 parts = [(part, min(math.ceil(len(part) / workers), most, _MEMBERS_A_UNIT)) for part in seeds]
             for part, size in parts:
                 units += [Unit.of(part[i : i + size]) for i in range(0, len(part), size)]
@@ -82,8 +83,7 @@ class Workers:
 
         Where a training stands is kept in files, as far as the workers see them, and it goes on from there. They are
         gone at the end, unless the trainings are to be continued with more epochs. A unit whose worker died is done
-        again, then in halves (it may have been for memory). Raises TrainingError if workers go on dying, DataError if
-        a worker finds other data than the job's.
+        again, then in halves (it may have been for memory). Raises TrainingError if workers go on dying.
         """
         waiting, deaths, done, epochs = list(units), 0, 0, 0
         open_work(job.work)

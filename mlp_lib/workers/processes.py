@@ -3,26 +3,27 @@
 import functools
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlp_lib.core.data import Dataset, load_dataset
-from mlp_lib.core.errors import DataError
+from mlp_lib.core.data import Dataset, RawData, read_raw
 from mlp_lib.core.machine import describe_machine, resolve_device
-from mlp_lib.core.values import DataSettings
+from mlp_lib.core.values import CLASSES, DATASETS, DataSettings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.workers.jobs import Job, Result, Unit, state_paths
 from mlp_lib.workers.pool import Workers
-from mlp_lib.workers.units import train_unit
+from mlp_lib.workers.server import settle, start_server
+from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
 
 # On an H200 one, two, four and eight workers trained 193, 257, 284 and 306 epochs a second of populations of seven
 # (206,614 parameters, random numbers drawn by one thread a worker).
 _FEEDING_CUDA = 4
+# Less than this (images x parameters x epochs) is trained in this process: it takes a few seconds at most, of which the
+# start of a worker would be two.
+_LITTLE_WORK = 1e10
 
 
 class Processes(Workers):
@@ -31,10 +32,10 @@ class Processes(Workers):
     died = BrokenProcessPool
     forgiven = 1  # with a pool all its units fail, whosever worker died
 
-    def __init__(self, settings: StudySettings, executor: Callable[[int], Executor] | None = None):
-        """`executor` makes the pool of so many workers; processes are spawned, if it isn't given."""
+    def __init__(self, settings: StudySettings, executor: Callable[[int, RawData], Executor] | None = None):
+        """`executor` makes the pool of so many workers that have the data; those of a server, if it isn't given."""
         device = resolve_device(settings.device)
-        self.device, self.machine, self.executor = device.type, describe_machine(device), executor or _spawn
+        self.device, self.machine, self.executor = device.type, describe_machine(device), executor
         self.number = settings.workers if settings.workers != "auto" else _count(self.device)
 
     @property
@@ -42,11 +43,15 @@ class Processes(Workers):
         return 1 if self.device == "cuda" else self.number
 
     def load(self, settings: StudySettings, base: Path) -> Dataset:
-        return load_dataset(settings, resolve_device(settings.device), base)
+        raw = read_raw(settings, base)
+        supply(raw)
+        return split_supplied(DataSettings.of(settings), self.device, raw.digest)
 
     @contextmanager
     def _open(self, units: Sequence[Unit], job: Job) -> Iterator[Executor]:
-        executor = self.executor(min(self.number, len(units)))
+        little = self.device == "cpu" and _count_work(units, job) < _LITTLE_WORK
+        make = self.executor or (start_thread if little else start_pool)
+        executor = make(min(self.number, len(units)), supplied(job.digest))
         try:
             yield executor
         finally:
@@ -65,9 +70,15 @@ def _count(device: str) -> int:
     return min(cores, _FEEDING_CUDA) if device == "cuda" else cores
 
 
-def _spawn(workers: int) -> Executor:
-    """Spawned processes: forked ones would inherit a kernel's threads, and CUDA refuses them."""
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+def start_pool(workers: int, raw: RawData) -> Executor:
+    """Processes of a server: those forked from a kernel would inherit its threads, and CUDA refuses them."""
+    context, own = start_server(__name__), (dict(os.environ), raw)
+    return ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=own)
+
+
+def start_thread(workers: int, raw: RawData) -> Executor:
+    """A thread of this process, which has the data."""
+    return ThreadPoolExecutor(1)
 
 
 def _stop(executor: Executor) -> None:
@@ -79,26 +90,18 @@ def _stop(executor: Executor) -> None:
         process.join()
 
 
-def _start_worker() -> None:
-    """A worker leaves interrupts to its parent, and never outlives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+def _start_worker(environment: dict[str, str], raw: RawData) -> None:
+    settle(environment)
+    supply(raw)
 
 
-@functools.lru_cache(maxsize=1)
-def _dataset(settings: DataSettings, device: str, base: Path) -> Dataset:
-    return load_dataset(settings, resolve_device(device), base)
+def _count_work(units: Sequence[Unit], job: Job) -> int:
+    """Images x parameters over all epochs, at most."""
+    facts = DATASETS[job.settings.dataset]
+    parameters = (unit.architecture.count_parameters(facts.inputs, CLASSES) * len(unit.labels) for unit in units)
+    return facts.images * job.settings.max_epochs * sum(parameters)
 
 
 def _train_here(unit: Unit, number: int, job: Job) -> Result:
     """Train a unit in a worker process; the epochs trained so far are kept in the unit's counter."""
-    dataset = _dataset(job.data_settings, job.settings.device, job.base)
-    if dataset.digest != job.digest:
-        raise DataError(f"{job.settings.dataset} changed while the run went on: its digest is {dataset.digest[:12]}")
-    return train_unit(unit, job, dataset, state_paths(unit, job), job.work.counter(number))
+    return train_unit(unit, job, state_paths(unit, job), job.work.counter(number))

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mlp_lib.core.data import Dataset
+from mlp_lib.core.data import Dataset, RawData, split_dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
 from mlp_lib.core.machine import resolve_device, seed_everything
 from mlp_lib.core.training import State, Training
-from mlp_lib.core.values import CLASSES, COMPLETED
+from mlp_lib.core.values import CLASSES, COMPLETED, DataSettings
 from mlp_lib.run.files import write_bytes
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.workers.jobs import Job, Result, Unit
@@ -26,6 +26,25 @@ _FIRST_S = 1.0  # what is shorter is trained again rather than kept
 _MOST_S = 120.0  # the most time of training that a stop may cost
 _TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 _SHARE = 500  # training goes on for this many times as long as the writing took: it costs at most 0.2 %
+
+
+_supplied: dict[str, RawData] = {}  # the data sets that this process was given, by digest
+
+
+def supply(raw: RawData) -> None:
+    """Give this process a data set, before units of it are trained here."""
+    _supplied[raw.digest] = raw
+
+
+def supplied(digest: str) -> RawData | None:
+    """A data set that this process was given."""
+    return _supplied.get(digest)
+
+
+@functools.lru_cache(maxsize=1)
+def split_supplied(settings: DataSettings, device: str, digest: str) -> Dataset:
+    """A data set that this process was given, as the settings split it."""
+    return split_dataset(_supplied[digest], settings, resolve_device(device))
 
 
 class Keeper:
@@ -65,10 +84,8 @@ def join_states(states: Sequence[State]) -> State:
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
-def train_unit(
-    unit: Unit, job: Job, dataset: Dataset, states: Sequence[Path] = (), counter: Path | None = None
-) -> Result:
-    """Train a unit, then read the test split.
+def train_unit(unit: Unit, job: Job, states: Sequence[Path] = (), counter: Path | None = None) -> Result:
+    """Train a unit on the data set that this process was given, then read the test split.
 
     states: where each member's state is kept, if anywhere. Members that were stopped earlier go on from there, those of
     one epoch together; the end of what is to be continued is a state too. counter: where the number of epochs trained
@@ -90,6 +107,7 @@ def train_unit(
     for member in range(len(unit.labels)):
         state = read_state(states[member]) if states else None
         epochs_before.setdefault(len(state["history"]) if state else 0, []).append(member)
+    dataset = split_supplied(DataSettings.of(job.settings), job.settings.device, job.digest)
     train = functools.partial(_train_members, unit, job, dataset, states, tell)
     trained = [fit_in_memory(train, members) for members in epochs_before.values()]
     return _join([part for parts in trained for part in parts])
