@@ -276,6 +276,14 @@ def statuses(run_dir: Path) -> dict[str, str]:
     return {phase: entry["status"] for phase, entry in read_yaml(RunFiles(run_dir).meta)["phases"].items()}
 
 
+def descendants(holder: int, generation: int) -> list[psutil.Process]:
+    """The command's kernels (generation 2, each forked from a server) or their workers (4)."""
+    living = [psutil.Process(holder)]
+    for _ in range(generation):
+        living = [child for process in living for child in process.children()]
+    return living
+
+
 def processes_under(holder: int) -> list[psutil.Process]:
     """The living processes that work under the claim of a process: its kernel, the kernel's workers."""
     found = []

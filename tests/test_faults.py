@@ -1,5 +1,6 @@
 """Whatever is killed when, the run that goes on ends as an undisturbed one, and its state is true all along."""
 
+import contextlib
 import json
 import os
 import random
@@ -14,21 +15,21 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from study import differing, processes_under, start, succeed, write_parameters
+from study import descendants, differing, processes_under, start, succeed, write_parameters
 
 from mlp_lib.run import meta
 from mlp_lib.run.files import RunFiles, read_table, read_yaml
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PARTS = ("command", "kernel", "worker")
-# trainings of some seconds, so that their states are kept and gone on from; few members, so that a run is short
+# trainings of some seconds, so that they are given to a worker, and their states are kept and gone on from
 LONG = {
-    "max_epochs": 200,
-    "val_interval": 50,
+    "max_epochs": 600,
+    "val_interval": 75,
     "patience": 8,
     "workers": 1,
     "num_trials": 2,
-    "architectures": {"list": [[4], [3, 2]]},
+    "architectures": {"list": [[64], [32, 32]]},
     "retrain_seeds": [1],
     "transfer_seeds": [1],
 }
@@ -54,13 +55,10 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 def find(part: str, process: subprocess.Popen) -> int:
     """The process of a part of the run; the command itself where there is none of that part just now."""
-    words = {"kernel": "ipykernel_launcher", "worker": "spawn_main"}
-    for candidate in processes_under(process.pid) if part in words else []:
-        try:
-            if words[part] in " ".join(candidate.cmdline()):
-                return candidate.pid
-        except psutil.NoSuchProcess:
-            pass
+    generations = {"kernel": 2, "worker": 4}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for found in descendants(process.pid, generations[part]) if part in generations else []:
+            return found.pid
     return process.pid
 
 

@@ -17,6 +17,7 @@ import torch
 import yaml
 from bs4 import BeautifulSoup
 from study import (
+    descendants,
     environment,
     fail,
     fixed_space,
@@ -113,8 +114,7 @@ def test_the_state_is_told_as_it_is(folder: Path) -> None:
     assert f"in use: run by process {process.pid}" in pages.describe_status(run_dir)
     assert f"in use: run by process {process.pid}" in fail("run", "--run-dir", run_dir)
 
-    kernel = next(p for p in processes_under(process.pid) if "ipykernel_launcher" in " ".join(p.cmdline()))
-    kernel.kill()
+    descendants(process.pid, 2)[0].kill()  # the kernel
     assert "its kernel died" in end(process, 1)
     for state in (told(run_dir), told_by_the_page(run_dir)):
         assert state["search"].startswith("failed")

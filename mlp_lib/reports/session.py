@@ -14,7 +14,7 @@ from mlp_lib.core.values import CLASSES, Architecture
 from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.reports.phase_figures import write_figures
 from mlp_lib.run import meta
-from mlp_lib.run.claim import claim, end_with_holder
+from mlp_lib.run.claim import claim
 from mlp_lib.run.files import ROOT, RunFiles
 from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
@@ -93,7 +93,6 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
         session = _start_benchmark(settings, files)
     else:
         session = _start_training(phase, settings, files)
-    end_with_holder(files.root)
     _record_errors(session)
     return session
 

@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from filelock import FileLock, Timeout
 from mlp_lib.core.errors import RunDirectoryError
 
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
-_PATIENCE_S = 0.3  # for who holds the lock for a moment: one that asks for its holder, a kernel that ends with it
+_PATIENCE_S = 0.3  # for who holds the lock for a moment: one that asks for its holder
 _POLL_S = 0.02
 
 
@@ -59,24 +57,6 @@ def find_holder(run_dir: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError), _locked(run_dir, _PATIENCE_S) as locked:
         return None if locked else _read_holder(run_dir)
     return None
-
-
-def end_with_holder(run_dir: Path) -> None:
-    """Let this process, a kernel that works under the command's claim, end at once when the command dies.
-
-    Its lock is then free, and whoever takes it next must not meet a second writer.
-    """
-    if int(os.environ.get(_HOLDER, os.getpid())) == os.getpid():
-        return
-
-    def follow() -> None:
-        while run_dir.is_dir():
-            with contextlib.suppress(Timeout, OSError):
-                FileLock(_lock_file(run_dir)).acquire(timeout=0)
-                os._exit(1)
-            time.sleep(5 * _POLL_S)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextlib.contextmanager
