@@ -229,5 +229,4 @@ def _fresh(architecture: Architecture, seeds: list[int], settings: TrainingSetti
 
 def _table(measured: np.ndarray, member: np.ndarray, epoch: int | np.ndarray) -> pd.DataFrame:
     """Rows of what was measured [rows, 3] as in Trained.history."""
-    rows = pd.DataFrame(measured, columns=_MEASURED).assign(member=member, epoch=epoch)
-    return rows[["member", "epoch", *_MEASURED]]
+    return pd.DataFrame({"member": member, "epoch": epoch} | dict(zip(_MEASURED, measured.T, strict=True)))

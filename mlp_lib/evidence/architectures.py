@@ -11,8 +11,6 @@ import math
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.formula.api import ols
-from statsmodels.stats.anova import anova_lm
 
 from mlp_lib.evidence.intervals import (
     basis_text,
@@ -62,6 +60,9 @@ def architecture_anova(losses: pd.DataFrame) -> pd.DataFrame:
     anova = pd.DataFrame(np.nan, index=pd.Index(["architecture", "seed", "residual"], name="source"), columns=columns)
     if min(table.shape) < 2:
         return anova
+    from statsmodels.formula.api import ols  # half a second, which only what shows it takes
+    from statsmodels.stats.anova import anova_lm
+
     long = table.melt(ignore_index=False, value_name="test_loss").reset_index()
     with np.errstate(divide="ignore", invalid="ignore"):
         fitted = anova_lm(ols("test_loss ~ C(architecture) + C(seed)", long).fit())

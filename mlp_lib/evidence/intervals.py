@@ -6,7 +6,6 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from scipy import stats
 
 
@@ -67,6 +66,8 @@ def blocked_differences(table: pd.DataFrame, pairs: Sequence[tuple[Hashable, Has
     a pair that shares no row, se without degrees of freedom, sd of a single row. Whether one variance serves all,
     `spread_statistic` tests.
     """
+    from statsmodels.regression.linear_model import OLS  # half a second, which only what shows it takes
+
     values = np.where(np.isfinite(table), table, np.nan)
     finite = np.isfinite(values)
     first, second = (table.columns.get_indexer([pair[end] for pair in pairs]) for end in (0, 1))
@@ -77,7 +78,7 @@ def blocked_differences(table: pd.DataFrame, pairs: Sequence[tuple[Hashable, Has
         design = np.hstack([np.eye(values.shape[1])[column], np.eye(values.shape[0])[row][:, 1:]])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an empty column makes it singular; what shares a row is still unique
-            fit = sm.OLS(values[finite], design).fit()
+            fit = OLS(values[finite], design).fit()
         mean, cov, df = fit.params, fit.normalized_cov_params, fit.df_resid
         s2 = fit.ssr / df if df > 0 else np.nan
         numbers[0] = mean[first] - mean[second]

@@ -9,9 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.inspection import permutation_importance
-from sklearn.model_selection import KFold
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
 from mlp_lib.evidence.pool import residual_squares
@@ -239,6 +236,10 @@ def importance(trials: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 def _importance(better: pd.DataFrame, seed: int) -> pd.DataFrame:
     """hyperparameter, importance, error, r2, trials of one forest."""
+    from sklearn.ensemble import RandomForestRegressor  # half a second, which only what shows it takes
+    from sklearn.inspection import permutation_importance
+    from sklearn.model_selection import KFold
+
     better = better.sort_values(["architecture", "trial"])  # the folds depend on the trials, not on the rows' order
     inputs = better[list(HYPERPARAMETERS)].astype(float)
     for name in LOG_HYPERPARAMETERS:
