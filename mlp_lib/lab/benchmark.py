@@ -3,11 +3,13 @@
 Measured in one run, the methods interleaved; medians over the rounds.
 """
 
+import contextlib
 import functools
 import itertools
 import math
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import os
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +19,7 @@ from mlp_lib.core.data import Split, load_dataset
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import Architecture
 from mlp_lib.figures import losses as loss_figures
-from mlp_lib.lab.peers import METHODS
+from mlp_lib.lab.peers import METHODS, timed
 from mlp_lib.run.files import RunFiles, write_figure, write_table
 from mlp_lib.run.parameters import BenchmarkCase, BenchmarkSettings
 from mlp_lib.workers.progress import Progress
@@ -32,6 +34,7 @@ COLUMNS = (
     "seconds_per_member_epoch",
     "ratio_to_plain",
     "fraction_of_limit",
+    "start_seconds",
 )
 _CASE = ["architecture", "members", "batch_size", "workers"]
 _BY_PROCESS = ("population", "limit")  # a process a worker; the others get a thread a worker, in one process
@@ -40,39 +43,62 @@ _MOST_IMAGES = 10**5  # in it
 
 
 def measure(settings: BenchmarkSettings, base: Path) -> pd.DataFrame:
-    """Every measurement, a row each: round, the columns of its case, method, seconds_per_member_epoch."""
+    """Every measurement, a row each: round, the columns of its case, method, seconds_per_member_epoch, start_seconds.
+
+    start_seconds: what the first epoch took longer, where it was the first of its kind: to compile, above all.
+    """
     training_data(settings, base)  # an error in the data shows here
     rounds, cases, methods = settings.benchmark_rounds, settings.benchmark_cases, settings.benchmark_methods
     plan = list(itertools.product(range(1, rounds + 1), cases, methods))
     progress = Progress("benchmark", len(plan), "measurements")
-    rows = []
-    most = max(case.workers for case in cases)
-    with ProcessPoolExecutor(most, multiprocessing.get_context("spawn")) as pool:
+    rows, most = [], max(case.workers for case in cases)
+    with contextlib.ExitStack() as stack:
+        pools: dict[int, Executor] = {}  # by the number of threads of a process
         for done, (number, case, method) in enumerate(plan):
             progress.update(done)
             processes, threads = (case.workers, 1) if method in _BY_PROCESS else (1, case.workers)
-            task = functools.partial(_seconds_an_epoch, settings, base, method, case, threads)
-            seconds = max(future.result() for future in [pool.submit(task) for _ in range(processes)])
-            values = {**case.model_dump(), "architecture": Architecture(case.architecture).name}
-            seconds_a_member = seconds / (case.members * processes)
-            rows.append({"round": number, **values, "method": method, "seconds_per_member_epoch": seconds_a_member})
+            if threads not in pools:
+                pools[threads] = stack.enter_context(_open_pool(most, threads))
+            task = functools.partial(_seconds_an_epoch, settings, base, method, case)
+            found = [future.result() for future in [pools[threads].submit(task) for _ in range(processes)]]
+            values = {**case.model_dump(), "architecture": Architecture(case.architecture).name, "method": method}
+            seconds, starts = (max(values) for values in zip(*found, strict=True))
+            times = {"seconds_per_member_epoch": seconds / processes, "start_seconds": starts}
+            rows.append({"round": number, **values, **times})
         progress.update(len(plan), last=True)
     return pd.DataFrame(rows)
 
 
-def _seconds_an_epoch(settings: BenchmarkSettings, base: Path, method: str, case: BenchmarkCase, threads: int) -> float:
-    """Time of an epoch of all members over the whole training data, from some of its steps."""
+def _open_pool(processes: int, threads: int) -> Executor:
+    """Processes that compute with so many threads each."""
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _hold_to, (threads,))
+
+
+def _hold_to(threads: int) -> None:
+    """Let this process compute with so many threads: JAX makes as many as there are cores for it."""
     torch.set_num_threads(threads)
+    if threads == 1 and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+
+
+def _seconds_an_epoch(settings: BenchmarkSettings, base: Path, method: str, case: BenchmarkCase) -> tuple[float, float]:
+    """Seconds of an epoch of one member over the whole training data, from some of its steps; see `start_seconds`."""
     train = training_data(settings, base)
     number = len(train.labels)
 
-    def seconds_a_step(steps: int) -> float:
+    def measure_steps(steps: int) -> tuple[float, float]:
         index = torch.arange(min(steps * case.batch_size, _MOST_IMAGES), device=train.labels.device) % number
-        seconds = METHODS[method](Split(train.images[index], train.labels[index]), case)
-        return seconds * case.batch_size / len(index)
+        work = METHODS[method](Split(train.images[index], train.labels[index]), case)
+        first, second = timed(work.epoch)
+        return first - second, second / work.members / len(index)
 
-    steps = _STEPS.setdefault((method, case, threads), math.ceil(_TARGET_SECONDS / seconds_a_step(1)))
-    return seconds_a_step(max(steps, 2)) * number / case.batch_size
+    start = math.nan
+    if (method, case) not in _STEPS:
+        start, seconds = measure_steps(1)
+        _STEPS[method, case] = max(2, math.ceil(_TARGET_SECONDS / (seconds * case.batch_size * case.members)))
+    again, seconds = measure_steps(_STEPS[method, case])
+    return seconds * number, start + max(0.0, again)
 
 
 _STEPS: dict[tuple, int] = {}  # what takes long enough to be timed, by method and case, in this process
@@ -85,12 +111,16 @@ def training_data(settings: BenchmarkSettings, base: Path) -> Split:
 
 def summarize(measurements: pd.DataFrame, device: str) -> pd.DataFrame:
     """benchmark.csv: medians over the rounds, of the ratios too, which are taken within a round."""
-    times = measurements.pivot(index=["round", *_CASE], columns="method", values="seconds_per_member_epoch")
+    times, starts = (
+        measurements.pivot(index=["round", *_CASE], columns="method", values=name)
+        for name in ("seconds_per_member_epoch", "start_seconds")
+    )
     missing = pd.Series(float("nan"), times.index)
     values = {
         "seconds_per_member_epoch": times,
         "ratio_to_plain": times.rdiv(times.get("plain", missing), axis=0),
         "fraction_of_limit": times.rdiv(times.get("limit", missing), axis=0),
+        "start_seconds": starts,
     }
     methods = [method for method in METHODS if method in times]
     medians = {name: table[methods].groupby(level=_CASE).median().stack() for name, table in values.items()}

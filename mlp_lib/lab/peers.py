@@ -1,9 +1,9 @@
-"""Ways to train trials, each timed alike: what people do otherwise, this project, and the matrix products alone."""
+"""Ways to train trials: what people do otherwise, this project, and the matrix products alone."""
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -23,13 +23,22 @@ HYPERPARAMETERS = Hyperparameters(
     lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05
 )
 _TILE_ROWS = 512
-Method = Callable[[Split, BenchmarkCase], float]  # seconds of an epoch of all members over the data
 
 
-def seed_way(data: Split, case: BenchmarkCase) -> float:
+class Work(NamedTuple):
+    """What is timed: an epoch over the data, of so many members (a part of one, where it is less than an epoch)."""
+
+    epoch: Callable[[], None]
+    members: float
+
+
+Method = Callable[[Split, BenchmarkCase], Work]
+
+
+def seed_way(data: Split, case: BenchmarkCase) -> Work:
     """DataLoader over torchvision's images with ToTensor, nn.Sequential, AdamW, one trial at a time."""
     loader = DataLoader(_Images(data), case.batch_size, shuffle=True)
-    return _seconds(_trial(data, case, lambda: loader)) * case.members
+    return Work(_trial(data, case, lambda: loader), 1)
 
 
 class _Images(Dataset):
@@ -47,9 +56,14 @@ class _Images(Dataset):
         return to_tensor(Image.fromarray(self.images[index])).flatten(), self.labels[index]
 
 
-def plain(data: Split, case: BenchmarkCase) -> float:
+def plain(data: Split, case: BenchmarkCase) -> Work:
     """The same with slices of whole tensors."""
-    return _seconds(_trial(data, case, lambda: _slices(data, case))) * case.members
+    return Work(_trial(data, case, lambda: _slices(data, case)), 1)
+
+
+def compiled(data: Split, case: BenchmarkCase) -> Work:
+    """The same with the model compiled by torch.compile."""
+    return Work(_trial(data, case, lambda: _slices(data, case), torch.compile), 1)
 
 
 def _slices(data: Split, case: BenchmarkCase) -> Iterator[tuple[Tensor, Tensor]]:
@@ -58,11 +72,14 @@ def _slices(data: Split, case: BenchmarkCase) -> Iterator[tuple[Tensor, Tensor]]
 
 
 def _trial(
-    data: Split, case: BenchmarkCase, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    data: Split,
+    case: BenchmarkCase,
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    compile: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> Callable[[], None]:
     """One epoch of an ordinary training."""
     device = data.images.device
-    model = _sequential(case, data).train()
+    model = compile(_sequential(case, data).train())
     h = HYPERPARAMETERS
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=h.lr, betas=(h.beta1, h.beta2), eps=h.eps, weight_decay=h.weight_decay
@@ -88,7 +105,7 @@ def _sequential(case: BenchmarkCase, data: Split, seed: int = 0) -> nn.Sequentia
     return model.to(data.images.device)
 
 
-def vmapped(data: Split, case: BenchmarkCase) -> float:
+def vmapped(data: Split, case: BenchmarkCase) -> Work:
     """torch.func over a stacked model: one draw of dropout for all, AdamW with each member's own numbers."""
     model = _sequential(case, data).train()
     parameters, _ = stack_module_state([_sequential(case, data) for _ in range(case.members)])
@@ -121,12 +138,12 @@ def vmapped(data: Split, case: BenchmarkCase) -> float:
                 weight.mul_(1 - lr * decay).sub_(lr / (1 - beta1**steps) * first / root)
         total.sum().item()
 
-    return _seconds(epoch)
+    return Work(epoch, case.members)
 
 
-def population(data: Split, case: BenchmarkCase) -> float:
+def population(data: Split, case: BenchmarkCase) -> Work:
     """This project."""
-    settings = TrainingSettings(batch_size=case.batch_size, max_epochs=2, val_interval=2)  # the first warms up
+    settings = TrainingSettings(batch_size=case.batch_size, max_epochs=10**6, val_interval=10**6)
     training = Training(
         data,
         Split(data.images[:1], data.labels[:1]),
@@ -134,16 +151,16 @@ def population(data: Split, case: BenchmarkCase) -> float:
         [HYPERPARAMETERS] * case.members,
         settings=settings,
     )
-    ends = [time.perf_counter() for _ in training]
-    return ends[1] - ends[0]
+    return Work(lambda: next(training), case.members)
 
 
-def limit(data: Split, case: BenchmarkCase) -> float:
+def limit(data: Split, case: BenchmarkCase) -> Work:
     """The same shapes' matrix products alone: the faster of full-batch and tiled."""
-    return min(_products(data, case, rows) for rows in {case.batch_size, min(case.batch_size, _TILE_ROWS)})
+    works = [_products(data, case, rows) for rows in {case.batch_size, min(case.batch_size, _TILE_ROWS)}]
+    return min(works, key=lambda work: timed(work.epoch)[1] / work.members)
 
 
-def _products(data: Split, case: BenchmarkCase, rows: int) -> float:
+def _products(data: Split, case: BenchmarkCase, rows: int) -> Work:
     architecture, device = Architecture(case.architecture), data.images.device
     members = min(case.members, tile_members(architecture, rows, device))
     tiles = math.ceil(len(data.labels) / rows) * math.ceil(case.members / members)
@@ -167,33 +184,34 @@ def _products(data: Split, case: BenchmarkCase, rows: int) -> float:
             if layer:
                 multiply(weights[layer][:, :, :-1].transpose(1, 2), outputs[layer], deltas[layer])
 
+    @torch.inference_mode()
     def epoch() -> None:
         for _ in range(tiles):
             products()
         gradients[0][0, 0, 0].item()
 
-    with torch.inference_mode():
-        return _seconds(epoch) * (len(data.labels) * case.members) / (tiles * rows * members)
+    return Work(epoch, tiles * rows * members / len(data.labels))
 
 
-def _seconds(epoch: Callable[[], None]) -> float:
-    """Seconds of the second call; the first warms up."""
-    epoch()
+def timed(epoch: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of the first call, which warms up and compiles, and of the second."""
     begun = time.perf_counter()
     epoch()
-    return time.perf_counter() - begun
+    middle = time.perf_counter()
+    epoch()
+    return middle - begun, time.perf_counter() - middle
 
 
-def sklearn(data: Split, case: BenchmarkCase) -> float:
+def sklearn(data: Split, case: BenchmarkCase) -> Work:
     """scikit-learn's MLPClassifier, one trial at a time; it has no dropout, and Adam in place of AdamW."""
     from sklearn.neural_network import MLPClassifier
 
     images, labels = data.images.cpu().numpy(), data.labels.cpu().numpy()
     model = MLPClassifier(case.architecture, batch_size=min(case.batch_size, len(labels)), random_state=0)
-    return _seconds(lambda: model.partial_fit(images, labels, classes=range(CLASSES))) * case.members
+    return Work(lambda: model.partial_fit(images, labels, classes=range(CLASSES)), 1)
 
 
-def optuna(data: Split, case: BenchmarkCase) -> float:
+def optuna(data: Split, case: BenchmarkCase) -> Work:
     """Optuna's loop around `plain`'s: one trial of one epoch after the other."""
     import optuna as package
 
@@ -205,13 +223,22 @@ def optuna(data: Split, case: BenchmarkCase) -> float:
         return 0.0
 
     study = package.create_study()
-    return _seconds(lambda: study.optimize(objective, n_trials=case.members))
+    return Work(lambda: study.optimize(objective, n_trials=case.members), case.members)
+
+
+def jax(data: Split, case: BenchmarkCase) -> Work:
+    """JAX: the population as an axis (vmap), the epoch as one compiled scan over its steps."""
+    from mlp_lib.lab.jax_peer import make_epoch  # needs the extra `peers`
+
+    return Work(make_epoch(data, case, HYPERPARAMETERS), case.members)
 
 
 METHODS: dict[str, Method] = {
     "seed_way": seed_way,
     "plain": plain,
+    "compiled": compiled,
     "vmap": vmapped,
+    "jax": jax,
     "population": population,
     "limit": limit,
     "sklearn": sklearn,

@@ -246,7 +246,7 @@ class BenchmarkCase(_Frozen):
     workers: Annotated[Whole, Field(ge=1, le=1024), _Exponent]
 
 
-Method = Literal["seed_way", "plain", "vmap", "population", "limit", "sklearn", "optuna"]
+Method = Literal["seed_way", "plain", "compiled", "vmap", "jax", "population", "limit", "sklearn", "optuna"]
 _CASES = (
     BenchmarkCase(architecture=(120, 204, 408), members=8, batch_size=4096, workers=1),
     BenchmarkCase(architecture=(120, 204, 408), members=4, batch_size=4096, workers=2),  # a search of 8, 4 a worker
@@ -266,8 +266,12 @@ class BenchmarkSettings(DataSettings, DeviceSettings, NamedSettings):
         small=[{"architecture": [32, 32], "members": 8, "batch_size": 256, "workers": 1}],
     )
     benchmark_methods: Annotated[
-        tuple[Method, ...], Field(min_length=1, max_length=7), AfterValidator(_refuse_repeats)
-    ] = told(("seed_way", "plain", "vmap", "population", "limit"), "also sklearn; optuna if installed", FREE)
+        tuple[Method, ...], Field(min_length=1, max_length=9), AfterValidator(_refuse_repeats)
+    ] = told(
+        ("seed_way", "plain", "vmap", "population", "limit"),
+        "also compiled and sklearn; jax and optuna if installed",
+        FREE,
+    )
     benchmark_rounds: Annotated[Whole, Field(ge=1, le=1000), _Exponent] = told(
         7, "the methods take turns that often; medians are reported", FREE, small=3
     )
