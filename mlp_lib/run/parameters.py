@@ -269,7 +269,7 @@ class BenchmarkSettings(DataSettings, DeviceSettings, NamedSettings):
         tuple[Method, ...], Field(min_length=1, max_length=9), AfterValidator(_refuse_repeats)
     ] = told(
         ("seed_way", "plain", "vmap", "population", "limit"),
-        "also compiled and sklearn; jax and optuna if installed",
+        "also compiled, sklearn, jax, optuna",
         FREE,
     )
     benchmark_rounds: Annotated[Whole, Field(ge=1, le=1000), _Exponent] = told(
