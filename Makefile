@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run lab test test-slow test-faults browser-test parameters lint hooks clean
+.PHONY: run lab site test test-slow test-faults browser-test parameters lint hooks clean
 .DEFAULT_GOAL := run
 
 # a small study on embedded data, start to report
@@ -13,6 +13,12 @@ run: $(VENV)/installed
 lab: $(VENV)/installed
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
 		--LabApp.default_url=/lab/tree/notebooks/00_explore.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+
+# README, docs and the kept reports as linked static pages: build/site/index.html, from a folder or on any host
+site: $(VENV)/installed-test
+	rm -rf build/site_source && mkdir -p build/site_source
+	git archive HEAD README.md CONTRIBUTING.md LICENSE docs executed | tar -x -C build/site_source
+	$(BIN)/mkdocs build --strict
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest

@@ -104,3 +104,25 @@ def test_a_committed_notebook_is_what_the_filter_makes_of_it(notebook: Path):
     line = [sys.executable, "-m", "nbstripout", "--keep-id"]
     done = subprocess.run(line, input=notebook.read_bytes(), capture_output=True, check=True)
     assert done.stdout == notebook.read_bytes()
+
+
+def test_the_site_is_made_and_its_links_hold(tmp_path: Path):
+    """Of the files as they lie here: mkdocs is strict about links between pages, and files, and to headings."""
+    source = tmp_path / "source"
+    for name in ("README.md", "CONTRIBUTING.md", "docs", "executed/example", "executed/reference"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, source / name)
+    config = {"INHERIT": str(ROOT / "mkdocs.yml"), "docs_dir": str(source), "site_dir": str(tmp_path / "site")}
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(config))
+    said = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", tmp_path / "mkdocs.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    page = (tmp_path / "site/index.html").read_text()
+    assert 'href="docs/answers.html"' in page
+    assert 'href="executed/example/index.html"' in page
+    assert not re.findall(r'(?:src|<link[^>]* href)="https?:', page)  # it loads nothing from anywhere
