@@ -2,9 +2,12 @@
 
 import contextlib
 import functools
+import gzip
 import hashlib
 import io
+import multiprocessing
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +45,22 @@ class Split:
                 images = torch.index_select(self.images, 0, index, out=buffers[len(index)])
                 yield images.to(device), self.labels.index_select(0, index).to(device)
         else:
-            loader = DataLoader(
-                TensorDataset(self.images, self.labels),
-                batch_sampler=[index.tolist() for index in order],
-                num_workers=self.loader_workers,
-                generator=torch.Generator().manual_seed(0),  # its workers draw nothing; seeded all the same
-            )
-            for images, labels in loader:
+            self._loader.sampler[:] = [index.numpy() for index in order]
+            for images, labels in self._loader:
                 yield images.to(device), labels.to(device)
+
+    @functools.cached_property
+    def _loader(self) -> DataLoader:
+        """It takes whole batches, in the order that its sampler is given; its workers live as long as the split."""
+        workers = 0 if multiprocessing.current_process().daemon else self.loader_workers  # a daemon may have none
+        return DataLoader(
+            TensorDataset(self.images, self.labels),
+            batch_size=None,
+            sampler=[],
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            generator=torch.Generator().manual_seed(0),  # its workers draw nothing; seeded all the same
+        )
 
 
 @dataclass(frozen=True)
@@ -167,16 +178,18 @@ def _read_digits() -> tuple[Arrays, Arrays]:
 
 
 def _read_torchvision(name: str, root: Path) -> tuple[Arrays, Arrays]:
-    """(images [N, 784], labels [N]) of the training and the test files, as bytes; downloaded if one is missing."""
+    """(images [N, 784], labels [N]) of the training and the test files, as bytes; what is missing is downloaded."""
     from torchvision import datasets
 
     kind = getattr(datasets, DATASETS[name].torchvision)
     folder, resources = root / kind.__name__ / "raw", kind.resources
-    if isinstance(resources, dict):  # qmnist: by part, of which one more belongs to neither
+    if isinstance(resources, dict):  # qmnist: by part, of which one more belongs to neither; no mirrors
         resources = [*resources["train"], *resources["test"]]
     files = [folder / Path(url).stem for url, _ in resources]  # images and labels to train on, then to test on
-    if not all(file.exists() for file in files):
-        _download(name, kind, root)
+    for file, (url, md5) in zip(files, resources, strict=True):
+        urls = [url] if "://" in url else [mirror + url for mirror in kind.mirrors]
+        if not file.is_file() and (reason := _download(file, urls, md5)):
+            raise _incomplete(name, files, reason)
     train, test = (_read_half(name, *half) for half in (files[:2], files[2:]))
     if len(train[1]) < len(test[1]):
         raise _damaged(name, files, "there are fewer training than test images: swapped?")
@@ -207,19 +220,45 @@ def _read_idx(name: str, file: Path) -> np.ndarray:
 
 def _damaged(name: str, files: list[Path], found: str) -> DataError:
     named = f"{name}: {', '.join(file.name for file in files)} in {files[0].parent}"
-    return DataError(f"{named} is damaged ({found}); delete its files there, and they are downloaded again")
+    return DataError(f"{named} is damaged ({found}); delete what is damaged, and it is downloaded again")
 
 
-def _download(name: str, kind: type, root: Path) -> None:
-    """Have torchvision fetch what is missing."""
+def _download(file: Path, urls: list[str], md5: str) -> str:
+    """Have torchvision fetch a file, or unpack the archive that is there; why it can't, empty if it could."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    reasons = []
+    for url in urls:
+        try:
+            # torchvision draws a progress bar on stderr; a bar in a saved notebook is a wall of red lines
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                download_and_extract_archive(url, str(file.parent), filename=f"{file.name}.gz", md5=md5)
+            return ""
+        except (OSError, RuntimeError) as error:
+            reasons.append(f"{url}: {' '.join(str(error).split())}"[:200])
+    return "; ".join(reasons)
+
+
+def _incomplete(name: str, files: list[Path], reason: str) -> DataError:
+    """What is there, what is missing, and what to do with files of its name elsewhere below the data root."""
+    folder, missing = files[0].parent, [file for file in files if not file.is_file()]
+    home, there = folder.parent, [file.name for file in files if file not in missing]
+    places = ("", "raw/", f"*/{home.name}/raw/", f"{home.name}/**/")
+    patterns = [place + file.name.replace("-idx", "?idx") + "*" for file in missing for place in places]
+    lying = sorted({path for pattern in patterns for path in home.parent.glob(pattern) if path.is_file()})
+    ways = f" ({', '.join(f'{_remedy(path)} {path}' for path in lying)})" if lying else ""
+    return DataError(
+        f"{name} is incomplete in {folder}, which has {', '.join(there) or 'none of its files'}: "
+        f"{', '.join(file.name for file in missing)} could not be downloaded ({reason}); put what is missing there"
+        f"{ways}, or set data_root or MLP_DATA_ROOT to a folder that has {home.name}/raw"
+    )
+
+
+def _remedy(path: Path) -> str:
+    """What to do with a file that has the right name, but another place or form."""
     try:
-        # torchvision draws a progress bar on stderr; a bar in a saved notebook is a wall of red lines
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            for train in (True, False):
-                kind(str(root), train=train, download=True)
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"{name} is not in {root / kind.__name__ / 'raw'} and could not be downloaded "
-            f"({' '.join(str(error).split())[:200]}); put its files there, or set data_root or MLP_DATA_ROOT to a "
-            f"folder that has {kind.__name__}/raw"
-        ) from error
+        if path.suffix == ".gz":
+            gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        return "delete the damaged"
+    return "unzip" if path.suffix == ".gz" else "move"
