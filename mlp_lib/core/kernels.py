@@ -76,10 +76,24 @@ def adamw(
     second.copy_(v)
 
 
+unfused: set[str] = set()  # why functions could not be compiled in this process
+
+
 @functools.cache
-def compiled(function: Callable) -> Callable:
-    """The function fused into one kernel, for any number of members; compiled at its first call."""
-    return torch.compile(function, dynamic=True)
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """The function fused into one kernel, for any number of members, at its first call; as it is where that fails."""
+    kernel = torch.compile(function, dynamic=True)
+
+    def call(*inputs: Tensor, **numbers: Tensor) -> None:
+        nonlocal kernel
+        try:
+            kernel(*inputs, **numbers)
+        except torch._dynamo.exc.TorchDynamoException as error:  # no C compiler, none of Python's headers, no Triton
+            unfused.add(str(error).strip().splitlines()[0])
+            kernel = function
+            kernel(*inputs, **numbers)
+
+    return call
 
 
 class Graph:
