@@ -59,7 +59,7 @@ def train(units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFr
     workers = find_workers(settings)
     job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(folder / "work"))
     results = workers.train(units, job)
-    rows = [result.rows.assign(label=unit.labels) for unit, result in results]
+    rows = [pd.DataFrame({**result.rows, "label": unit.labels}) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
 
