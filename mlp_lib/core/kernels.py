@@ -89,7 +89,7 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
         try:
             kernel(*inputs, **numbers)
         except torch._dynamo.exc.TorchDynamoException as error:  # no C compiler, none of Python's headers, no Triton
-            unfused.add(str(error).strip().splitlines()[0])
+            unfused.add(" ".join(str(error).strip().split("\n\n")[0].split()))
             kernel = function
             kernel(*inputs, **numbers)
 

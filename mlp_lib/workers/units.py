@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mlp_lib.core import kernels
 from mlp_lib.core.data import Dataset, RawData, split_dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
-from mlp_lib.core.kernels import unfused
 from mlp_lib.core.machine import resolve_device, seed_everything
 from mlp_lib.core.training import State, Training
 from mlp_lib.core.values import CLASSES, COMPLETED, DataSettings
@@ -199,7 +199,7 @@ def _join(parts: list[Result], members: list[int]) -> Result:
         weights,
         images,
         min((part.fitting for part in parts if part.fitting), default=None),
-        frozenset(unfused),
+        frozenset(kernels.unfused),
     )
 
 
