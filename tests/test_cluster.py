@@ -218,7 +218,6 @@ from mlp_lib.workers import jobs
 jobs.Result.__reduce__ = lambda self: (only_there.make, ())
 """
 FORGETFUL = """
-import only_there
 from mlp_lib.workers import cluster
 cluster.Supply.setup = lambda self, worker: None
 """

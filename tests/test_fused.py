@@ -10,12 +10,11 @@ import torch
 from study import SETTINGS, in_process, units_of
 
 from mlp_lib.core import kernels, population, training
-from mlp_lib.core.data import load_dataset
 from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import Network, draw_weights
 from mlp_lib.core.optimizer import AdamW
 from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, Architecture, Hyperparameters
-from mlp_lib.run.files import WorkFiles
+from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.workers.jobs import Job
 
 ARCHITECTURE = Architecture((12, 1, 7))
@@ -184,11 +183,12 @@ def test_without_a_compiler_kernels_are_plain_and_that_is_said_once(deferring, o
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=find_compiler))
     monkeypatch.setattr(population, "_train_rows", deferring(population._train_rows))
     settings = SETTINGS.model_copy(update={"max_epochs": 2})
-    job = Job(settings, tmp_path, load_dataset(settings, torch.device("cpu")).digest, "test", WorkFiles(tmp_path / "w"))
-    plain = [result.rows for _, result in in_process(settings).train(units_of(2), job)]
+    workers = in_process(settings)
+    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(tmp_path / "work"))
+    plain = [result.rows for _, result in workers.train(units_of(2), job)]
     said = capsys.readouterr().out
     assert said.count("\n") == said.count("trains with plain kernels") == 1
     assert "Failed to find C compiler" in said
     kernels.compiled.cache_clear()
     monkeypatch.setattr(kernels, "compiled", lambda function: function)
-    assert plain == [result.rows for _, result in in_process(settings).train(units_of(2), job)]
+    assert plain == [result.rows for _, result in workers.train(units_of(2), job)]
