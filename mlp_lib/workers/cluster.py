@@ -25,6 +25,7 @@ from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
 
 try:
     from distributed import Client, KilledWorker, Reschedule, Worker, WorkerPlugin
+    from distributed.comm import CommClosedError
 except ImportError:
     raise SettingsError("scheduler: needs Dask: pip install 'mlp_lib[cluster]'; null trains on this machine") from None
 
@@ -98,14 +99,6 @@ class Cluster(Workers):
         raw = read_raw(settings, base)
         supply(raw)
         return split_supplied(DataSettings.of(settings.model_copy(update={"preload": "cpu"})), "cpu", raw.digest)
-
-    def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
-        try:
-            yield from super().train(units, job)
-        except CancelledError:
-            raise ClusterError(
-                f"scheduler = {self.scheduler}: lost; what is finished is on disk: the same run directory goes on"
-            ) from None
 
     @contextmanager
     def _open(self, units: Sequence[Unit], job: Job) -> Iterator[Executor]:
@@ -182,7 +175,7 @@ def _survey(scheduler: str, device: str) -> tuple[Traits, int]:
 
 @contextmanager
 def _connect(scheduler: str) -> Iterator[Client]:
-    """A client, with Dask's own configuration (TLS, timeouts); ClusterError if no scheduler answers."""
+    """A client, with Dask's own configuration (TLS, timeouts); ClusterError if no scheduler answers, or it is lost."""
     place = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
     try:
         if "scheduler_file" in place and not Path(scheduler).is_file():
@@ -193,6 +186,10 @@ def _connect(scheduler: str) -> Iterator[Client]:
         raise ClusterError(f"scheduler = {scheduler}: no Dask scheduler answers there ({reason})") from None
     try:
         yield client
+    except (CancelledError, CommClosedError):
+        raise ClusterError(
+            f"scheduler = {scheduler}: lost; what is finished is on disk: the same run directory goes on"
+        ) from None
     finally:
         client.close(timeout=_CONNECT_S)
 
