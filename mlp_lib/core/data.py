@@ -2,12 +2,10 @@
 
 import contextlib
 import functools
-import gzip
 import hashlib
 import io
 import multiprocessing
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +71,6 @@ class Dataset:
     digest: str
 
 
-def data_root(settings: DataSettings, base: Path) -> Path:
-    """Where torchvision's files lie: MLP_DATA_ROOT, or `data_root`, relative to `base`."""
-    return base / Path(os.environ.get("MLP_DATA_ROOT") or settings.data_root).expanduser()
-
-
 Arrays = tuple[np.ndarray, np.ndarray]  # images [N, D] and labels [N], as bytes
 
 
@@ -119,18 +112,16 @@ def load(
 
 
 def load_dataset(settings: DataSettings, device: torch.device, base: Path = Path()) -> Dataset:
-    """The data set, split by `split_seed` alone, on the device that `preload` asks for.
-
-    Raises DataError for files that are missing, damaged or can't be downloaded.
-    """
+    """The data set as the settings split it; DataError for files that are missing, damaged or can't be downloaded."""
     return split_dataset(read_raw(settings, base), settings, device)
 
 
 def read_raw(settings: DataSettings, base: Path = Path()) -> RawData:
-    """The data set as it came; DataError for files that are missing, damaged or can't be downloaded."""
+    """The data set as it came, torchvision's from below `base` or MLP_DATA_ROOT; DataError if it can't be had."""
     if DATASETS[settings.dataset].torchvision is None:
         return RawData(settings.dataset, *_read_digits())
-    return RawData(settings.dataset, *_read_torchvision(settings.dataset, data_root(settings, base)))
+    root = base / Path(os.environ.get("MLP_DATA_ROOT") or settings.data_root).expanduser()
+    return RawData(settings.dataset, *_read_torchvision(settings.dataset, root))
 
 
 def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) -> Dataset:
@@ -141,7 +132,8 @@ def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) ->
         raise DataError(f"{raw.name}: {len(images)} training images leave none beside {size} for validation")
     order = generator(settings.split_seed, Stream.SPLIT).permutation(len(images))
     validation, train = np.sort(order[:size]), np.sort(order[size:])
-    home, brightest = _home(settings, device), DATASETS[raw.name].brightest
+    home = torch.device("cpu") if settings.preload in ("cpu", False) else device
+    brightest = DATASETS[raw.name].brightest
     workers = settings.loader_workers if settings.preload is False else None
     return Dataset(
         _split(images[train], labels[train], brightest, home, workers),
@@ -149,13 +141,6 @@ def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) ->
         _split(*raw.test, brightest, home),
         raw.digest,
     )
-
-
-def _home(settings: DataSettings, device: torch.device) -> torch.device:
-    """The device that holds the tensors."""
-    if settings.preload == "cuda" and device.type != "cuda":
-        raise DataError("preload = 'cuda' needs a training device of cuda; preload = auto follows the device")
-    return torch.device("cpu") if settings.preload in ("cpu", False) else device
 
 
 def _split(
@@ -183,17 +168,40 @@ def _read_torchvision(name: str, root: Path) -> tuple[Arrays, Arrays]:
 
     kind = getattr(datasets, DATASETS[name].torchvision)
     folder, resources = root / kind.__name__ / "raw", kind.resources
-    if isinstance(resources, dict):  # qmnist: by part, of which one more belongs to neither; no mirrors
+    if isinstance(resources, dict):  # qmnist: by part, of which one more belongs to neither; not by mirror
         resources = [*resources["train"], *resources["test"]]
     files = [folder / Path(url).stem for url, _ in resources]  # images and labels to train on, then to test on
     for file, (url, md5) in zip(files, resources, strict=True):
-        urls = [url] if "://" in url else [mirror + url for mirror in kind.mirrors]
-        if not file.is_file() and (reason := _download(file, urls, md5)):
-            raise _incomplete(name, files, reason)
+        if not file.is_file():
+            _download(name, files, file, url if "://" in url else kind.mirrors[0] + url, md5)
     train, test = (_read_half(name, *half) for half in (files[:2], files[2:]))
     if len(train[1]) < len(test[1]):
         raise _damaged(name, files, "there are fewer training than test images: swapped?")
     return train, test
+
+
+def _download(name: str, files: list[Path], file: Path, url: str, md5: str) -> None:
+    """Have torchvision fetch a file, or unpack it; DataError, with what there is and what to do, if it can't."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    try:
+        # torchvision draws a progress bar on stderr; a bar in a saved notebook is a wall of red lines
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            download_and_extract_archive(url, str(file.parent), filename=f"{file.name}.gz", md5=md5)
+    except (OSError, RuntimeError) as error:
+        missing = [other for other in files if not other.is_file()]
+        there, home = [other.name for other in files if other not in missing], file.parents[1]
+        places = ("", "raw/", f"*/{home.name}/raw/", f"{home.name}/**/")  # below the root, where files may lie instead
+        patterns = [place + other.name.replace("-idx", "?idx") + "*" for other in missing for place in places]
+        lying = sorted({path for pattern in patterns for path in home.parent.glob(pattern) if path.is_file()})
+        ways = [f"{'unzip, or delete if damaged,' if p.suffix == '.gz' else 'move'} {p}" for p in lying]
+        raise DataError(
+            f"{name} is incomplete in {file.parent}, which has {', '.join(there) or 'none of its files'}: "
+            f"{', '.join(other.name for other in missing)} could not be downloaded "
+            f"({url}: {' '.join(str(error).split())[:200]}); put what is missing there"
+            f"{' (' + '; '.join(ways) + ')' if ways else ''}, or set data_root or MLP_DATA_ROOT to a folder that has "
+            f"{home.name}/raw"
+        ) from error
 
 
 def _read_half(name: str, images_file: Path, labels_file: Path) -> Arrays:
@@ -221,44 +229,3 @@ def _read_idx(name: str, file: Path) -> np.ndarray:
 def _damaged(name: str, files: list[Path], found: str) -> DataError:
     named = f"{name}: {', '.join(file.name for file in files)} in {files[0].parent}"
     return DataError(f"{named} is damaged ({found}); delete what is damaged, and it is downloaded again")
-
-
-def _download(file: Path, urls: list[str], md5: str) -> str:
-    """Have torchvision fetch a file, or unpack the archive that is there; why it can't, empty if it could."""
-    from torchvision.datasets.utils import download_and_extract_archive
-
-    reasons = []
-    for url in urls:
-        try:
-            # torchvision draws a progress bar on stderr; a bar in a saved notebook is a wall of red lines
-            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-                download_and_extract_archive(url, str(file.parent), filename=f"{file.name}.gz", md5=md5)
-            return ""
-        except (OSError, RuntimeError) as error:
-            reasons.append(f"{url}: {' '.join(str(error).split())}"[:200])
-    return "; ".join(reasons)
-
-
-def _incomplete(name: str, files: list[Path], reason: str) -> DataError:
-    """What is there, what is missing, and what to do with files of its name elsewhere below the data root."""
-    folder, missing = files[0].parent, [file for file in files if not file.is_file()]
-    home, there = folder.parent, [file.name for file in files if file not in missing]
-    places = ("", "raw/", f"*/{home.name}/raw/", f"{home.name}/**/")
-    patterns = [place + file.name.replace("-idx", "?idx") + "*" for file in missing for place in places]
-    lying = sorted({path for pattern in patterns for path in home.parent.glob(pattern) if path.is_file()})
-    ways = f" ({', '.join(f'{_remedy(path)} {path}' for path in lying)})" if lying else ""
-    return DataError(
-        f"{name} is incomplete in {folder}, which has {', '.join(there) or 'none of its files'}: "
-        f"{', '.join(file.name for file in missing)} could not be downloaded ({reason}); put what is missing there"
-        f"{ways}, or set data_root or MLP_DATA_ROOT to a folder that has {home.name}/raw"
-    )
-
-
-def _remedy(path: Path) -> str:
-    """What to do with a file that has the right name, but another place or form."""
-    try:
-        if path.suffix == ".gz":
-            gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error):
-        return "delete the damaged"
-    return "unzip" if path.suffix == ".gz" else "move"

@@ -113,16 +113,12 @@ class Graph:
             self._captured[key] = None
             self._function(*inputs, **numbers)
             return
-        places, graph = self._captured[key] or self._capture(key, inputs, numbers)
+        if self._captured[key] is None:
+            places, graph = [tensor.clone() for tensor in inputs], torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._function(*places, **numbers)
+            self._captured[key] = places, graph
+        places, graph = self._captured[key]
         for place, tensor in zip(places, inputs, strict=True):
             place.copy_(tensor, non_blocking=True)
         graph.replay()
-
-    def _capture(
-        self, key: Any, inputs: tuple[Tensor, ...], numbers: dict[str, int]
-    ) -> tuple[list[Tensor], torch.cuda.CUDAGraph]:
-        places, graph = [tensor.clone() for tensor in inputs], torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._function(*places, **numbers)
-        self._captured[key] = places, graph
-        return places, graph

@@ -3,6 +3,7 @@
 import functools
 import io
 import math
+import random
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import torch
 from mlp_lib.core import kernels
 from mlp_lib.core.data import Dataset, RawData, split_dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
-from mlp_lib.core.machine import resolve_device, seed_everything
+from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import State, Training
 from mlp_lib.core.values import CLASSES, COMPLETED, DataSettings
 from mlp_lib.run.files import write_bytes
@@ -91,7 +92,8 @@ def train_unit(unit: Unit, job: Job, states: Sequence[Path] = (), counter: Path 
     one epoch together; the end of what is to be continued is a state too. counter: where the number of epochs trained
     so far is told, if anywhere.
     """
-    seed_everything(unit.seeds[0])
+    for seed in (random.seed, np.random.seed, torch.manual_seed):  # for code that draws from the global generators
+        seed(unit.seeds[0])
     epochs = 0
 
     def tell(trained: int) -> None:
