@@ -112,7 +112,7 @@ def test_whole_training_set_as_validation_is_refused():
 def test_streamed_batches_equal_preloaded_ones(workers: int):
     preloaded, streamed = load().train, load(preload=False, loader_workers=workers).train
     assert streamed.loader_workers == workers
-    assert preloaded.loader_workers is None
+    assert preloaded.loader_workers == 0
     order = torch.randperm(len(preloaded.labels), generator=torch.Generator().manual_seed(0)).split(256)
     seen = 0
     both = zip(preloaded.batches(list(order), CPU), streamed.batches(list(order), CPU), strict=True)
@@ -126,9 +126,9 @@ def test_streamed_batches_equal_preloaded_ones(workers: int):
 
 
 def test_only_training_data_is_streamed():
-    data = load(preload=False)
-    assert data.validation.loader_workers is None
-    assert data.test.loader_workers is None
+    data = load(preload=False, loader_workers=2)
+    assert data.train.loader_workers == 2
+    assert data.validation.loader_workers == data.test.loader_workers == 0
 
 
 # ---- MNIST

@@ -106,18 +106,6 @@ def test_the_law_in_several_row_tiles(make_split, monkeypatch, training_settings
     assert case.run([4, 0, 2, 1, 3]) == [together[i] for i in (4, 0, 2, 1, 3)]
 
 
-def test_streamed_training_equals_preloaded_training(make_split, training_settings):
-    train, validation = make_split(70, 16), make_split(30, 16, seed=1)
-    hyperparameters, settings = vary(2, np.random.default_rng(0)), training_settings
-    streamed = dataclasses.replace(train, loader_workers=0)
-    for seeds in ([1, 1], [1, 2]):
-        a, b = (
-            Case(s, validation, Architecture((8,)), hyperparameters, seeds, settings).run([0, 1])
-            for s in (train, streamed)
-        )
-        assert a == b
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_streamed_training_has_one_loader_whose_workers_live_as_long(make_split, training_settings, method: str):
     """However processes are started (forkserver is the default of Python 3.14), and when a member has left."""

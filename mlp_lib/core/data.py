@@ -6,7 +6,7 @@ import hashlib
 import io
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,18 +23,18 @@ from mlp_lib.core.values import CLASSES, DATASETS, ROOT, DataSettings
 
 @dataclass(frozen=True)
 class Split:
-    """Images [N, D] in [0, 1] and labels [N]; `loader_workers` is None when the tensors are read directly."""
+    """Images [N, D] in [0, 1] and labels [N], read directly or by a DataLoader with that many workers."""
 
     images: Tensor
     labels: Tensor
-    loader_workers: int | None = None
+    loader_workers: int = 0
 
     def batches(self, order: list[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """(images [n, D], labels [n]) on the device for each index tensor [n] of `order`, in that order.
 
         What it yields may be overwritten by the next.
         """
-        if self.loader_workers is None:
+        if not self.loader_workers or multiprocessing.current_process().daemon:  # which may have no children
             buffers: dict[int, Tensor] = {}
             for index in order:
                 index = index.to(self.images.device)
@@ -50,13 +50,12 @@ class Split:
     @functools.cached_property
     def _loader(self) -> DataLoader:
         """It takes whole batches, in the order that its sampler is given; its workers live as long as the split."""
-        workers = 0 if multiprocessing.current_process().daemon else self.loader_workers  # a daemon may have none
         return DataLoader(
             TensorDataset(self.images, self.labels),
             batch_size=None,
             sampler=[],
-            num_workers=workers,
-            persistent_workers=workers > 0,
+            num_workers=self.loader_workers,
+            persistent_workers=True,
             generator=torch.Generator().manual_seed(0),  # its workers draw nothing; seeded all the same
         )
 
@@ -133,21 +132,14 @@ def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) ->
     order = generator(settings.split_seed, Stream.SPLIT).permutation(len(images))
     validation, train = np.sort(order[:size]), np.sort(order[size:])
     home = torch.device("cpu") if settings.preload in ("cpu", False) else device
-    brightest = DATASETS[raw.name].brightest
-    workers = settings.loader_workers if settings.preload is False else None
-    return Dataset(
-        _split(images[train], labels[train], brightest, home, workers),
-        _split(images[validation], labels[validation], brightest, home),
-        _split(*raw.test, brightest, home),
-        raw.digest,
-    )
+    workers = 0 if settings.preload else settings.loader_workers
 
+    def part(images: np.ndarray, labels: np.ndarray, workers: int = 0) -> Split:
+        scaled = torch.from_numpy(images).to(torch.float32).div_(DATASETS[raw.name].brightest)
+        return Split(scaled.to(home), torch.from_numpy(labels.astype(np.int64)).to(home), workers)
 
-def _split(
-    images: np.ndarray, labels: np.ndarray, brightest: int, home: torch.device, workers: int | None = None
-) -> Split:
-    scaled = torch.from_numpy(images).to(torch.float32).div_(brightest)
-    return Split(scaled.to(home), torch.from_numpy(labels.astype(np.int64)).to(home), workers)
+    parts = part(images[train], labels[train], workers), part(images[validation], labels[validation]), part(*raw.test)
+    return Dataset(*parts, raw.digest)
 
 
 def _read_digits() -> tuple[Arrays, Arrays]:
@@ -204,28 +196,27 @@ def _download(name: str, files: list[Path], file: Path, url: str, md5: str) -> N
         ) from error
 
 
-def _read_half(name: str, images_file: Path, labels_file: Path) -> Arrays:
-    images, labels = _read_idx(name, images_file), _read_idx(name, labels_file)
+def _read_half(name: str, *files: Path) -> Arrays:
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+
+    arrays = []
+    for file in files:
+        try:
+            arrays.append(read_sn3_pascalvincent_tensor(str(file)).numpy())
+        except Exception as error:  # asserts, KeyError, ... for bytes that it can't make sense of
+            raise _damaged(name, [file], f"{type(error).__name__} {error}".strip().splitlines()[0]) from error
+    images, labels = arrays
     kind = np.uint8 if labels.ndim == 1 else np.int32  # qmnist's have columns, of which the first is the digit
     digits = labels if labels.ndim < 2 else labels[:, 0]
     if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
-        raise _damaged(name, [images_file], f"{images.dtype} {list(images.shape)}")
+        raise _damaged(name, files[:1], f"{images.dtype} {list(images.shape)}")
     if digits.ndim != 1 or digits.dtype != kind or not 0 <= digits.max(initial=0) < CLASSES:
-        raise _damaged(name, [labels_file], f"{labels.dtype} {list(labels.shape)} up to {digits.max(initial=0)}")
+        raise _damaged(name, files[1:], f"{labels.dtype} {list(labels.shape)} up to {digits.max(initial=0)}")
     if not 0 < len(images) == len(digits):
-        raise _damaged(name, [images_file, labels_file], f"{len(images)} images, {len(digits)} labels")
+        raise _damaged(name, files, f"{len(images)} images, {len(digits)} labels")
     return images.reshape(len(images), -1), digits.astype(np.uint8)
 
 
-def _read_idx(name: str, file: Path) -> np.ndarray:
-    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
-
-    try:
-        return read_sn3_pascalvincent_tensor(str(file)).numpy()
-    except Exception as error:  # asserts, KeyError, ... for bytes that it can't make sense of
-        raise _damaged(name, [file], f"{type(error).__name__} {error}".strip().splitlines()[0]) from error
-
-
-def _damaged(name: str, files: list[Path], found: str) -> DataError:
+def _damaged(name: str, files: Sequence[Path], found: str) -> DataError:
     named = f"{name}: {', '.join(file.name for file in files)} in {files[0].parent}"
     return DataError(f"{named} is damaged ({found}); delete what is damaged, and it is downloaded again")

@@ -15,6 +15,7 @@ _onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _processor = read_processor()
 _ONEDNN = bool(_onednn_linear and _processor.get("avx512_f") and "Intel" not in _processor.get("cpu_name", "Intel"))
 _ONEDNN_LEAST = 2**20  # multiplications of a member's product
+unfused: set[str] = set()  # why functions could not be compiled in this process
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor, beta: int = 0) -> Tensor:
@@ -74,9 +75,6 @@ def adamw(
     weight.copy_(weight * (1 - lr * weight_decay) - lr / (1 - beta1**steps) * m / root)
     first.copy_(m)
     second.copy_(v)
-
-
-unfused: set[str] = set()  # why functions could not be compiled in this process
 
 
 @functools.cache
