@@ -54,8 +54,9 @@ def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str 
     if run_dir is None:
         if command not in _MAKE_A_RUN and not (command == "transfer" and parsed["transfer"]["search_dir"]):
             raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
-        if command == "transfer":
-            find_search(parsed["transfer"]["search_dir"])
+        for phase, name in (("transfer", "search_dir"), ("analysis", "compare_with")):
+            if phase in COMMANDS[command] and parsed[phase][name]:
+                find_search(parsed[phase][name], name)
         stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
         run_dir = make_run_directory(runs_root, run_name or f"{parsed['search']['project_name']}_{stamp}")
     files = RunFiles(run_dir)

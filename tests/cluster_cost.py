@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from study import TRIALS, settings_of
 
 from mlp_lib.core.values import Architecture
@@ -25,13 +24,14 @@ from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
 
 APPENDED = 400
-HISTORY = pd.DataFrame({"member": 0, "epoch": range(1, 41), "train_loss": 0.5, "val_loss": 0.5, "val_accuracy": 0.9})
+HISTORY = {"member": np.zeros(40, int), "epoch": np.arange(1, 41)}
+HISTORY |= dict.fromkeys(("train_loss", "val_loss", "val_accuracy"), np.full(40, 0.5))
 
 
 def empty(unit: Unit, number: int) -> Result:
     """What a unit that trains nothing comes to."""
-    rows = pd.DataFrame([("completed", 36, 40, 0.5, 0.9, 0.6, 0.8)] * len(unit.labels), columns=list(RESULT))
-    return Result(rows, HISTORY, None)
+    values = zip(RESULT, ("completed", 36, 40, 0.5, 0.9, 0.6, 0.8), strict=True)
+    return Result({name: [value] * len(unit.labels) for name, value in values}, HISTORY, None)
 
 
 class Idle(Workers):

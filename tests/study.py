@@ -139,12 +139,11 @@ def diverging() -> Doing:
 
 def _diverged(unit: Unit) -> Result:
     size = len(unit.labels)
-    rows = pd.DataFrame({"status": ["diverged"] * size, "best_epoch": pd.array([None] * size, dtype="Int64")})
-    rows = rows.assign(epochs_trained=1)
-    rows[["val_loss", "val_accuracy", "test_loss", "test_accuracy"]] = np.nan
-    history = pd.DataFrame({"member": range(size), "epoch": 1, "train_loss": np.nan})
-    images = np.full((size, 360), np.nan, dtype=np.float32)
-    return Result(rows, history.assign(val_loss=np.nan, val_accuracy=np.nan), None, images)
+    rows = {"status": ["diverged"] * size, "best_epoch": [None] * size, "epochs_trained": [1] * size}
+    rows |= dict.fromkeys(("val_loss", "val_accuracy", "test_loss", "test_accuracy"), [np.nan] * size)
+    history = {"member": np.arange(size), "epoch": np.ones(size, int)}
+    history |= dict.fromkeys(("train_loss", "val_loss", "val_accuracy"), np.full(size, np.nan))
+    return Result(rows, history, None, np.full((size, 360), np.nan, dtype=np.float32))
 
 
 def study_of(run_dir: Path, phase: str, by: Workers | None = None, **changes: Any) -> Study:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -237,13 +238,15 @@ def check_refusal(code: int, out: str, err: str, root: Path) -> None:
     assert not list(Path.cwd().iterdir())  # nothing was executed
 
 
-def refuse(capsys: pytest.CaptureFixture, tmp_path: Path, *arguments: str) -> None:
+def refuse(capsys: pytest.CaptureFixture, tmp_path: Path, *arguments: str) -> str:
     root = tmp_path / "runs"
     try:
         code = __main__.main(["run", *arguments, "--runs-root", str(root)])
     except SystemExit as error:  # of argparse
         code = error.code
-    check_refusal(code, *capsys.readouterr(), root)
+    out, err = capsys.readouterr()
+    check_refusal(code, out, err, root)
+    return err
 
 
 def generated(number: int) -> settings:
@@ -282,6 +285,34 @@ def test_wrong_encodings(content: bytes, tmp_path: Path, capsys: pytest.CaptureF
 @given(name=WRONG_RUN_NAME)
 def test_wrong_run_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     refuse(capsys, tmp_path, "--run-name", name)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"device": "cpu", "preload": "cuda"},
+            "-p preload: preload = 'cuda': needs a training device of cuda, not cpu",
+        ),
+        ({"preload": "cuda"}, "preload = auto follows the device"),
+        ({"device": "cuda"}, "device = auto takes one when there is one"),
+        ({"device": "cpu", "preload": "cuda", "scheduler": "tcp://127.0.0.1:9"}, "not cpu; preload = auto"),
+        ({"training_seed": 3}, "should not hold the training_seed 3"),
+        ({"num_trials": 3, "search_budget": 2}, "at most half of num_trials (3), so at most 1, or auto"),
+        (
+            {"same_trials_for_all_architectures": "false", "transfer_extra_sources": "[consensus]"},
+            "consensus needs same_trials_for_all_architectures = true",
+        ),
+        ({"search_dir": "nowhere/x"}, "search_dir = nowhere/x: no search there"),
+        ({"compare_with": "nowhere/x"}, "compare_with = nowhere/x: no search there"),
+    ],
+)
+def test_parameters_that_do_not_go_together(
+    options: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments = [word for name, value in options.items() for word in ("-p", name, str(value))]
+    assert said in refuse(capsys, tmp_path, *arguments)
 
 
 # --- the real command -----------------------------------------------------------------------------------------------
@@ -363,7 +394,7 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "scheduler": st.sampled_from([None, "tcp://127.0.0.1:8786", "tls://host:8786", "scheduler.json"]),
     "device": st.sampled_from(["auto", "cpu"]),
     "dataset": st.sampled_from(["mnist", "fashion_mnist", "kmnist", "qmnist"]),
-    "preload": st.sampled_from(["auto", "cuda", "cpu", False]),
+    "preload": st.sampled_from(["auto", "cpu", False]),
     "matmul_precision": st.sampled_from(["highest", "high", "medium"]),
     "parts": st.sampled_from(["all", "search"]),
     "contenders": st.sampled_from(["auto", "chosen"]),

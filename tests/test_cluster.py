@@ -1,5 +1,7 @@
 """A study on a Dask cluster, of real schedulers and workers on this machine: same bytes, whatever dies."""
 
+import os
+import pickle
 import shlex
 import shutil
 import signal
@@ -18,7 +20,7 @@ import psutil
 import pytest
 from distributed import Client
 from lan import Lan
-from study import ARCHITECTURE, SETTINGS, TRIALS, differing, succeed, units_of
+from study import ARCHITECTURE, SETTINGS, TRIALS, differing, in_process, succeed, units_of
 
 import mlp_lib
 from mlp_lib.core.errors import ClusterError, TrainingError
@@ -27,7 +29,8 @@ from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.workers import cluster, find_workers
 from mlp_lib.workers.cluster import Cluster
-from mlp_lib.workers.jobs import Job, Unit
+from mlp_lib.workers.jobs import Job, Result, Unit
+from mlp_lib.workers.pool import Workers
 
 LONG = {"max_epochs": 600, "patience": 600}  # some seconds a unit
 
@@ -54,12 +57,16 @@ def trainer(worker: subprocess.Popen) -> psutil.Process:
     raise AssertionError("no worker process")
 
 
+def begin(workers: Workers, units: list[Unit], settings: StudySettings, folder: Path) -> Iterator[tuple[Unit, Result]]:
+    """The units' results, as they come."""
+    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(folder / "work"))
+    return workers.train(units, job)
+
+
 def train(units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFrame:
     """The units' rows by label, on the cluster if the settings name one."""
-    workers = find_workers(settings)
-    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(folder / "work"))
-    results = workers.train(units, job)
-    rows = [result.rows.assign(label=unit.labels) for unit, result in results]
+    results = begin(find_workers(settings), units, settings, folder)
+    rows = [pd.DataFrame({**result.rows, "label": unit.labels}) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
 
@@ -97,11 +104,11 @@ def units_trained(lan: Lan) -> list[int]:
 
 
 def test_a_run_on_a_cluster_equals_one_on_this_machine(lan: Lan, base: Path, tmp_path: Path) -> None:
-    """By the real command, with workers that have no data and know no directory of the run."""
+    """By the real command, with workers that have no data, know no directory of the run and may have no children."""
     for _ in range(2):
         lan.start_worker(MLP_DATA_ROOT="/nowhere")
     lan.wait_for(2)
-    options = ("-f", base.parents[1] / "tiny.yaml", "-p", "scheduler", lan.address)
+    options = ("-f", base.parents[1] / "tiny.yaml", "-p", "scheduler", lan.address, "-p", "preload", "false")
     succeed("search", *options, "--runs-root", tmp_path, "--run-name", "there")
     succeed("transfer", "--run-dir", tmp_path / "there")
     assert {Path(name).parts[0] for name in differing(base, tmp_path / "there")} == {"analysis"}  # not made there
@@ -144,9 +151,7 @@ def test_a_unit_on_which_workers_die_is_named_and_the_rest_goes_on(lan: Lan, tmp
     lan.wait_for(1)
     settings = on(lan, max_epochs=2)
     wide = Unit(Architecture((8192, 8192)), tuple(TRIALS[:1]), (7,), (77,))  # 268 MB a copy of the weights
-    workers = Cluster(settings)
-    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(tmp_path / "work"))
-    results = workers.train([wide, *units_of(1)], job)
+    results = begin(Cluster(settings), [wide, *units_of(1)], settings, tmp_path)
     assert sorted(next(results)[0].labels for _ in range(4)) == [(0,), (1,), (2,), (3,)]
     with pytest.raises(TrainingError, match=r"died again and again while training mlp_8192x8192 77 .*goes on"):
         next(results)
@@ -156,9 +161,7 @@ def test_a_study_that_is_stopped_leaves_no_data_on_the_scheduler(lan: Lan, tmp_p
     lan.start_worker()
     lan.wait_for(1)
     settings = on(lan, max_epochs=2)
-    workers = Cluster(settings)
-    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(tmp_path / "work"))
-    results = workers.train(units_of(1), job)
+    results = begin(Cluster(settings), units_of(1), settings, tmp_path)
     next(results)
     with Client(lan.address) as client:
         plugins = partial(client.run_on_scheduler, lambda dask_scheduler: list(dask_scheduler.worker_plugins))
@@ -192,6 +195,52 @@ def test_workers_of_other_code_take_no_part(lan: Lan, tmp_path: Path, capfd: pyt
     same_as_here(lan, tmp_path, max_epochs=2)
     assert "takes no part: tcp://127.0.0.1" in capfd.readouterr().out
     assert sorted(units_trained(lan)) == [0, 4]
+
+
+def only_there(folder: Path, deed: str) -> str:
+    """PYTHONPATH of a worker that does a deed when it starts, in a folder that nobody else knows."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(deed)
+    (folder / "only_there.py").write_text("def make(*parts): return parts\n")
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
+def test_workers_of_another_numpy_take_no_part(lan: Lan, tmp_path: Path) -> None:
+    lan.start_worker(PYTHONPATH=only_there(tmp_path / "other", "import numpy; numpy.__version__ = '9.9.9'"))
+    lan.wait_for(1)
+    with pytest.raises(ClusterError, match=r"no worker can take part: tcp:.* \(numpy 9.9.9 instead of \d"):
+        Cluster(on(lan))
+
+
+UNREADABLE = """
+import only_there
+from mlp_lib.workers import jobs
+jobs.Result.__reduce__ = lambda self: (only_there.make, ())
+"""
+FORGETFUL = """
+from mlp_lib.workers import cluster
+cluster.Supply.setup = lambda self, worker: None
+"""
+
+
+@pytest.mark.parametrize(
+    ("deed", "said"), [(UNREADABLE, "is running without a unit, or its results get lost"), (FORGETFUL, "has not got")]
+)
+def test_workers_of_which_none_trains_are_told(
+    lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str, said: str
+) -> None:
+    """One result that the driver can't read hangs Dask's executor; a worker without data hands units back for ever."""
+    monkeypatch.setattr(cluster, "_ASK_S", 2)
+    lan.start_worker(PYTHONPATH=only_there(tmp_path / "there", deed))
+    lan.wait_for(1)
+    with pytest.raises(ClusterError, match=rf"{lan.address}: none of its workers trains \(tcp://\S+ {said}.* goes on"):
+        train(units_of(4), on(lan, max_epochs=2), tmp_path)
+
+
+def test_results_are_read_by_another_pandas(tmp_path: Path) -> None:
+    """No object of pandas is in them, whose pickles change with its versions."""
+    _, result = next(begin(in_process(SETTINGS), units_of(4), SETTINGS, tmp_path))
+    assert b"pandas" not in pickle.dumps(result)
 
 
 def test_no_scheduler_and_no_worker(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,16 @@
 """Data sets: sizes, the split, scaling, streaming, and what is said of missing or damaged files."""
 
+import contextlib
+import gzip
+import hashlib
 import http.server
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ import torch
 from study import environment
 from torchvision import datasets
 
-from mlp_lib.core.data import CLASSES, Dataset, Split, data_root, load_dataset
+from mlp_lib.core.data import CLASSES, Dataset, Split, load_dataset
 from mlp_lib.core.errors import DataError
 from mlp_lib.core.values import DataSettings
 
@@ -108,7 +112,7 @@ def test_whole_training_set_as_validation_is_refused():
 def test_streamed_batches_equal_preloaded_ones(workers: int):
     preloaded, streamed = load().train, load(preload=False, loader_workers=workers).train
     assert streamed.loader_workers == workers
-    assert preloaded.loader_workers is None
+    assert preloaded.loader_workers == 0
     order = torch.randperm(len(preloaded.labels), generator=torch.Generator().manual_seed(0)).split(256)
     seen = 0
     both = zip(preloaded.batches(list(order), CPU), streamed.batches(list(order), CPU), strict=True)
@@ -122,14 +126,9 @@ def test_streamed_batches_equal_preloaded_ones(workers: int):
 
 
 def test_only_training_data_is_streamed():
-    data = load(preload=False)
-    assert data.validation.loader_workers is None
-    assert data.test.loader_workers is None
-
-
-def test_preload_to_cuda_needs_cuda():
-    with pytest.raises(DataError, match=r"preload = .cuda. needs .* cuda; preload = auto"):
-        load(preload="cuda")
+    data = load(preload=False, loader_workers=2)
+    assert data.train.loader_workers == 2
+    assert data.validation.loader_workers == data.test.loader_workers == 0
 
 
 # ---- MNIST
@@ -141,17 +140,16 @@ def mnist(root: Path, **changes: Any) -> Dataset:
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch):
-    """A download fails at once, and the data root is what a test says."""
-
-    def download(self: datasets.MNIST) -> None:
-        raise RuntimeError(
-            "Error downloading train-images-idx3-ubyte.gz:\nTried https://example.org, got:\nno network\n"
-        )
-
-    for kind in (datasets.MNIST, datasets.QMNIST):
-        monkeypatch.setattr(kind, "download", download)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A network that refuses every connection but to this machine, and the data root is what a test says."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.delenv("MLP_DATA_ROOT", raising=False)
+    urllib.request.install_opener(urllib.request.build_opener())  # which reads the proxies
+    yield
+    urllib.request.install_opener(None)
 
 
 def test_mnist(mnist_root: Path):
@@ -167,10 +165,7 @@ def test_mnist(mnist_root: Path):
 
 
 def test_environment_variable_overrides_the_root(mnist_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    settings = DIGITS.model_copy(update={"dataset": "mnist"})
-    assert data_root(settings, tmp_path) == tmp_path / "data"
     monkeypatch.setenv("MLP_DATA_ROOT", str(mnist_root))
-    assert data_root(settings, tmp_path) == mnist_root
     assert len(mnist(tmp_path).test.labels) == 10000
 
 
@@ -235,36 +230,94 @@ def test_qmnist_has_a_table_of_labels_whose_first_column_is_the_digit(tmp_path: 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "kmnist", "qmnist"])
 def test_missing_data_without_network(dataset: str, tmp_path: Path):
     message = refusal(tmp_path, dataset=dataset)
-    assert message.startswith(f"{dataset} is not in {tmp_path}")
-    assert "could not be downloaded (Error downloading" in message
-    assert "put its files there, or set data_root or MLP_DATA_ROOT" in message
+    assert message.startswith(f"{dataset} is incomplete in {tmp_path}")
+    assert "which has none of its files: " in message
+    assert "could not be downloaded (http" in message
+    assert "Connection refused" in message
+    assert "put what is missing there, or set data_root or MLP_DATA_ROOT" in message
 
 
-def test_a_missing_file_without_network(raw: Path, tmp_path: Path):
-    (raw / "t10k-labels-idx1-ubyte").unlink()
-    assert "could not be downloaded" in refusal(tmp_path)
+def zip_up(path: Path) -> None:
+    """Leave a file as an archive alone, which is not that of the mirror."""
+    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+
+
+def move(path: Path, place: str) -> None:
+    target = path.parent / place
+    path.rename(path.with_name("moving"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name("moving").rename(target)
+
+
+LABELS = "t10k-labels-idx1-ubyte"
+FOUND = {
+    "missing": (lambda raw: (raw / LABELS).unlink(), None),
+    "an archive": (lambda raw: zip_up(raw / LABELS), "unzip, or delete if damaged, {raw}/t10k-labels-idx1-ubyte.gz"),
+    "too deep": (lambda raw: move(raw / LABELS, "raw/" + LABELS), "move {raw}/raw/t10k-labels-idx1-ubyte"),
+    "in a folder of its name": (
+        lambda raw: move(raw / LABELS, f"{LABELS}/t10k-labels.idx1-ubyte"),
+        "move {raw}/t10k-labels-idx1-ubyte/t10k-labels.idx1-ubyte",
+    ),
+    "not deep enough": (lambda raw: move(raw / LABELS, "../" + LABELS), "move {home}/t10k-labels-idx1-ubyte"),
+    "in the root": (lambda raw: move(raw / LABELS, "../../" + LABELS), "move {root}/t10k-labels-idx1-ubyte"),
+    "in raw below the root": (lambda raw: move(raw / LABELS, f"../../raw/{LABELS}"), "move {root}/raw/t10k-labels"),
+    "a folder too high": (lambda raw: move(raw / LABELS, f"../../x/MNIST/raw/{LABELS}"), "move {root}/x/MNIST/raw/"),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_one_of_four_files_is_elsewhere_or_nowhere(raw: Path, tmp_path: Path, case: str):
+    """The message names what is there, what is missing, and what lies about: no other file is to be downloaded."""
+    deed, remedy = FOUND[case]
+    deed(raw)
+    message = refusal(tmp_path)
+    there, said = message.split(": ", 1)
+    assert there == f"mnist is incomplete in {raw}, which has {', '.join(f'{part}-ubyte' for part in PARTS[:3])}"
+    assert said.startswith(f"{LABELS} could not be downloaded (")
+    assert said.count("Connection refused") == said.count(f"/{LABELS}.gz:") == 1
+    ways = remedy.format(raw=raw, home=raw.parent, root=tmp_path) if remedy else "put what is missing there, or set"
+    assert ways in said
+
+
+def test_what_is_missing_alone_is_downloaded(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    expected, content = mnist(tmp_path, validation_size=None), gzip.compress((raw / LABELS).read_bytes())
+    (raw / LABELS).unlink()
+    asked = set()
+
+    class Mirror(Quiet):
+        def do_GET(self) -> None:
+            asked.add(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    resources = [(f"{part}-ubyte.gz", hashlib.md5(content).hexdigest()) for part in PARTS]
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    with serving(Mirror, monkeypatch):
+        data = mnist(tmp_path, validation_size=None)
+    assert asked == {f"/{LABELS}.gz"}
+    assert all(equal(getattr(data, name), getattr(expected, name)) for name in ("train", "validation", "test"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_root_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.undo()
+def test_a_root_that_cannot_be_written(tmp_path: Path):
     tmp_path.chmod(0o500)
     assert "could not be downloaded (" in refusal(tmp_path / "data")
 
 
-def test_a_root_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.undo()
-    monkeypatch.delenv("MLP_DATA_ROOT", raising=False)
+def test_a_root_that_is_a_file(tmp_path: Path):
     (tmp_path / "data").write_text("")
     assert "could not be downloaded (" in refusal(tmp_path / "data")
 
 
-def no_space(self: datasets.MNIST) -> None:
+def no_space(*_: Any, **__: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
 def test_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(datasets.MNIST, "download", no_space)
+    monkeypatch.setattr(datasets.utils, "download_and_extract_archive", no_space)
     assert "No space left on device" in refusal(tmp_path)
 
 
@@ -315,7 +368,7 @@ def test_damaged_file(raw: Path, tmp_path: Path, part: str, damage: str):
         (f"mnist: {part}-ubyte in {raw} is damaged (", f"mnist: {half}-images-idx3-ubyte, {half}-")
     )
     assert f"{part}-ubyte" in message
-    assert "delete its files there" in message
+    assert "delete what is damaged" in message
 
 
 @pytest.mark.parametrize(
@@ -337,7 +390,7 @@ def test_inconsistent_files(raw: Path, tmp_path: Path, damage: Any):
     message = refusal(tmp_path)
     assert str(raw) in message
     assert "damaged" in message or "swapped" in message
-    assert "delete its files there" in message
+    assert "delete what is damaged" in message
 
 
 EMPTY = {"images-idx3": (0, 28, 28), "labels-idx1": (0,)}
@@ -360,17 +413,31 @@ def test_a_data_set_too_small_for_its_validation(raw: Path, tmp_path: Path):
 # ---- the real command, and a download that breaks off
 
 
+class Quiet(http.server.BaseHTTPRequestHandler):
+    """A server's answers, of which nothing is logged."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(answers: type[Quiet], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server on this machine as MNIST's one mirror."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        yield
+        server.shutdown()
+
+
 @pytest.fixture
 def refused_by_the_command(tmp_path: Path) -> Callable[..., str]:
     """The one line of a search on MNIST below tmp_path, with a network that refuses every connection."""
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
     def refused(*arguments: str) -> str:
         line = [sys.executable, "-m", "mlp_lib", "search", "-p", "data_root", str(tmp_path), *arguments]
         line += ["-p", "validation_size", "null", "-p", "device", "cpu", "--runs-root", str(tmp_path / "runs")]
-        names = ("MLP_DATA_ROOT", "no_proxy", "NO_PROXY")
-        env = {k: v for k, v in environment().items() if k not in names} | proxies
-        done = subprocess.run(line, capture_output=True, text=True, env=env, timeout=300)
+        done = subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=300)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert not list((tmp_path / "runs").rglob("*.csv"))  # nothing was trained
@@ -381,7 +448,7 @@ def refused_by_the_command(tmp_path: Path) -> Callable[..., str]:
 
 def test_the_command_without_data_or_network(refused_by_the_command: Callable[..., str], tmp_path: Path):
     said = refused_by_the_command()
-    assert f"mnist is not in {tmp_path / 'MNIST' / 'raw'} and could not be downloaded" in said
+    assert f"mnist is incomplete in {tmp_path / 'MNIST' / 'raw'}, which has none of its files: train-images-" in said
     assert "MLP_DATA_ROOT" in said
 
 
@@ -393,24 +460,15 @@ def test_the_command_on_a_damaged_file(refused_by_the_command: Callable[..., str
 def test_a_download_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A server that sends half of what it promised: an error, and nothing on disk that is taken for data afterwards."""
 
-    class Half(http.server.BaseHTTPRequestHandler):
+    class Half(Quiet):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", "100000")
             self.end_headers()
             self.wfile.write(bytes(50000))
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    monkeypatch.undo()
-    for name in ("MLP_DATA_ROOT", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    with serving(Half, monkeypatch):
         first, second = refusal(tmp_path), refusal(tmp_path)
-        server.shutdown()
     for message in (first, second):
-        assert message.startswith(f"mnist is not in {tmp_path}")
+        assert message.startswith(f"mnist is incomplete in {tmp_path}")
         assert "could not be downloaded" in message

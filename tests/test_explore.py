@@ -169,7 +169,7 @@ def test_data_that_is_missing_fails_in_a_line(tmp_path: Path, monkeypatch: pytes
     attempt = explorer.begin()
     explorer.wait()
     assert attempt.status == FAILED
-    assert "mnist is not in" in explorer.say()
+    assert "mnist is incomplete in" in explorer.say()
     explorer.begin(dataset="digits")
     explorer.wait()
     assert explorer.table()["status"].tolist() == [FAILED, "completed"]

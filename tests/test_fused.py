@@ -1,17 +1,21 @@
 """What a CUDA device does otherwise, held on a CPU against the kernels there: the same numbers, the same training."""
 
 import contextlib
+import functools
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from study import SETTINGS, in_process, units_of
 
 from mlp_lib.core import kernels, population, training
 from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import Network, draw_weights
 from mlp_lib.core.optimizer import AdamW
 from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, Architecture, Hyperparameters
+from mlp_lib.run.files import ROOT, WorkFiles
+from mlp_lib.workers.jobs import Job
 
 ARCHITECTURE = Architecture((12, 1, 7))
 INPUTS, ROWS = 9, 33
@@ -164,3 +168,27 @@ def test_training_with_graphs_and_fused_kernels_is_near_the_cpus(
     assert trained.status == plain.status == [COMPLETED] * 4 + [DIVERGED]
     assert np.allclose(trained.val_loss, plain.val_loss, rtol=1e-3, equal_nan=True)
     assert trained.epochs_trained.tolist() == plain.epochs_trained.tolist()
+
+
+def test_without_a_compiler_kernels_are_plain_and_that_is_said_once(deferring, on_fused, monkeypatch, tmp_path, capsys):
+    """torch raises what it makes of Triton's error."""
+
+    def find_compiler(*_):
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable")
+
+    on_fused()
+    torch._dynamo.reset()  # forgets what was compiled
+    kernels.compiled.cache_clear()
+    monkeypatch.setattr(kernels, "unfused", set())
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=find_compiler))
+    monkeypatch.setattr(population, "_train_rows", deferring(population._train_rows))
+    settings = SETTINGS.model_copy(update={"max_epochs": 2})
+    workers = in_process(settings)
+    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(tmp_path / "work"))
+    plain = [result.rows for _, result in workers.train(units_of(2), job)]
+    said = capsys.readouterr().out
+    assert said.count("\n") == said.count("trains with plain kernels") == 1
+    assert "Failed to find C compiler" in said
+    kernels.compiled.cache_clear()
+    monkeypatch.setattr(kernels, "compiled", lambda function: function)
+    assert plain == [result.rows for _, result in workers.train(units_of(2), job)]

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
 from study import Doing, study_of
 
 from mlp_lib.core.values import Hyperparameters
@@ -18,7 +17,7 @@ def test_population_sizes_are_recorded_and_kept(tmp_path: Path) -> None:
 
     def train(unit: Unit) -> Result:
         sizes.append(len(unit.labels))
-        return Result(pd.DataFrame(), pd.DataFrame(), None, fitting=4)
+        return Result({}, {}, None, fitting=4)
 
     workers = Doing(train)
     workers.device = "cuda"

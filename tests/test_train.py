@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import multiprocessing
 from collections.abc import Callable
 
 import numpy as np
@@ -105,16 +106,25 @@ def test_the_law_in_several_row_tiles(make_split, monkeypatch, training_settings
     assert case.run([4, 0, 2, 1, 3]) == [together[i] for i in (4, 0, 2, 1, 3)]
 
 
-def test_streamed_training_equals_preloaded_training(make_split, training_settings):
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_streamed_training_has_one_loader_whose_workers_live_as_long(make_split, training_settings, method: str):
+    """However processes are started (forkserver is the default of Python 3.14), and when a member has left."""
     train, validation = make_split(70, 16), make_split(30, 16, seed=1)
-    hyperparameters, settings = vary(2, np.random.default_rng(0)), training_settings
-    streamed = dataclasses.replace(train, loader_workers=0)
-    for seeds in ([1, 1], [1, 2]):
-        a, b = (
-            Case(s, validation, Architecture((8,)), hyperparameters, seeds, settings).run([0, 1])
-            for s in (train, streamed)
-        )
-        assert a == b
+    arguments = (validation, Architecture((8,)), [BASE, DIVERGING], [1, 2], training_settings)
+    whole = training.train(train, *arguments)
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        streamed, workers = Training(dataclasses.replace(train, loader_workers=2), *arguments), set()
+        for _ in streamed:
+            workers |= {process.pid for process in multiprocessing.active_children()}
+        result = streamed.result()
+        assert len(workers) == 2
+        del streamed
+        assert not multiprocessing.active_children()
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert [member_bits(result, i, ()) for i in (0, 1)] == [member_bits(whole, i, ()) for i in (0, 1)]
 
 
 def test_a_diverging_neighbour_changes_nothing(make_split, training_settings):

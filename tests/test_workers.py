@@ -40,7 +40,7 @@ def train(members: list[Unit], settings: StudySettings, digest: str, work: Path 
         work = WorkFiles(work or Path(folder) / "work")
         results = list(started(settings).train(members, Job(settings, digest, "test", work)))
     assert not work.root.exists()
-    rows = [result.rows.assign(label=unit.labels) for unit, result in results]
+    rows = [pd.DataFrame({**result.rows, "label": unit.labels}) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
 
@@ -124,7 +124,7 @@ def test_a_population_is_halved_until_memory_holds_it(holds: int, tried: list[in
         sizes.append(len(members))
         if len(members) > holds:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return units.Result(pd.DataFrame({"member": members}), pd.DataFrame(), None)
+        return units.Result({"member": members}, {}, None)
 
     results = units.fit_in_memory(train, list(range(7)))
     assert sizes == tried

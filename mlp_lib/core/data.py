@@ -4,8 +4,9 @@ import contextlib
 import functools
 import hashlib
 import io
+import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,18 +23,18 @@ from mlp_lib.core.values import CLASSES, DATASETS, ROOT, DataSettings
 
 @dataclass(frozen=True)
 class Split:
-    """Images [N, D] in [0, 1] and labels [N]; `loader_workers` is None when the tensors are read directly."""
+    """Images [N, D] in [0, 1] and labels [N], read directly or by a DataLoader with that many workers."""
 
     images: Tensor
     labels: Tensor
-    loader_workers: int | None = None
+    loader_workers: int = 0
 
     def batches(self, order: list[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """(images [n, D], labels [n]) on the device for each index tensor [n] of `order`, in that order.
 
         What it yields may be overwritten by the next.
         """
-        if self.loader_workers is None:
+        if not self.loader_workers or multiprocessing.current_process().daemon:  # which may have no children
             buffers: dict[int, Tensor] = {}
             for index in order:
                 index = index.to(self.images.device)
@@ -42,14 +43,21 @@ class Split:
                 images = torch.index_select(self.images, 0, index, out=buffers[len(index)])
                 yield images.to(device), self.labels.index_select(0, index).to(device)
         else:
-            loader = DataLoader(
-                TensorDataset(self.images, self.labels),
-                batch_sampler=[index.tolist() for index in order],
-                num_workers=self.loader_workers,
-                generator=torch.Generator().manual_seed(0),  # its workers draw nothing; seeded all the same
-            )
-            for images, labels in loader:
+            self._loader.sampler[:] = [index.numpy() for index in order]
+            for images, labels in self._loader:
                 yield images.to(device), labels.to(device)
+
+    @functools.cached_property
+    def _loader(self) -> DataLoader:
+        """It takes whole batches, in the order that its sampler is given; its workers live as long as the split."""
+        return DataLoader(
+            TensorDataset(self.images, self.labels),
+            batch_size=None,
+            sampler=[],
+            num_workers=self.loader_workers,
+            persistent_workers=True,
+            generator=torch.Generator().manual_seed(0),  # its workers draw nothing; seeded all the same
+        )
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,6 @@ class Dataset:
     validation: Split
     test: Split
     digest: str
-
-
-def data_root(settings: DataSettings, base: Path) -> Path:
-    """Where torchvision's files lie: MLP_DATA_ROOT, or `data_root`, relative to `base`."""
-    return base / Path(os.environ.get("MLP_DATA_ROOT") or settings.data_root).expanduser()
 
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images [N, D] and labels [N], as bytes
@@ -108,18 +111,16 @@ def load(
 
 
 def load_dataset(settings: DataSettings, device: torch.device, base: Path = Path()) -> Dataset:
-    """The data set, split by `split_seed` alone, on the device that `preload` asks for.
-
-    Raises DataError for files that are missing, damaged or can't be downloaded.
-    """
+    """The data set as the settings split it; DataError for files that are missing, damaged or can't be downloaded."""
     return split_dataset(read_raw(settings, base), settings, device)
 
 
 def read_raw(settings: DataSettings, base: Path = Path()) -> RawData:
-    """The data set as it came; DataError for files that are missing, damaged or can't be downloaded."""
+    """The data set as it came, torchvision's from below `base` or MLP_DATA_ROOT; DataError if it can't be had."""
     if DATASETS[settings.dataset].torchvision is None:
         return RawData(settings.dataset, *_read_digits())
-    return RawData(settings.dataset, *_read_torchvision(settings.dataset, data_root(settings, base)))
+    root = base / Path(os.environ.get("MLP_DATA_ROOT") or settings.data_root).expanduser()
+    return RawData(settings.dataset, *_read_torchvision(settings.dataset, root))
 
 
 def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) -> Dataset:
@@ -130,28 +131,15 @@ def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) ->
         raise DataError(f"{raw.name}: {len(images)} training images leave none beside {size} for validation")
     order = generator(settings.split_seed, Stream.SPLIT).permutation(len(images))
     validation, train = np.sort(order[:size]), np.sort(order[size:])
-    home, brightest = _home(settings, device), DATASETS[raw.name].brightest
-    workers = settings.loader_workers if settings.preload is False else None
-    return Dataset(
-        _split(images[train], labels[train], brightest, home, workers),
-        _split(images[validation], labels[validation], brightest, home),
-        _split(*raw.test, brightest, home),
-        raw.digest,
-    )
+    home = torch.device("cpu") if settings.preload in ("cpu", False) else device
+    workers = 0 if settings.preload else settings.loader_workers
 
+    def part(images: np.ndarray, labels: np.ndarray, workers: int = 0) -> Split:
+        scaled = torch.from_numpy(images).to(torch.float32).div_(DATASETS[raw.name].brightest)
+        return Split(scaled.to(home), torch.from_numpy(labels.astype(np.int64)).to(home), workers)
 
-def _home(settings: DataSettings, device: torch.device) -> torch.device:
-    """The device that holds the tensors."""
-    if settings.preload == "cuda" and device.type != "cuda":
-        raise DataError("preload = 'cuda' needs a training device of cuda; preload = auto follows the device")
-    return torch.device("cpu") if settings.preload in ("cpu", False) else device
-
-
-def _split(
-    images: np.ndarray, labels: np.ndarray, brightest: int, home: torch.device, workers: int | None = None
-) -> Split:
-    scaled = torch.from_numpy(images).to(torch.float32).div_(brightest)
-    return Split(scaled.to(home), torch.from_numpy(labels.astype(np.int64)).to(home), workers)
+    parts = part(images[train], labels[train], workers), part(images[validation], labels[validation]), part(*raw.test)
+    return Dataset(*parts, raw.digest)
 
 
 def _read_digits() -> tuple[Arrays, Arrays]:
@@ -167,59 +155,68 @@ def _read_digits() -> tuple[Arrays, Arrays]:
 
 
 def _read_torchvision(name: str, root: Path) -> tuple[Arrays, Arrays]:
-    """(images [N, 784], labels [N]) of the training and the test files, as bytes; downloaded if one is missing."""
+    """(images [N, 784], labels [N]) of the training and the test files, as bytes; what is missing is downloaded."""
     from torchvision import datasets
 
     kind = getattr(datasets, DATASETS[name].torchvision)
     folder, resources = root / kind.__name__ / "raw", kind.resources
-    if isinstance(resources, dict):  # qmnist: by part, of which one more belongs to neither
+    if isinstance(resources, dict):  # qmnist: by part, of which one more belongs to neither; not by mirror
         resources = [*resources["train"], *resources["test"]]
     files = [folder / Path(url).stem for url, _ in resources]  # images and labels to train on, then to test on
-    if not all(file.exists() for file in files):
-        _download(name, kind, root)
+    for file, (url, md5) in zip(files, resources, strict=True):
+        if not file.is_file():
+            _download(name, files, file, url if "://" in url else kind.mirrors[0] + url, md5)
     train, test = (_read_half(name, *half) for half in (files[:2], files[2:]))
     if len(train[1]) < len(test[1]):
         raise _damaged(name, files, "there are fewer training than test images: swapped?")
     return train, test
 
 
-def _read_half(name: str, images_file: Path, labels_file: Path) -> Arrays:
-    images, labels = _read_idx(name, images_file), _read_idx(name, labels_file)
-    kind = np.uint8 if labels.ndim == 1 else np.int32  # qmnist's have columns, of which the first is the digit
-    digits = labels if labels.ndim < 2 else labels[:, 0]
-    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
-        raise _damaged(name, [images_file], f"{images.dtype} {list(images.shape)}")
-    if digits.ndim != 1 or digits.dtype != kind or not 0 <= digits.max(initial=0) < CLASSES:
-        raise _damaged(name, [labels_file], f"{labels.dtype} {list(labels.shape)} up to {digits.max(initial=0)}")
-    if not 0 < len(images) == len(digits):
-        raise _damaged(name, [images_file, labels_file], f"{len(images)} images, {len(digits)} labels")
-    return images.reshape(len(images), -1), digits.astype(np.uint8)
+def _download(name: str, files: list[Path], file: Path, url: str, md5: str) -> None:
+    """Have torchvision fetch a file, or unpack it; DataError, with what there is and what to do, if it can't."""
+    from torchvision.datasets.utils import download_and_extract_archive
 
-
-def _read_idx(name: str, file: Path) -> np.ndarray:
-    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
-
-    try:
-        return read_sn3_pascalvincent_tensor(str(file)).numpy()
-    except Exception as error:  # asserts, KeyError, ... for bytes that it can't make sense of
-        raise _damaged(name, [file], f"{type(error).__name__} {error}".strip().splitlines()[0]) from error
-
-
-def _damaged(name: str, files: list[Path], found: str) -> DataError:
-    named = f"{name}: {', '.join(file.name for file in files)} in {files[0].parent}"
-    return DataError(f"{named} is damaged ({found}); delete its files there, and they are downloaded again")
-
-
-def _download(name: str, kind: type, root: Path) -> None:
-    """Have torchvision fetch what is missing."""
     try:
         # torchvision draws a progress bar on stderr; a bar in a saved notebook is a wall of red lines
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            for train in (True, False):
-                kind(str(root), train=train, download=True)
+            download_and_extract_archive(url, str(file.parent), filename=f"{file.name}.gz", md5=md5)
     except (OSError, RuntimeError) as error:
+        missing = [other for other in files if not other.is_file()]
+        there, home = [other.name for other in files if other not in missing], file.parents[1]
+        places = ("", "raw/", f"*/{home.name}/raw/", f"{home.name}/**/")  # below the root, where files may lie instead
+        patterns = [place + other.name.replace("-idx", "?idx") + "*" for other in missing for place in places]
+        lying = sorted({path for pattern in patterns for path in home.parent.glob(pattern) if path.is_file()})
+        ways = [f"{'unzip, or delete if damaged,' if p.suffix == '.gz' else 'move'} {p}" for p in lying]
         raise DataError(
-            f"{name} is not in {root / kind.__name__ / 'raw'} and could not be downloaded "
-            f"({' '.join(str(error).split())[:200]}); put its files there, or set data_root or MLP_DATA_ROOT to a "
-            f"folder that has {kind.__name__}/raw"
+            f"{name} is incomplete in {file.parent}, which has {', '.join(there) or 'none of its files'}: "
+            f"{', '.join(other.name for other in missing)} could not be downloaded "
+            f"({url}: {' '.join(str(error).split())[:200]}); put what is missing there"
+            f"{' (' + '; '.join(ways) + ')' if ways else ''}, or set data_root or MLP_DATA_ROOT to a folder that has "
+            f"{home.name}/raw"
         ) from error
+
+
+def _read_half(name: str, *files: Path) -> Arrays:
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+
+    arrays = []
+    for file in files:
+        try:
+            arrays.append(read_sn3_pascalvincent_tensor(str(file)).numpy())
+        except Exception as error:  # asserts, KeyError, ... for bytes that it can't make sense of
+            raise _damaged(name, [file], f"{type(error).__name__} {error}".strip().splitlines()[0]) from error
+    images, labels = arrays
+    kind = np.uint8 if labels.ndim == 1 else np.int32  # qmnist's have columns, of which the first is the digit
+    digits = labels if labels.ndim < 2 else labels[:, 0]
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        raise _damaged(name, files[:1], f"{images.dtype} {list(images.shape)}")
+    if digits.ndim != 1 or digits.dtype != kind or not 0 <= digits.max(initial=0) < CLASSES:
+        raise _damaged(name, files[1:], f"{labels.dtype} {list(labels.shape)} up to {digits.max(initial=0)}")
+    if not 0 < len(images) == len(digits):
+        raise _damaged(name, files, f"{len(images)} images, {len(digits)} labels")
+    return images.reshape(len(images), -1), digits.astype(np.uint8)
+
+
+def _damaged(name: str, files: Sequence[Path], found: str) -> DataError:
+    named = f"{name}: {', '.join(file.name for file in files)} in {files[0].parent}"
+    return DataError(f"{named} is damaged ({found}); delete what is damaged, and it is downloaded again")

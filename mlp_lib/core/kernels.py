@@ -15,6 +15,7 @@ _onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _processor = read_processor()
 _ONEDNN = bool(_onednn_linear and _processor.get("avx512_f") and "Intel" not in _processor.get("cpu_name", "Intel"))
 _ONEDNN_LEAST = 2**20  # multiplications of a member's product
+unfused: set[str] = set()  # why functions could not be compiled in this process
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor, beta: int = 0) -> Tensor:
@@ -77,9 +78,20 @@ def adamw(
 
 
 @functools.cache
-def compiled(function: Callable) -> Callable:
-    """The function fused into one kernel, for any number of members; compiled at its first call."""
-    return torch.compile(function, dynamic=True)
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """The function fused into one kernel, for any number of members, at its first call; as it is where that fails."""
+    kernel = torch.compile(function, dynamic=True)
+
+    def call(*inputs: Tensor, **numbers: Tensor) -> None:
+        nonlocal kernel
+        try:
+            kernel(*inputs, **numbers)
+        except torch._dynamo.exc.TorchDynamoException as error:  # no C compiler, none of Python's headers, no Triton
+            unfused.add(" ".join(str(error).strip().split("\n\n")[0].split()))
+            kernel = function
+            kernel(*inputs, **numbers)
+
+    return call
 
 
 class Graph:
@@ -99,16 +111,12 @@ class Graph:
             self._captured[key] = None
             self._function(*inputs, **numbers)
             return
-        places, graph = self._captured[key] or self._capture(key, inputs, numbers)
+        if self._captured[key] is None:
+            places, graph = [tensor.clone() for tensor in inputs], torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._function(*places, **numbers)
+            self._captured[key] = places, graph
+        places, graph = self._captured[key]
         for place, tensor in zip(places, inputs, strict=True):
             place.copy_(tensor, non_blocking=True)
         graph.replay()
-
-    def _capture(
-        self, key: Any, inputs: tuple[Tensor, ...], numbers: dict[str, int]
-    ) -> tuple[list[Tensor], torch.cuda.CUDAGraph]:
-        places, graph = [tensor.clone() for tensor in inputs], torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._function(*places, **numbers)
-        self._captured[key] = places, graph
-        return places, graph

@@ -3,11 +3,9 @@
 import contextlib
 import os
 import platform
-import random
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from mlp_lib.core.errors import SettingsError
@@ -35,13 +33,6 @@ def describe_machine(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     processor = read_processor().get("cpu_name")
     return f"{processor or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the global generators of torch, numpy and random, for code outside the library that draws from them."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 @contextlib.contextmanager

@@ -13,9 +13,6 @@ class Stream(enum.IntEnum):
     WEIGHTS = 2
     BATCHES = 3
     DROPOUT = 4
-    LOADER = 5
-    REEVALUATION = 6
-    PAIRS = 7
 
 
 def sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:

@@ -18,7 +18,7 @@ from mlp_lib.run.claim import claim
 from mlp_lib.run.files import ROOT, RunFiles
 from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
-from mlp_lib.run.parsing import check_budget, check_consensus, check_seeds, no_pool, parse
+from mlp_lib.run.parsing import check_together, no_pool, parse
 
 if TYPE_CHECKING:
     from mlp_lib.core.data import Dataset
@@ -158,9 +158,7 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     stored = meta.read_meta(files)
     parameters = settings.model_dump(mode="json")
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
-    check_seeds(merged, dict.fromkeys(parameters, f"notebook {phase}"))
-    check_consensus(merged, dict.fromkeys(parameters, f"notebook {phase}"))
-    check_budget(merged, dict.fromkeys(parameters, f"notebook {phase}"))
+    check_together(merged, dict.fromkeys(parameters, f"notebook {phase}"))
     if phase == "search":
         architectures = settings.architectures.architectures
     elif phase == "transfer" and settings.search_dir:

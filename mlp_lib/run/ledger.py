@@ -1,6 +1,6 @@
 """The ledger of a run, trainings.csv: a row a training, appended to as they finish."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -30,7 +30,7 @@ def append_trainings(
     files: RunFiles,
     phase: str,
     trainings: Sequence[Wanted],
-    results: pd.DataFrame,
+    results: Mapping[str, Iterable],
     parameters: int,
     source: Sequence[str] | None = None,
 ) -> None:

@@ -233,11 +233,11 @@ def _git(root: Path) -> dict[str, Any]:
 
 
 def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
-    """The run that a parameter names: a run directory or the search directory in it."""
+    """The run that a parameter names: a run directory or the search directory in it; SettingsError if it isn't one."""
     path = ROOT / Path(search_dir).expanduser()
     files = RunFiles(path if (path / "search").is_dir() else path.parent)
     if not files.meta.exists():
-        raise RunDirectoryError(f"{parameter} = {search_dir}: no search there (no {files.meta})")
+        raise SettingsError(f"{parameter} = {search_dir}: no search there (no {files.meta})")
     return files
 
 

@@ -90,14 +90,29 @@ def check_all(merged: Merged) -> dict[str, dict[str, Any]]:
         values = {name: value for name, value in merged.values.items() if name in kind.model_fields}
         parsed[phase] = parse(kind, values, merged.where).model_dump(mode="json")
     everything = {name: value for values in parsed.values() for name, value in values.items()}
-    check_seeds(everything, merged.where)
-    check_consensus(everything, merged.where)
-    check_budget(everything, merged.where)
-    if everything["device"] == "cuda" and not everything["scheduler"]:
+    check_together(everything, merged.where)
+    return parsed
+
+
+def check_together(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """What parameters that are right each have to have to do with each other, and with this machine."""
+    for check in (check_seeds, check_consensus, check_budget, check_device):
+        check(parameters, where)
+
+
+def check_device(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """What asks for CUDA needs it here, unless a cluster trains."""
+    device, preload = parameters.get("device", "auto"), parameters.get("preload", "auto")
+    found = device
+    if "cuda" in (device, preload) and device != "cpu" and not parameters.get("scheduler"):
         from mlp_lib.core.machine import resolve_device  # loads torch, which takes seconds
 
-        resolve_device("cuda")
-    return parsed
+        found = resolve_device(device).type
+    if preload == "cuda" and found == "cpu":
+        raise SettingsError(
+            f"{where.get('preload', 'the run')}: preload = 'cuda': needs a training device of cuda, not cpu; preload = "
+            "auto follows the device"
+        )
 
 
 def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:

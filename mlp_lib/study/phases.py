@@ -99,7 +99,7 @@ def _rungs_of(study: Study, architecture: Architecture, rows: pd.DataFrame, epoc
 def _keep_curves(study: Study, unit: Unit, result: Result) -> None:
     """Add the epochs of a unit's trials to the files; of a trial that comes again the last ones count."""
     files = study.files.architecture(unit.architecture)
-    epochs = result.history.assign(trial=[unit.labels[member] for member in result.history["member"]])
+    epochs = pd.DataFrame(result.history | {"trial": [unit.labels[member] for member in result.history["member"]]})
     append_table(files.epochs, epochs[["trial", *_METRICS]])
     append_table(files.curves, epochs.loc[epochs["val_loss"].notna(), _CURVES])
 
@@ -204,8 +204,8 @@ def retrainings(study: Study) -> pd.DataFrame:
 
 def _keep_training(study: Study, unit: Unit, result: Result, member: int) -> None:
     """Write a retraining's checkpoint and config, which a recorded one has."""
-    files, seed, row = study.files.architecture(unit.architecture), unit.seeds[member], result.rows.iloc[member]
-    hyperparameters = unit.hyperparameters[member]
+    files, seed = study.files.architecture(unit.architecture), unit.seeds[member]
+    row, hyperparameters = {name: values[member] for name, values in result.rows.items()}, unit.hyperparameters[member]
     files.model(seed).unlink(missing_ok=True)  # of other hyperparameters, if there is one
     if result.weights is not None and row["status"] == COMPLETED:
         weights = [torch.from_numpy(weight[member]) for weight in result.weights]

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mlp_lib.core.data import Dataset, RawData, read_raw
@@ -24,6 +25,7 @@ from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
 
 try:
     from distributed import Client, KilledWorker, Reschedule, Worker, WorkerPlugin
+    from distributed.comm import CommClosedError
 except ImportError:
     raise SettingsError("scheduler: needs Dask: pip install 'mlp_lib[cluster]'; null trains on this machine") from None
 
@@ -32,6 +34,8 @@ _CONNECT_S = 10  # for a scheduler to answer
 _WORKERS_S = 60  # for the first worker to come
 _LOST_S = 30  # for a scheduler to come back
 _UNFIT_S = 1  # that a worker that doesn't fit keeps a unit
+_ASK_S = 60  # between questions to the workers, as long as no unit is finished
+_TRAINS = "trains"
 Traits = dict[str, str]  # what a worker says of itself, and has to have in common with the others: see `describe`
 
 
@@ -40,7 +44,7 @@ _one_at_a_time = threading.Lock()  # in a worker process, however many threads i
 
 @functools.lru_cache(maxsize=1)
 def describe() -> Traits:
-    """What of this process decides the bits of a result: of a recipe the MACHINE, and the code of mlp_lib by a digest.
+    """What of this process decides the bits of a result: of a recipe the MACHINE, who draws, and mlp_lib by a digest.
 
     And the processor may: see docs/cluster.md.
     """
@@ -48,7 +52,7 @@ def describe() -> Traits:
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         code.update(path.read_bytes())
     found = {"device": resolve_device("auto").type, "torch": str(torch.__version__)}
-    return {name: found[name] for name in MACHINE} | {"mlp_lib": code.hexdigest()[:12]}
+    return {name: found[name] for name in MACHINE} | {"numpy": np.__version__, "mlp_lib": code.hexdigest()[:12]}
 
 
 def _unfit(traits: Traits, wanted: Traits) -> str:
@@ -86,25 +90,21 @@ class Cluster(Workers):
         self.wanted, self.number = _survey(settings.scheduler, settings.device)
         self.device, self.machine = self.wanted["device"], describe_machine(resolve_device("cpu"))
         self.client: Client | None = None
-        self.answered = 0.0
+        self.answered = self.asked = 0.0
+        self.epochs = 0
+        self.idle = 0  # times in a row that no worker trained when they were asked
+        self.said: dict[str, str] = {}  # by the workers, last time
 
     def load(self, settings: StudySettings, base: Path) -> Dataset:
         raw = read_raw(settings, base)
         supply(raw)
         return split_supplied(DataSettings.of(settings.model_copy(update={"preload": "cpu"})), "cpu", raw.digest)
 
-    def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
-        try:
-            yield from super().train(units, job)
-        except CancelledError:
-            raise ClusterError(
-                f"scheduler = {self.scheduler}: lost; what is finished is on disk: the same run directory goes on"
-            ) from None
-
     @contextmanager
     def _open(self, units: Sequence[Unit], job: Job) -> Iterator[Executor]:
         with _connect(self.scheduler) as self.client:
-            self.answered, supply = time.monotonic(), Supply(supplied(job.digest))
+            self.answered = self.asked = time.monotonic()
+            supply = Supply(supplied(job.digest))
             self.client.register_plugin(supply)
             executor = self.client.get_executor(pure=False)
             try:
@@ -119,11 +119,29 @@ class Cluster(Workers):
         return functools.partial(_train_there, job=job, wanted=self.wanted)
 
     def _watch(self, job: Job, epochs: int) -> int:
+        now = time.monotonic()
         if self.client.status == "running":
-            self.answered = time.monotonic()
-        elif time.monotonic() - self.answered > _LOST_S:
+            self.answered = now
+        elif now - self.answered > _LOST_S:
             raise CancelledError
+        if epochs != self.epochs:  # a unit is done
+            self.epochs, self.asked, self.idle = epochs, now, 0
+        elif now - self.asked > _ASK_S:
+            self.asked = now  # a frozen worker answers late: asked in a thread
+            threading.Thread(target=self._ask, args=(self.client, job.digest), daemon=True).start()
+        if self.idle > 1:
+            reasons = "; ".join(f"{address} {said}" for address, said in self.said.items())
+            raise ClusterError(
+                f"scheduler = {self.scheduler}: none of its workers trains ({reasons}); what is finished is on disk: "
+                "the same run directory goes on"
+            )
         return epochs
+
+    def _ask(self, client: Client, digest: str) -> None:
+        with suppress(OSError, RuntimeError, CancelledError):  # the scheduler is lost, or the client closed
+            said = client.run(_answer, self.wanted, digest, on_error="return")
+            self.said = {address: str(answer) for address, answer in said.items()}
+            self.idle = self.idle + 1 if said and _TRAINS not in said.values() else 0
 
 
 def _survey(scheduler: str, device: str) -> tuple[Traits, int]:
@@ -157,7 +175,7 @@ def _survey(scheduler: str, device: str) -> tuple[Traits, int]:
 
 @contextmanager
 def _connect(scheduler: str) -> Iterator[Client]:
-    """A client, with Dask's own configuration (TLS, timeouts); ClusterError if no scheduler answers."""
+    """A client, with Dask's own configuration (TLS, timeouts); ClusterError if no scheduler answers, or it is lost."""
     place = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
     try:
         if "scheduler_file" in place and not Path(scheduler).is_file():
@@ -168,6 +186,10 @@ def _connect(scheduler: str) -> Iterator[Client]:
         raise ClusterError(f"scheduler = {scheduler}: no Dask scheduler answers there ({reason})") from None
     try:
         yield client
+    except (CancelledError, CommClosedError):
+        raise ClusterError(
+            f"scheduler = {scheduler}: lost; what is finished is on disk: the same run directory goes on"
+        ) from None
     finally:
         client.close(timeout=_CONNECT_S)
 
@@ -179,3 +201,11 @@ def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Result:
         raise Reschedule
     with _one_at_a_time:
         return train_unit(unit, job)
+
+
+def _answer(wanted: Traits, digest: str, dask_worker: Worker) -> str:
+    """What a worker does, or why it does nothing."""
+    if _one_at_a_time.locked():
+        return _TRAINS
+    idle = f"is {dask_worker.status.name} without a unit, or its results get lost"
+    return _unfit(describe(), wanted) or (idle if supplied(digest) else "has not got the data")

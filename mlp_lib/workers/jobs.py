@@ -1,11 +1,10 @@
 """What workers are given and what they give back: units of trainings, and the job that they belong to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from mlp_lib.core.values import Architecture, Hyperparameters
@@ -56,16 +55,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a unit came to: a row a member, its history (see Trained), its weights [P, out, in + 1] if asked for.
+    """What a unit came to, in plain columns, which another version of pandas can read.
 
-    fitting: how many members memory held together, if not all of them.
+    rows: a value a member; history: a value a member and epoch (see Trained); weights: [P, out, in + 1] a layer and
+    image_losses: float32 [P, test images], if asked for; fitting: how many members memory held together, if not all of
+    them; unfused: why the worker's kernels could not be compiled, if so.
     """
 
-    rows: pd.DataFrame
-    history: pd.DataFrame
+    rows: Mapping[str, Sequence]
+    history: Mapping[str, np.ndarray]
     weights: list[np.ndarray] | None
-    image_losses: np.ndarray | None = None  # float32 [P, test images], if asked for
+    image_losses: np.ndarray | None = None
     fitting: int | None = None
+    unfused: frozenset[str] = frozenset()
 
 
 def state_paths(unit: Unit, job: Job) -> list[Path]:

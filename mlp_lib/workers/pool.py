@@ -85,7 +85,7 @@ class Workers:
         gone at the end, unless the trainings are to be continued with more epochs. A unit whose worker died is done
         again, then in halves (it may have been for memory). Raises TrainingError if workers go on dying.
         """
-        waiting, deaths, done, epochs = list(units), 0, 0, 0
+        waiting, deaths, done, epochs, told = list(units), 0, 0, 0, set()
         open_work(job.work)
         progress = Progress(job.what, sum(len(unit.labels) for unit in units), tell=functools.partial(_tell, job.work))
 
@@ -101,7 +101,10 @@ class Workers:
                     except self.died:
                         continue
                     del left[id(unit)]
-                    done, epochs = done + len(unit.labels), epochs + int(result.rows["epochs_trained"].sum())
+                    done, epochs = done + len(unit.labels), epochs + sum(result.rows["epochs_trained"])
+                    for reason in result.unfused - told:
+                        print(f"trains with plain kernels, which takes longer ({reason}); a C compiler would mend it")
+                    told |= result.unfused
                     yield unit, result if self.device == "cuda" else replace(result, fitting=None)
                     if not job.to_be_continued:
                         for path in state_paths(unit, job):

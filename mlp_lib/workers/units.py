@@ -3,6 +3,7 @@
 import functools
 import io
 import math
+import random
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -10,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
+from mlp_lib.core import kernels
 from mlp_lib.core.data import Dataset, RawData, split_dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
-from mlp_lib.core.machine import resolve_device, seed_everything
+from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import State, Training
 from mlp_lib.core.values import CLASSES, COMPLETED, DataSettings
 from mlp_lib.run.files import write_bytes
@@ -91,7 +92,8 @@ def train_unit(unit: Unit, job: Job, states: Sequence[Path] = (), counter: Path 
     one epoch together; the end of what is to be continued is a state too. counter: where the number of epochs trained
     so far is told, if anywhere.
     """
-    seed_everything(unit.seeds[0])
+    for seed in (random.seed, np.random.seed, torch.manual_seed):  # for code that draws from the global generators
+        seed(unit.seeds[0])
     epochs = 0
 
     def tell(trained: int) -> None:
@@ -109,8 +111,8 @@ def train_unit(unit: Unit, job: Job, states: Sequence[Path] = (), counter: Path 
         epochs_before.setdefault(len(state["history"]) if state else 0, []).append(member)
     dataset = split_supplied(DataSettings.of(job.settings), job.settings.device, job.digest)
     train = functools.partial(_train_members, unit, job, dataset, states, tell)
-    trained = [fit_in_memory(train, members) for members in epochs_before.values()]
-    return _join([part for parts in trained for part in parts])
+    parts = [part for members in epochs_before.values() for part in fit_in_memory(train, members)]
+    return _join(parts, [member for members in epochs_before.values() for member in members])
 
 
 def _train_members(
@@ -137,11 +139,12 @@ def _train_members(
         keeper.write()
     trained = training.result()
     test_loss, test_accuracy = trained.score(dataset.test)
-    columns = ("status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy")
-    rows = pd.DataFrame({name: getattr(trained, name) for name in columns}, index=members)
-    rows = rows.assign(test_loss=test_loss, test_accuracy=test_accuracy)
-    rows["best_epoch"] = rows["best_epoch"].astype("Int64").where(rows["status"] == COMPLETED)
-    history = trained.history.assign(member=np.array(members)[trained.history["member"]])
+    rows = {name: getattr(trained, name) for name in ("status", "epochs_trained", "val_loss", "val_accuracy")}
+    rows |= {"test_loss": test_loss, "test_accuracy": test_accuracy}
+    completed = [status == COMPLETED for status in trained.status]
+    rows["best_epoch"] = np.where(completed, trained.best_epoch, None)
+    history = {name: column.to_numpy() for name, column in trained.history.items()}
+    history["member"] = np.array(members)[history["member"]]
     weights = [weight.cpu().numpy() for weight in trained.weights] if job.keep_weights else None
     images = trained.image_losses(dataset.test) if job.keep_images else None
     return Result(rows, history, weights, images)
@@ -180,17 +183,26 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-def _join(parts: list[Result]) -> Result:
-    """The members of a unit together again, in their order."""
-    rows = pd.concat([part.rows for part in parts])
-    order = rows.index.argsort()
-    history = pd.concat([part.history for part in parts]).sort_values(["member", "epoch"], ignore_index=True)
+def _join(parts: list[Result], members: list[int]) -> Result:
+    """The members of a unit, which the parts hold one after another, in their order."""
+    order = np.argsort(members)
+    rows, history = (
+        {name: np.concatenate([getattr(part, kind)[name] for part in parts]) for name in getattr(parts[0], kind)}
+        for kind in ("rows", "history")
+    )
+    epochs = np.lexsort((history["epoch"], history["member"]))
     weights = None
     if parts[0].weights is not None:
         weights = [np.concatenate(layer)[order] for layer in zip(*(part.weights for part in parts), strict=True)]
     images = None if parts[0].image_losses is None else np.concatenate([part.image_losses for part in parts])[order]
-    fitting = min((part.fitting for part in parts if part.fitting), default=None)
-    return Result(rows.sort_index(), history, weights, images, fitting)
+    return Result(
+        {name: values[order].tolist() for name, values in rows.items()},
+        {name: values[epochs] for name, values in history.items()},
+        weights,
+        images,
+        min((part.fitting for part in parts if part.fitting), default=None),
+        frozenset(kernels.unfused),
+    )
 
 
 def time_epoch(unit: Unit, dataset: Dataset, settings: StudySettings) -> float:
