@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run lab site test test-slow test-faults browser-test parameters lint hooks clean
+.PHONY: run lab site verify test test-slow test-faults browser-test parameters lint hooks clean
 .DEFAULT_GOAL := run
 
 # a small study on embedded data, start to report
@@ -19,6 +19,11 @@ site: $(VENV)/installed-test
 	rm -rf build/site_source && mkdir -p build/site_source
 	git archive HEAD README.md CONTRIBUTING.md LICENSE docs executed | tar -x -C build/site_source
 	$(BIN)/mkdocs build --strict
+
+# trainings of the kept studies again, drawn at random, against what is recorded of them: long
+verify: $(VENV)/installed
+	for run in executed/example executed/reference/*/; do \
+		echo $$run; $(BIN)/python -m mlp_lib verify $$run --sample $(or $(SAMPLE),20) || exit 1; done
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest

@@ -16,8 +16,8 @@ from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
 from mlp_lib.run.meta import continue_run, find_search
-from mlp_lib.run.parameters import FREE, PHASES, change_of
-from mlp_lib.run.parsing import Merged, check_all, merge
+from mlp_lib.run.parameters import FREE, PHASES, SearchSettings, change_of
+from mlp_lib.run.parsing import Merged, check_all, merge, parse
 
 _OPEN_FILES = 512
 COMMANDS = {
@@ -166,6 +166,7 @@ phases:
 and on what there is:
   status RUN      what each phase of a run has come to
   repeat FILE     the training of one seed again, from its config.yaml; says whether the bits agree (exit code 1: no)
+  verify RUN      --sample trainings of a run again, drawn at random; says whether they agree (exit code 1: not all)
 """
 EPILOG = """\
 Parameters come from params/*.yaml < --profile < -f < -p. Every parameter is explained there, in
@@ -180,7 +181,7 @@ examples:
 
 exit codes: 0 done, 1 something failed (one line says what; finished work is kept), 2 wrong parameters, 130 interrupted
 """
-ON_A_PATH = ("status", "repeat")
+ON_A_PATH = ("status", "repeat", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -198,7 +199,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     phases = [*COMMANDS, *ON_A_PATH]
     parser.add_argument("phase", choices=phases, metavar="PHASE", help=", ".join(phases))
-    parser.add_argument("path", nargs="?", metavar="PATH", type=Path, help="of status or repeat")
+    parser.add_argument("path", nargs="?", metavar="PATH", type=Path, help="of status, repeat or verify")
     parser.add_argument("--profile", metavar="NAME", help="overrides kept in params/NAME.yaml, such as quick")
     parser.add_argument(
         "-f", dest="files", metavar="FILE", action="append", default=[], help="a YAML file of parameters"
@@ -215,6 +216,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs-root", metavar="DIR", type=Path, default=ROOT / "executed", help="where runs are kept")
     parser.add_argument("--run-name", metavar="NAME", help="name of the new run; a number is added if it is taken")
     parser.add_argument("--run-dir", metavar="DIR", type=Path, help="an existing run to go on with")
+    parser.add_argument("--sample", metavar="N", type=int, default=20, help="how many trainings verify draws (20)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and how long it might take")
     return parser
 
@@ -234,6 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
         merged = merge(options.profile, options.files, options.options)
         if options.phase == "repeat":
             return _repeat(options.path, merged)
+        if options.phase == "verify":
+            return _verify(options.path, options.sample, merged)
         if options.dry_run:
             print(dry_run(options.phase, merged, options.run_dir))
             return 0
@@ -257,6 +261,23 @@ def _repeat(config: Path, merged: Merged) -> int:
 
     check_all(merged)
     agree, told = repeat(config, merged.values["data_root"], ROOT)
+    print(told)
+    return 0 if agree else 1
+
+
+def _verify(run_dir: Path, sample: int, merged: Merged) -> int:
+    from mlp_lib.reports.session import open_study  # these load torch, which takes seconds
+    from mlp_lib.study.verify import verify
+
+    if sample < 1:
+        raise SettingsError(f"--sample {sample}: should be 1 or more")
+    check_all(merged)
+    files, here = RunFiles(run_dir), {name: merged.values[name] for name in ("device", "data_root", "workers")}
+    stored = meta.read_meta(files)["parameters"] | here
+    names = SearchSettings.model_fields
+    settings = parse(SearchSettings, {name: stored[name] for name in names if name in stored}, str(files.meta))
+    study, _ = open_study(settings, files, meta.read_architectures(files))
+    agree, told = verify(study, sample, merged.values["analysis_seed"])
     print(told)
     return 0 if agree else 1
 

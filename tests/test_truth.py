@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -230,6 +231,51 @@ def test_another_checkpoint_is_told(config: Path, base: Path, capsys: pytest.Cap
     code, said = repeat(config, capsys)
     assert code == 1
     assert "the bits differ: model.pt holds other weights" in said
+
+
+def verify(run_dir: Path, capsys: pytest.CaptureFixture, *more: str) -> tuple[int, str]:
+    code = __main__.main(["verify", str(run_dir), *more])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_drawn_trainings_are_verified_and_a_wrong_one_is_told(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in base.rglob("*")}
+    code, said = verify(base, capsys, "--sample", "5")
+    assert code == 0
+    assert "5 of 5 trainings drawn" in said
+    assert "agree to the bit" in said
+    assert "at most 45.1% of all are wrong" in said  # 0.549^5 is 0.05
+    assert {path: path.stat().st_mtime_ns for path in base.rglob("*")} == before
+
+    files = RunFiles(shutil.copytree(base, tmp_path / "copy"))
+    trainings = read_table(files.trainings)
+    loss = trainings.loc[3, "test_loss"] * (1 + 2**-52)
+    write_table(files.trainings, trainings.assign(test_loss=trainings["test_loss"].mask(trainings.index == 3, loss)))
+    code, said = verify(files.root, capsys, "--sample", "1000")
+    assert code == 1
+    assert f"test_loss {loss} recorded" in said
+    assert f"{len(trainings) - 1} of {len(trainings)} trainings drawn" in said
+
+
+def test_what_another_machine_made_is_verified_within_a_tolerance(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    files = RunFiles(shutil.copytree(base, tmp_path / "copy"))
+    files.meta.write_text(re.sub(r"torch: [\d.]+", "torch: 1.0.0", files.meta.read_text()))
+    trainings = read_table(files.trainings)
+    for factor, code in ((1.1, 0), (1.5, 1)):
+        write_table(files.trainings, trainings.assign(test_loss=trainings["test_loss"] * factor))
+        found, said = verify(files.root, capsys, "--sample", "4")
+        assert found == code
+        assert "within 20%, since the run has torch 1.0.0" in said
+
+
+def test_there_has_to_be_something_to_verify(tmp_path: Path, base: Path, capsys: pytest.CaptureFixture) -> None:
+    assert verify(tmp_path, capsys)[0] == 1
+    assert verify(base, capsys, "--sample", "0")[0] == 2
 
 
 class Bomb:

@@ -1,0 +1,93 @@
+"""Recorded trainings drawn at random, done again and compared with what the ledger has of them."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from mlp_lib.core.errors import DataError, RunDirectoryError
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.run.files import WorkFiles, plain
+from mlp_lib.run.ledger import RESULT
+from mlp_lib.run.meta import read_meta
+from mlp_lib.run.recipe import Wanted
+from mlp_lib.study.study import Study
+from mlp_lib.workers.jobs import Job
+
+TOLERANCE = 0.2  # of losses, relative, where another kind of machine or another torch computes (docs/trouble.md)
+
+
+def verify(study: Study, sample: int, seed: int) -> tuple[bool, str]:
+    """Train so many of the run's recorded trainings again; whether all agree, and a report.
+
+    To the bit where the run was made by this kind of machine and torch alone; else status and losses must agree within
+    TOLERANCE, since other hardware rounds otherwise. The run is only read. Raises DataError if the data is another,
+    RunDirectoryError if nothing is recorded.
+    """
+    meta, recorded = read_meta(study.files), study.trainings()
+    if recorded.empty:
+        raise RunDirectoryError(f"{study.files.root} holds no trainings: nothing to verify")
+    if meta.get("data_digest") not in (None, study.digest):
+        raise DataError(f"{study.settings.dataset} is not the data of {study.files.root}: its digest differs")
+    here = {"machine": study.workers.machine, "device": study.workers.device, "torch": study.conditions.torch}
+    others = [f"{name} {found}" for name in here for found in _find(meta, name) if found != here[name].split("+")[0]]
+    drawn = recorded.sample(min(sample, len(recorded)), random_state=seed).reset_index(drop=True)
+    found = _train_again(study, drawn)
+    pairs = zip(drawn.to_dict("records"), found.to_dict("records"), strict=True)
+    differences = [_differ(then, now, bool(others)) for then, now in pairs]
+    wrong = [line for line in differences if line]
+    ratio = found["test_loss"] / drawn["test_loss"]
+    bound = binomtest(len(wrong), len(drawn), alternative="less").proportion_ci(0.95).high
+    what = "; ".join(others)
+    how = f"within {TOLERANCE:.0%}, since the run has {what}, and here is {here['machine']}" if others else "to the bit"
+    lines = [*wrong, f"{len(drawn) - len(wrong)} of {len(drawn)} trainings drawn from {len(recorded)} agree {how}"]
+    if others:
+        lines.append(f"test losses, now over then: {ratio.min():.4f} to {ratio.max():.4f}, median {ratio.median():.4f}")
+    lines.append(f"with 95 % confidence at most {bound:.1%} of all are wrong")
+    return not wrong, "\n".join(lines)
+
+
+def _train_again(study: Study, drawn: pd.DataFrame) -> pd.DataFrame:
+    """The results of the drawn trainings, in their order. Where trials were halved each ends when it did."""
+    halved = study.settings.search_method == "successive_halving"
+    results = []
+    for epochs, rows in drawn.groupby("epochs_trained") if halved else [(study.settings.max_epochs, drawn)]:
+        settings = study.settings.model_copy(update={"max_epochs": int(epochs), "device": study.workers.device})
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(settings, study.digest, "verify", WorkFiles(Path(folder) / "work"))
+            units = study.workers.cut([_wanted(place, row) for place, row in rows.iterrows()], study.inputs)
+            for unit, result in study.workers.train(units, job):
+                results.append(pd.DataFrame(result.rows).set_axis(unit.labels))
+    return pd.concat(results).sort_index()
+
+
+def _wanted(place: int, row: pd.Series) -> Wanted:
+    vector = Hyperparameters(**{name: float(row[name]) for name in HYPERPARAMETERS})
+    return Wanted(Architecture.from_name(row["architecture"]), vector, int(row["seed"]), place)
+
+
+def _differ(then: dict[str, Any], now: dict[str, Any], tolerant: bool) -> str:
+    """A line on how a training differs from what is recorded of it; empty if it agrees."""
+    if tolerant:
+        close = [np.isclose(then[n], now[n], rtol=TOLERANCE, equal_nan=True) for n in ("val_loss", "test_loss")]
+        names = [] if then["status"] == now["status"] and all(close) else ["status", "val_loss", "test_loss"]
+    else:
+        names = [name for name in RESULT if plain(then[name]) != plain(now[name])]
+    told = ", ".join(f"{name} {plain(then[name])} recorded, {plain(now[name])} now" for name in names)
+    return f"{then['phase']}, {then['architecture']}, seed {then['seed']}: {told}" if names else ""
+
+
+def _find(meta: Any, name: str) -> Iterator[str]:
+    """What the record says under a name, or its plural, wherever it says so; but for what was asked for."""
+    if isinstance(meta, list):
+        meta = dict(enumerate(meta))
+    if isinstance(meta, dict):
+        for key, value in meta.items():
+            if key == f"{name}s" or (key == name and isinstance(value, str)):
+                yield from value if isinstance(value, list) else [value]
+            elif key != "parameters":
+                yield from _find(value, name)
