@@ -37,7 +37,7 @@ from mlp_lib.core.errors import TrainingError
 from mlp_lib.reports import pages
 from mlp_lib.reports.session import Session, _Recorder
 from mlp_lib.run import meta
-from mlp_lib.run.files import RunFiles, read_table, read_yaml
+from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_table
 
 ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
 
