@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]  # the repository: what relative path
 MAX_SEED = 2**32 - 1
 CLASSES = 10  # of every data set
 COMPLETED, DIVERGED = "completed", "diverged"  # how a training ends
-_EXPONENT_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_EXPONENT_NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 def _read_exponent(value: Any) -> Any:
