@@ -1,6 +1,7 @@
 """The answers over searches on tables small enough to do by hand, and what must not move them."""
 
 import math
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -311,6 +312,18 @@ def test_tuning_cost_counts_the_search_and_one_training_of_the_target():
     assert paid["quotient"] == pytest.approx(np.exp(losses["mlp_2", "mlp_1", 6] - losses["mlp_2", "mlp_2", 4]))
     assert paid["sentence"].startswith("With at most the cost of 4 trials on mlp_2 itself, tuning on mlp_1 (6 trials")
     assert small_pays(costs, {"mlp_1": 2, "mlp_2": 1}, BUDGET) is None  # the largest target is the cheapest source
+
+
+@pytest.mark.parametrize(("number", "budget"), [(200, 60), (60, 1)], ids=["many trials", "most are contenders"])
+def test_memory_grows_no_faster_than_the_trials(number, budget):
+    rng, peaks = np.random.default_rng(0), []
+    for size in (number, 2 * number):
+        trials, judged = study(rng.uniform(0.1, 0.2, (3, size)))
+        tracemalloc.start()
+        over_searches(trials, judged, budget)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2.5 * peaks[0]
 
 
 def test_the_luck_of_the_images_is_that_of_paired_differences():

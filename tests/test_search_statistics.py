@@ -1,6 +1,7 @@
 """How good a search was and what mattered, on tables small enough to do by hand."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from scipy import stats
 
 from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.evidence import search
 from mlp_lib.evidence.search import (
     expected_best,
     importance,
@@ -73,6 +75,29 @@ def test_many_trials_do_not_overflow():
     table = expected_best(trials(losses))
     assert table["expected"].is_monotonic_decreasing
     assert table["expected"].iloc[0] == pytest.approx(losses.mean())
+
+
+def peak(call):
+    """Bytes that a call holds at once."""
+    tracemalloc.start()
+    call()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+@pytest.mark.parametrize("call", [expected_best, lambda table: winner_instability(table, {A: 0.03}, simulations=3000)])
+def test_memory_grows_no_faster_than_the_trials(call):
+    table = trials(np.random.default_rng(0).uniform(size=4000))
+    assert peak(lambda: call(table)) < 2 * peak(lambda: call(table[:2000])) < 100e6
+
+
+def test_what_is_made_in_parts_is_the_same(monkeypatch):
+    table = trials(np.random.default_rng(0).uniform(size=1000))
+    whole = expected_best(table), winner_instability(table, {A: 0.1}, simulations=500)
+    monkeypatch.setattr(search, "CELLS", 7000)
+    pd.testing.assert_frame_equal(expected_best(table), whole[0], rtol=1e-13)
+    pd.testing.assert_frame_equal(winner_instability(table, {A: 0.1}, simulations=500), whole[1], check_exact=True)
 
 
 def test_a_diverged_trial_counts_as_the_worst_finite_loss():

@@ -18,6 +18,7 @@ POOLED = "pooled"  # stands for the architectures that share a forest
 MIN_TRIALS = 60  # finite trials below which an architecture gets no forest of its own
 MIN_BETTER = 20  # better trials below which a forest says nothing
 FOLDS = 5
+CELLS = 2**20  # of a table that is made in parts
 SAME_SEED = 0.27  # correlation of the log test losses of two choices at one run seed, measured in the first study
 
 
@@ -63,18 +64,26 @@ def expected_best(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
         losses = group["val_loss"].to_numpy(dtype=float)
         worst = max(losses[np.isfinite(losses)], default=np.nan)
         losses = np.sort(np.where(np.isfinite(losses), losses, worst))  # [N]
-        size = len(losses)
-        n = np.arange(1, size + 1)
-        rank = np.arange(size + 1)[:, None]
-        # P(the best of n has a rank above i) [N + 1, n]: of a subset of the N trials, and of n fresh draws
-        of_subset = np.cumprod(np.clip(size - rank - (n - 1), 0, None) / (size - (n - 1)), axis=1)
-        of_fresh = (1 - rank / size) ** n
-        tail = (1 - confidence) / 2
-        low, high = (losses[np.argmax(1 - of_fresh >= q - 1e-12, axis=0) - 1] for q in (tail, 1 - tail))
-        expected = losses @ -np.diff(of_subset, axis=0)
-        tables.append(pd.DataFrame({"n": n, "expected": expected, "low": low, "high": high}))
-        tables[-1].insert(0, "architecture", architecture)
+        n, tail = np.arange(1, len(losses) + 1), (1 - confidence) / 2
+        ranks = (np.ceil(len(losses) * (1 - (1 - q + 1e-12) ** (1 / n))).astype(int) for q in (tail, 1 - tail))
+        low, high = (losses[rank - 1] for rank in ranks)
+        columns = {"architecture": architecture, "n": n, "expected": _best_of_subsets(losses), "low": low, "high": high}
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True) if tables else _table([], "architecture n expected low high")
+
+
+def _best_of_subsets(losses: np.ndarray) -> np.ndarray:
+    """The mean of the minimum over all subsets of n = 1 .. N losses, which are sorted [N]."""
+    size, done, means = len(losses), 0, []
+    above = np.ones((size + 1, 1))  # P(the best of n has a rank above i) [N + 1, n], some n at a time
+    while done < size:
+        alive = 1 + np.count_nonzero(above[:, -1])  # beyond, all have become too small for a float
+        left = size - np.arange(done, min(done + max(1, CELLS // alive), size))
+        factors = np.clip(left - np.arange(size + 1)[:alive, None], 0, None) / left
+        above = np.cumprod(np.hstack([above[:alive, -1:], factors]), axis=1)
+        means.append(losses[: alive - 1] @ -np.diff(above[:, 1:], axis=0))
+        done += len(left)
+    return np.concatenate(means)
 
 
 def _table(rows: list, columns: str) -> pd.DataFrame:
@@ -130,9 +139,12 @@ def winner_instability(
         change = np.nan
         if len(losses) > 1 and np.isfinite(spread):
             # a generator of its own, so that a row depends on no other architecture
-            noise = np.random.default_rng(seed).standard_normal((simulations, len(losses)))
-            again = np.log(losses) + np.sqrt(np.log1p(spread**2)) * noise
-            change = float((again.argmin(axis=1) != 0).mean())
+            rng, size, changes = np.random.default_rng(seed), max(1, CELLS // len(losses)), 0
+            for start in range(0, simulations, size):
+                noise = rng.standard_normal((min(size, simulations - start), len(losses)))
+                again = np.log(losses) + np.sqrt(np.log1p(spread**2)) * noise
+                changes += np.count_nonzero(again.argmin(axis=1))
+            change = changes / simulations
         winner = finite.iloc[0][["trial", "val_loss"]] if len(finite) else (np.nan, np.nan)
         rows.append((architecture, *winner, spread, *gaps, *(g / spread if spread else np.nan for g in gaps), change))
     columns = "architecture trial val_loss seed_spread gap_2nd gap_5th spreads_2nd spreads_5th change_probability"
