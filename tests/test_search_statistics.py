@@ -12,6 +12,7 @@ from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.evidence import search
 from mlp_lib.evidence.search import (
     expected_best,
+    fixed,
     importance,
     lr_envelope,
     lr_sensitivity,
@@ -237,6 +238,15 @@ def test_architectures_with_few_trials_share_a_forest_on_centred_losses():
     assert (shared["trials"] == 30).all()
     assert shared["importance"].idxmax() == "dropout"
     assert (shared["r2"] > 0.1).all()  # the levels, a factor of 100 apart, are not what is explained
+
+
+def test_a_fixed_hyperparameter_has_no_importance_and_a_fixed_lr_no_range():
+    table = drawn(80, lambda t, rng: t["dropout"] + rng.normal(0, 0.01, len(t))).assign(lr=3e-3)
+    assert fixed(table) == ["lr"]
+    assert fixed(table[:1]) == []
+    found = importance(table).set_index("hyperparameter")[["importance", "error"]]
+    assert found.index[found.isna().all(axis=1)].tolist() == ["lr"]
+    assert np.isnan(lr_sensitivity(table)["decades"].item())
 
 
 @pytest.mark.parametrize("losses", [[0.1, 0.2], [0.1, NAN, NAN], [NAN, NAN], [0.1] * 70])

@@ -32,6 +32,12 @@ def _by_architecture(trials: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return list(trials.groupby("architecture", sort=False))
 
 
+def fixed(trials: pd.DataFrame) -> list[str]:
+    """The hyperparameters that have one value in all trials, of several."""
+    several = trials["trial"].nunique() > 1
+    return [name for name in HYPERPARAMETERS if several and trials[name].nunique() == 1]
+
+
 def range_position(values: pd.Series, range_: Range) -> pd.Series:
     """Where values lie in a search range: 0 at its low end, 1 at its high end, on the scale it is drawn on.
 
@@ -227,7 +233,7 @@ def importance(trials: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     that it has a part in, alone or with others (its total Sobol index; Gregorutti et al. 2017). `error` is its
     standard error over the 5 folds, widened for the training data they share (Nadeau & Bengio 2003). `r2` is the
     share of variance that held-out predictions explain: where it is not above 0, the importances say nothing. NaN
-    below 20 better trials.
+    below 20 better trials, and of a fixed hyperparameter.
     """
     finite = _finite(trials)
     losses = finite.groupby("architecture", sort=False)["val_loss"]
@@ -273,6 +279,7 @@ def _importance(better: pd.DataFrame, seed: int) -> pd.DataFrame:
         increases = np.array(increases)  # [folds, hyperparameters]
         table["importance"] = increases.mean(axis=0)
         table["error"] = increases.std(axis=0, ddof=1) * np.sqrt(1 / FOLDS + 1 / (FOLDS - 1))
+        table.loc[table["hyperparameter"].isin(fixed(better)), ["importance", "error"]] = np.nan
         table["r2"] = 1 - squares / len(y) / y.var()
     return table.assign(trials=len(y))
 
@@ -299,7 +306,8 @@ def lr_sensitivity(trials: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
 
     `low` to `high` is where the envelope (see lr_envelope) is at most (1 + within) times the best loss, that is from
     the smallest to the largest lr of the trials that good; `decades` is log10(high / low), `trials` counts them.
-    The true range is at least that wide, and few trials show little of it: `decades` is NaN for a lone trial.
+    The true range is at least that wide, and few trials show little of it: `decades` is NaN for a lone trial, and of a
+    fixed lr.
     """
     rows = []
     for architecture, group in _by_architecture(trials):
@@ -307,5 +315,5 @@ def lr_sensitivity(trials: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
         good = finite[finite["val_loss"] <= (1 + within) * finite["val_loss"].min()]
         best_lr = finite["lr"].iloc[0] if len(finite) else np.nan
         low, high = good["lr"].min(), good["lr"].max()
-        rows.append((architecture, best_lr, low, high, np.log10(high / low) if len(good) > 1 else np.nan, len(good)))
+        rows.append((architecture, best_lr, low, high, np.log10(high / low) if high > low else np.nan, len(good)))
     return _table(rows, "architecture best_lr low high decades trials")

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
-from mlp_lib.evidence.search import POOLED, lr_envelope, lr_sensitivity, range_position
+from mlp_lib.evidence.search import POOLED, fixed, lr_envelope, lr_sensitivity, range_position
 from mlp_lib.figures.style import (
     BLUE,
     GREY,
@@ -50,7 +50,10 @@ def search_overview(results: pd.DataFrame) -> Figure:
     for i, (ax, name) in enumerate(zip(panels, HYPERPARAMETERS, strict=True)):
         plain_axes(ax)
         ax.set(xlabel=name, ylabel=f"validation {LOSS}" if i % 4 == 0 else "")
-        if name in LOG_HYPERPARAMETERS and (finite[name] > 0).all():
+        if name in fixed(results):
+            value = results[name].iloc[0]
+            ax.set(xlabel=f"{name} (fixed)", xticks=[value], xticklabels=[f"{value:g}"])
+        elif name in LOG_HYPERPARAMETERS and finite[name].min() > 0:
             ax.set_xscale("log")
         else:
             ax.locator_params(axis="x", nbins=5)
@@ -111,7 +114,8 @@ def importance_bars(importance: pd.DataFrame) -> Figure:
         look = {"color": BLUE, "height": 0.65, "error_kw": {"elinewidth": 1.2, "capsize": 3}}
         ax.barh(range(len(order)), bars["importance"], xerr=bars["error"], **look)
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_yticks(range(len(order)), order)
+        known = bars["importance"].notna() | np.isnan(first["r2"])
+        ax.set_yticks(range(len(order)), [n if there else f"{n} (fixed)" for n, there in known.items()])
         ax.set_ylim(len(order) - 0.5, -0.5)
         plain_axes(ax)
         ax.grid(False, axis="y")
@@ -160,8 +164,8 @@ def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, top: int = 10
 
 
 def _range_label(name: str, space: SearchSpace) -> str:
-    range_ = getattr(space, name)
-    return f"{name}\n{range_.low:g} to {range_.high:g}"
+    low, high = getattr(space, name).low, getattr(space, name).high
+    return f"{name}\nfixed at {low:g}" if low == high else f"{name}\n{low:g} to {high:g}"
 
 
 def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
@@ -183,7 +187,7 @@ def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
         title = f"{short_name(name)}: "
         if len(points):
             ax.plot(width["best_lr"], points["val_loss"].min(), "*", color=BLUE, markeredgecolor="black", markersize=11)
-            title += f"best lr {width['best_lr']:.2g}"
+            title += f"{'fixed' if 'lr' in fixed(trials) else 'best'} lr {width['best_lr']:.2g}"
         if np.isfinite(width["decades"]):
             ax.axvspan(width["low"], width["high"], color=ORANGE, alpha=0.2, linewidth=0)
             title += f", {width['decades']:.1f} decades"
