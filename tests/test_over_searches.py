@@ -156,6 +156,17 @@ def test_where_everything_diverged_nothing_is_said():
     assert all(answer["effect"] is None for answer in answers_over_searches(result).values())
 
 
+def test_an_architecture_that_no_trial_trained_leaves_both_questions_open():
+    """However clear the pairs are: which trials a search would choose there is not known."""
+    trials, judged = study([[0.1] * T, [0.2] * T, [0.4] * T], noise=0.005)
+    assert verdicts(trials, judged, BUDGET) == ("transfers", "different_beyond_margin")
+    trials["val_loss"] = trials["val_loss"].mask(trials["architecture"] == "mlp_2")
+    assert verdicts(trials, judged, BUDGET) == ("undetermined", "undetermined")
+    for answer in answers_over_searches(over_searches(trials, judged, BUDGET)).values():
+        assert answer["sentence"].startswith("No trial of 2 came below guessing (a loss of ln 10 = 2.303 nats")
+        assert (answer["effect"], answer["interval"]) == (None, [None, None])
+
+
 def test_opposite_needs_do_not_transfer():
     losses = [np.where(LOW, 0.1, 0.2), np.where(LOW, 0.2, 0.1)]
     result = over_searches(*study(losses), BUDGET)
@@ -192,7 +203,7 @@ def test_a_source_that_diverges_on_a_target_at_most_seeds_is_a_cost():
     assert most.broken.tolist() == [True, False]
     assert most.pairs["p_beyond"].isna().tolist() == [True, False]
     assert most.regret_by_budget["regret"].notna().all()  # of the other pair alone
-    assert "1 with 2's (diverges)" in answers_over_searches(most)["hyperparameter_transfer"]["sentence"]
+    assert "1 with 2's (does not train)" in answers_over_searches(most)["hyperparameter_transfer"]["sentence"]
 
 
 def test_a_target_whose_own_choice_diverges_is_named_and_all_its_pairs_are_broken():
@@ -202,7 +213,7 @@ def test_a_target_whose_own_choice_diverges_is_named_and_all_its_pairs_are_broke
     assert result.own_diverges == ["mlp_1"]
     assert result.broken.tolist() == [True, True, False, False, False, False]
     sentence = answers_over_searches(result)["hyperparameter_transfer"]["sentence"]
-    assert sentence.endswith("Diverges with its own hyperparameters: 1.")
+    assert sentence.endswith("Does not train with its own hyperparameters: 1.")
 
 
 def test_an_architecture_that_always_diverges_leaves_the_others_comparable():

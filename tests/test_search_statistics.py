@@ -202,8 +202,13 @@ def test_warnings_name_the_edge_the_cap_and_the_share_of_epochs():
 
 def test_nothing_to_warn_of():
     assert search_warnings(trials([0.1, 0.2]), space(), 100) == []
-    assert search_warnings(trials([NAN, NAN], lr=1e-5), space(), 100) == []
     assert search_warnings(trials([0.1], beta1=0.5), space(beta1=0.5), 100) == []  # a fixed value has no edge
+
+
+def test_an_architecture_that_no_trial_trained_is_told():
+    table = pd.concat([trials([NAN, NAN], lr=1e-5), trials([0.1, NAN], B)])
+    (warning,) = search_warnings(table, space(), 100)
+    assert warning.startswith("No trial of 8 came below guessing (a loss of ln 10 = 2.303 nats an example): the best")
 
 
 def test_the_hyperparameter_that_alone_matters_comes_out_first():

@@ -1,7 +1,7 @@
 """Pure functions of the tables of trials: how good a search was and which hyperparameters mattered.
 
 `trials` is search_results.csv of all architectures with the column architecture: a row a trial, losses in nats an
-example. A trial whose validation loss is not finite diverged. What can't be said is NaN.
+example. A trial whose validation loss is not finite diverged, or was not trained. What can't be said is NaN.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from scipy import stats
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
 from mlp_lib.evidence.pool import residual_squares
+from mlp_lib.evidence.summaries import no_trial, untrained
 from mlp_lib.run.parameters import Range, SearchSpace
 
 POOLED = "pooled"  # stands for the architectures that share a forest
@@ -71,6 +72,7 @@ def expected_best(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
         worst = max(losses[np.isfinite(losses)], default=np.nan)
         losses = np.sort(np.where(np.isfinite(losses), losses, worst))  # [N]
         n, tail = np.arange(1, len(losses) + 1), (1 - confidence) / 2
+        # the first rank of which 1 - (1 - rank / N)^n reaches either tail
         ranks = (np.ceil(len(losses) * (1 - (1 - q + 1e-12) ** (1 / n))).astype(int) for q in (tail, 1 - tail))
         low, high = (losses[rank - 1] for rank in ranks)
         columns = {"architecture": architecture, "n": n, "expected": _best_of_subsets(losses), "low": low, "high": high}
@@ -185,7 +187,8 @@ def search_warnings(trials: pd.DataFrame, space: SearchSpace, max_epochs: int) -
     """
     finite = _finite(trials)
     best = finite.groupby("architecture", sort=False).head(1)
-    warnings = []
+    names = untrained(trials)
+    warnings = [f"{no_trial(names)}: the best of those that did not diverge stands for them."] if names else []
     for name in HYPERPARAMETERS:
         range_ = getattr(space, name)
         position = range_position(best[name], range_)

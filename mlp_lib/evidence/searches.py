@@ -21,6 +21,7 @@ from mlp_lib.evidence.pool import (
     weighted_mean,
     weights,
 )
+from mlp_lib.evidence.summaries import untrained
 from mlp_lib.evidence.verdicts import (
     HARMLESS,
     MOST,
@@ -58,6 +59,7 @@ class OverSearches:
     tuning_curves: pd.DataFrame  # architecture, n, loss, low, high (logs), share_best
     components: dict[str, float]  # variances of logs: architecture, transfer, search, run_seed
     own_diverges: list[str]  # the targets whose own choice diverges in more than half of the trainings
+    untrained: list[str]  # the architectures of which no trial was trained: what a search chooses there is not known
 
     @property
     def broken(self) -> pd.Series:
@@ -77,7 +79,7 @@ class OverSearches:
     @property
     def answers(self) -> dict[str, str]:
         """The verdicts of hyperparameter_transfer and architecture_sensitivity."""
-        said = len(self.pairs) > 0 and np.isfinite([*self.tuned.values()]).any()
+        said = len(self.pairs) > 0 and np.isfinite([*self.tuned.values()]).any() and not self.untrained
         return {
             "hyperparameter_transfer": self._transfer() if said and self.budget > 1 else "undetermined",
             "architecture_sensitivity": architecture_verdict(self.architectures["verdict"]) if said else "undetermined",
@@ -96,8 +98,8 @@ def over_searches(
 
     trials: architecture, trial, val_loss (nats), a row for each of T random trials on each of A architectures;
     judged: target, trial, seed, test_loss (nats), a row for each contender (see `contenders`) on each architecture at
-    each of k run seeds. A loss that is not finite is of a training that diverged. SettingsError where the budget is
-    not within 1 to T // 2, TrainingError where a row is missing.
+    each of k run seeds. A loss that is not finite is of a training that diverged, or was not trained.
+    SettingsError where the budget is not within 1 to T // 2, TrainingError where a row is missing.
 
     The estimates weigh each contender by the chance that a search of n trials chooses it (`weights`). Standard errors
     are of a jackknife over trials (Efron & Stein 1981), tests Student's, families of tests Holm's (1979), equivalence
@@ -129,6 +131,7 @@ def over_searches(
         tuning_curves=pd.DataFrame(curves, columns=CURVES),
         components=_components(pool, here, tested) if here else dict.fromkeys(COMPONENTS, math.nan),
         own_diverges=np.array(pool.architectures)[pool.own_diverges].tolist(),
+        untrained=untrained(trials),
     )
 
 

@@ -24,7 +24,7 @@ from mlp_lib.figures.style import (
     panel_grid,
     plain_axes,
     short_name,
-    with_diverged,
+    with_untrained,
 )
 from mlp_lib.run.parameters import SearchSpace
 
@@ -61,7 +61,7 @@ def search_overview(results: pd.DataFrame) -> Figure:
     legend.axis("off")
     legend.legend(handles=handles, title="architecture", loc="center", ncols=columns, frameon=False, fontsize="small")
     title = f"Validation loss of {len(finite)} trials against each hyperparameter"
-    figure.suptitle(with_diverged(title, len(results) - len(finite), "trial"))
+    figure.suptitle(with_untrained(title, len(results) - len(finite), "trial"))
     return figure
 
 
@@ -82,7 +82,8 @@ def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Fi
         ax.plot(own["n"], own["expected"], color=BLUE, linewidth=2)
         last = own.iloc[-1]
         ax.plot(last["n"], last["expected"], "o", color=BLUE, markersize=4)
-        ax.set_title(f"{short_name(name)}: {last['expected']:.4f} after {last['n']:g}", fontsize=10)
+        found = "none trained" if np.isnan(last["expected"]) else f"{last['expected']:.4f} after {last['n']:g}"
+        ax.set_title(f"{short_name(name)}: {found}", fontsize=10)
         log_if_wide(ax, "y", pd.concat([expected[column] for column in ("expected", "low", "high")]))
         plain_axes(ax)
         ax.locator_params(axis="x", integer=True)
@@ -191,7 +192,7 @@ def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
         if np.isfinite(width["decades"]):
             ax.axvspan(width["low"], width["high"], color=ORANGE, alpha=0.2, linewidth=0)
             title += f", {width['decades']:.1f} decades"
-        ax.set_title(title if len(points) else f"{title}no finite trial", fontsize=10)
+        ax.set_title(title if len(points) else f"{title}none trained", fontsize=10)
         log_if_wide(ax, "y", finite["val_loss"])
         plain_axes(ax)
         if (finite["lr"] > 0).all() and finite["lr"].nunique() > 1:
