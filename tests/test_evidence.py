@@ -421,6 +421,7 @@ def test_transfer_says_what_cannot_be_said(losses, n):
     answer = answer_transfer(losses, 0.05, 0.95)
     assert (answer["verdict"], answer["interval"], answer["n"]) == ("undetermined", [None, None], n)
     assert answer["effect"] is None or n == 1
+    assert ("There is one architecture" in answer["sentence"]) == (losses["target"].nunique() == 1 and n == 0)
     assert "cannot be said" in answer["sentence"]
     assert "nan" not in answer["sentence"]
     effects = transfer_effects(losses, 0.05, 0.95)
@@ -495,5 +496,6 @@ def test_architecture_says_what_cannot_be_said(losses, effect):
     assert answer["effect"] == (effect and pytest.approx(effect))
     assert "cannot be said" in answer["sentence"]
     assert "nan" not in answer["sentence"]
+    assert ("There is one architecture" in answer["sentence"]) == (losses["architecture"].nunique() == 1)
     assert answer["interval_kind"] is None
     assert set(answer["seeds_to_decide"].values()) == {None}

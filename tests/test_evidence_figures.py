@@ -135,7 +135,7 @@ def test_pairs_over_searches_are_quotients_framed_where_costly_and_hatched_where
     assert [frame.get_xy() for frame in ax.patches] == [pytest.approx((1.55, -0.45)), pytest.approx((-0.45, 0.55))]
     assert [text.get_text() for text in ax.texts[:6]] == ["1.00", "1.10", "1.10", "", "1.00", "1.10"]
     assert legend(figure) == ["2 of 6 cost more than 5 %"]
-    assert ax.get_title().endswith("(hatched: most\ntrainings diverge)")
+    assert ax.get_title().endswith("(hatched: most do not\ntrain)")
     assert legend(pair_matrix(table, 0.05, confidence=0.9)) == ["3 of 6 cost more than 5 %"]
 
 

@@ -6,11 +6,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from study import ARCHITECTURES, FIXED, VALUES, diverging, grown_as_fresh, refusing, run_all, study_of, tables
+from study import (
+    ARCHITECTURES,
+    FIXED,
+    VALUES,
+    diverging,
+    evidence_of,
+    grown_as_fresh,
+    refusing,
+    run_all,
+    study_of,
+    tables,
+)
 
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
+from mlp_lib.core.values import GUESSING, NOT_TRAINED, Architecture
 from mlp_lib.evidence import summaries
-from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_table, write_yaml
+from mlp_lib.lab.run_explorer import Choice, RunViews, explorer
+from mlp_lib.run.files import RunFiles, read_image_losses, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.run.ledger import read_trainings
 from mlp_lib.study import phases
 
@@ -39,7 +52,7 @@ def test_the_regret_of_shared_trainings_is_exactly_none(shared: RunFiles) -> Non
     assert (relative.to_numpy() == 1).all()
     losses = read_table(shared.transfer_losses)
     assert len(losses) == 2 * 2 * 3
-    assert (losses.groupby(["target", "seed"])["test_loss"].nunique() == 1).all()
+    assert (losses.groupby(["target", "seed"])["test_loss"].nunique(dropna=False) == 1).all()
 
 
 def test_what_is_reused_is_said(shared: RunFiles) -> None:
@@ -126,6 +139,64 @@ def test_one_diverged_trial_is_recorded_and_passed_over(tmp_path: Path) -> None:
     phases.search(study)
     assert read_yaml(tmp_path / "search" / "mlp_4" / "best_hyperparameters.yaml")["trial"] == 1 - best
     assert len(results) == 4
+
+
+HALF = {"architectures": {"list": [[16], [2] * 6]}, "max_epochs": 8}
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
+    """A run of which one architecture learns in a few epochs, and a deep and narrow one nothing."""
+    files = RunFiles(tmp_path_factory.mktemp("half"))
+    run_all(files.root, **HALF)
+    return files
+
+
+def test_what_is_not_trained_has_no_losses(half: RunFiles) -> None:
+    """In no table, so that nobody can count it; it has no checkpoint either."""
+    ledger = read_table(half.trainings)
+    has_none = ledger[["val_loss", "val_accuracy", "test_loss", "test_accuracy"]].isna()
+    assert has_none.nunique(axis=1).eq(1).all()
+    assert (has_none["val_loss"] == (ledger["status"] == NOT_TRAINED)).all()
+    assert (ledger["val_loss"].dropna() < GUESSING).all()
+    stats = read_table(half.stats)
+    assert stats["n"].tolist() == [2, 0]
+    deep = half.architecture(Architecture((2,) * 6))
+    assert all(np.isnan(losses).all() for losses in read_image_losses(deep.image_losses).values())
+    assert not deep.model(1).exists()
+    assert read_yaml(deep.config(1))["result"]["status"] == NOT_TRAINED
+
+
+def test_where_none_is_trained_the_best_is_chosen_and_both_questions_stay_open(half: RunFiles) -> None:
+    deep = half.architecture(Architecture((2,) * 6))
+    losses = read_table(deep.curves).groupby("trial")["val_loss"].min()
+    best = read_yaml(deep.best)
+    assert (best["trial"], best["val_loss"], best["test_loss"]) == (losses.idxmin(), losses.min(), None)
+    assert read_table(deep.metrics)["val_loss"].min() == losses.min() >= GUESSING
+    for contenders in ("auto", "chosen"):
+        evidence = evidence_of(half.root, contenders=contenders, **HALF)
+        if contenders == "chosen":
+            evidence.judged = evidence.judged[:0]
+        for answer in evidence.answers().values():
+            for said in (answer, answer.get("for_these_hyperparameters", answer)):
+                assert (said["verdict"], said["effect"]) == ("undetermined", None)
+                assert said["sentence"].startswith("No trial of 2x2x2x2x2x2 came below guessing")
+
+
+def test_what_is_not_trained_is_shown_as_that(half: RunFiles) -> None:
+    views, deep = RunViews(evidence_of(half.root, **HALF)), "mlp_2x2x2x2x2x2"
+    assert views.seeds(deep) == [1, 2]
+    assert "mlp_16 has no losses" not in views.regret(Choice(deep, source=deep, target="mlp_16"))
+    assert views.regret(Choice(deep, source="mlp_16", target=deep)).startswith(f"{deep} has no losses to compare")
+    architecture, trial, _ = explorer(views).children[0].children
+    architecture.value = deep
+    assert {label.split(": ")[1] for label, _ in trial.options} == {NOT_TRAINED}
+
+
+def test_what_is_not_trained_is_not_trained_again(half: RunFiles) -> None:
+    before = tables(half.root)
+    run_all(half.root, refusing(), **HALF)
+    assert tables(half.root) == before
 
 
 # --- again ----------------------------------------------------------------------------------------------------------

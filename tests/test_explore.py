@@ -16,7 +16,7 @@ from test_notebooks import FOLDER, parameters_of
 from mlp_lib.core import training
 from mlp_lib.core.data import load_dataset
 from mlp_lib.core.errors import MlpError, SettingsError
-from mlp_lib.core.values import Architecture, Hyperparameters
+from mlp_lib.core.values import GUESSING, Architecture, Hyperparameters
 from mlp_lib.lab import explore, panel
 from mlp_lib.lab.explore import FAILED, FIRST, STOPPED, Explorer, find_stored
 from mlp_lib.lab.panel import Panel
@@ -210,7 +210,10 @@ def test_a_line_of_code_shows_the_curves_to_the_end(explorer: Explorer, monkeypa
 def test_a_diverged_attempt_is_shown_all_the_same(explorer: Explorer) -> None:
     explorer.begin((8,), lr=1e3, weight_decay=1e3)
     explorer.wait()
-    assert explorer.table()["status"].tolist() == ["diverged"]
+    explorer.begin((8,), lr=1e-9)
+    explorer.wait()
+    assert explorer.table()["status"].tolist() == ["diverged", "not_trained"]
+    assert explorer.attempts[-1].best()["val_loss"] >= GUESSING
     assert explorer.figure()
 
 

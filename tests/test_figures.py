@@ -145,6 +145,13 @@ def test_search_overview_has_a_panel_a_hyperparameter():
     assert [text.get_text() for text in figure.axes[7].get_legend().texts] == ["256x32", "255x33", "254x34"]
 
 
+def test_a_fixed_hyperparameter_is_shown_as_fixed():
+    table = trials(3)
+    ax = search_overview(table.assign(lr=3e-3)).axes[0]
+    assert (ax.get_xlabel(), ax.get_xscale(), labels(ax.xaxis)) == ("lr (fixed)", "linear", ["0.003"])
+    render(search_overview(table.assign(val_loss=NAN)))
+
+
 def test_loss_distribution_has_a_row_an_architecture():
     table = losses(2)
     table.loc[0, ["test_loss", "test_accuracy"]] = NAN

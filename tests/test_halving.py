@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from study import ARCHITECTURES, evidence_of, refusing, study_of, tables
+from study import ARCHITECTURES, evidence_of, fixed_space, refusing, study_of, tables
 
 from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.training import Training
@@ -147,6 +147,19 @@ def test_trials_cannot_be_added() -> None:
     with pytest.raises(RunDirectoryError, match="num_trials"):
         merge_parameters(stored, {"num_trials": 6}, Path("x"))
     assert merge_parameters(stored | {"search_method": "sobol"}, {"num_trials": 6}, Path("x"))
+
+
+def test_a_trial_that_has_learned_nothing_yet_goes_on(tmp_path: Path) -> None:
+    """It is not trained when its first rungs end, and may be later; where none ever is, the best of all is chosen."""
+    slow = {"search_space": fixed_space(lr=2e-4), "num_trials": 4}
+    results = run_search(tmp_path, **slow)
+    assert results["rung"].tolist() == [2, 1, 0, 0] * 2
+    assert results["epochs_trained"].tolist() == [16, 8, 4, 4] * 2
+    assert results["status"].tolist() == ["completed", *["not_trained"] * 7]
+    assert results[results["chosen"]]["trial"].tolist() == [0, 0]
+    before = tables(tmp_path)
+    run_search(tmp_path, refusing(), **slow)
+    assert tables(tmp_path) == before
 
 
 # --- at equal cost --------------------------------------------------------------------------------------------------

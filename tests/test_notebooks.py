@@ -9,6 +9,8 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+import yaml
+from papermill.iorw import NoDatesSafeLoader
 from write_parameters import expected
 
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, read_yaml
@@ -209,6 +211,7 @@ def test_the_default_architectures_have_equally_many_parameters() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_profile_holds_parameters_alone_and_they_parse(path: Path) -> None:
     profile = read_yaml(path)
+    assert profile == yaml.load(path.read_text(), Loader=NoDatesSafeLoader)  # as papermill reads it by itself
     check_names(profile, path.stem)
     for kind in NOTEBOOK_SETTINGS.values():
         parse(kind, {name: value for name, value in profile.items() if name in kind.model_fields}, path.stem)

@@ -1,6 +1,7 @@
 """The answers over searches on tables small enough to do by hand, and what must not move them."""
 
 import math
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -155,6 +156,17 @@ def test_where_everything_diverged_nothing_is_said():
     assert all(answer["effect"] is None for answer in answers_over_searches(result).values())
 
 
+def test_an_architecture_that_no_trial_trained_leaves_both_questions_open():
+    """However clear the pairs are: which trials a search would choose there is not known."""
+    trials, judged = study([[0.1] * T, [0.2] * T, [0.4] * T], noise=0.005)
+    assert verdicts(trials, judged, BUDGET) == ("transfers", "different_beyond_margin")
+    trials["val_loss"] = trials["val_loss"].mask(trials["architecture"] == "mlp_2")
+    assert verdicts(trials, judged, BUDGET) == ("undetermined", "undetermined")
+    for answer in answers_over_searches(over_searches(trials, judged, BUDGET)).values():
+        assert answer["sentence"].startswith("No trial of 2 came below guessing (a loss of ln 10 = 2.303 nats")
+        assert (answer["effect"], answer["interval"]) == (None, [None, None])
+
+
 def test_opposite_needs_do_not_transfer():
     losses = [np.where(LOW, 0.1, 0.2), np.where(LOW, 0.2, 0.1)]
     result = over_searches(*study(losses), BUDGET)
@@ -191,7 +203,7 @@ def test_a_source_that_diverges_on_a_target_at_most_seeds_is_a_cost():
     assert most.broken.tolist() == [True, False]
     assert most.pairs["p_beyond"].isna().tolist() == [True, False]
     assert most.regret_by_budget["regret"].notna().all()  # of the other pair alone
-    assert "1 with 2's (diverges)" in answers_over_searches(most)["hyperparameter_transfer"]["sentence"]
+    assert "1 with 2's (does not train)" in answers_over_searches(most)["hyperparameter_transfer"]["sentence"]
 
 
 def test_a_target_whose_own_choice_diverges_is_named_and_all_its_pairs_are_broken():
@@ -201,7 +213,7 @@ def test_a_target_whose_own_choice_diverges_is_named_and_all_its_pairs_are_broke
     assert result.own_diverges == ["mlp_1"]
     assert result.broken.tolist() == [True, True, False, False, False, False]
     sentence = answers_over_searches(result)["hyperparameter_transfer"]["sentence"]
-    assert sentence.endswith("Diverges with its own hyperparameters: 1.")
+    assert sentence.endswith("Does not train with its own hyperparameters: 1.")
 
 
 def test_an_architecture_that_always_diverges_leaves_the_others_comparable():
@@ -311,6 +323,18 @@ def test_tuning_cost_counts_the_search_and_one_training_of_the_target():
     assert paid["quotient"] == pytest.approx(np.exp(losses["mlp_2", "mlp_1", 6] - losses["mlp_2", "mlp_2", 4]))
     assert paid["sentence"].startswith("With at most the cost of 4 trials on mlp_2 itself, tuning on mlp_1 (6 trials")
     assert small_pays(costs, {"mlp_1": 2, "mlp_2": 1}, BUDGET) is None  # the largest target is the cheapest source
+
+
+@pytest.mark.parametrize(("number", "budget"), [(200, 60), (60, 1)], ids=["many trials", "most are contenders"])
+def test_memory_grows_no_faster_than_the_trials(number, budget):
+    rng, peaks = np.random.default_rng(0), []
+    for size in (number, 2 * number):
+        trials, judged = study(rng.uniform(0.1, 0.2, (3, size)))
+        tracemalloc.start()
+        over_searches(trials, judged, budget)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2.5 * peaks[0]
 
 
 def test_the_luck_of_the_images_is_that_of_paired_differences():

@@ -483,6 +483,9 @@ WRONG = {
     "wrong type": (["-p", "max_epochs", "many"], ["max_epochs", "many", "whole number"]),
     "a fraction": (["-p", "batch_size", "1.5"], ["batch_size", "1.5"]),
     "true as a number": (["-p", "num_trials", "true"], ["num_trials"]),
+    "an octal number": (["-p", "num_trials", "010"], ["num_trials = '010'", "leading zeros"]),
+    "a number to base 60": (["-f", "{}/old.yaml"], ["old.yaml: retrain_seeds[1] = '1:30'", "colons"]),
+    "yes as a number": (["-p", "num_trials", "yes"], ["num_trials = 'yes'"]),
     "out of range": (["-p", "patience", "0"], ["patience = 0", "from 1"]),
     "empty grid": (["-p", "architectures", "{grid: [[4], []]}"], ["architectures", "grid"]),
     "no architecture": (["-p", "architectures", "{list: []}"], ["grid", "list"]),
@@ -510,6 +513,7 @@ FAULTY = {
     "few.yaml": "search_space: {" + LR.format("uniform", 0.1, 0.2) + "}",
     "twice.yaml": "num_trials: 3\nnum_trials: 4",
     "list.yaml": "[1, 2]",
+    "old.yaml": "retrain_seeds: [1, 1:30]",
 }
 
 
@@ -545,11 +549,18 @@ def test_phases_that_read_a_run_need_one(tmp_path: Path, capsys: pytest.CaptureF
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_notebook_refuses_a_parameter_that_none_declares(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("num_trails", "3", "unknown parameter 'num_trails'; did you mean num_trials?"),
+        ("num_trials", "1:30", "num_trials = '1:30': should be a whole number from 1 to 1000000; a number has no"),
+    ],
+)
+def test_a_notebook_refuses_what_the_command_refuses(tmp_path: Path, name: str, value: str, told: str) -> None:
     tiny = write_parameters(tmp_path / "tiny.yaml")
-    done = papermill("search", tmp_path, "-f", tiny, "-p", "num_trails", 3, "-p", "run_dir", tmp_path / "run")
+    done = papermill("search", tmp_path, "-f", tiny, "-p", name, value, "-p", "run_dir", tmp_path / "run")
     assert done.returncode != 0
-    assert "unknown parameter 'num_trails'; did you mean num_trials?" in done.stderr
+    assert told in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlp_lib.core.values import HYPERPARAMETERS
-from mlp_lib.evidence.search import POOLED, expected_best
+from mlp_lib.evidence.search import POOLED, expected_best, importance
 from mlp_lib.figures.search import expected_best_curves, importance_bars, lr_sensitivity_curves, parallel_coordinates
 from mlp_lib.run.parameters import SearchSpace
 
@@ -65,6 +65,16 @@ def test_every_architecture_has_a_panel(number, diverged):
     ):
         shown = panels(render(figure))
         assert [ax.get_title().split(":")[0] for ax in shown] == [f"{256 - i}x{32 + i}" for i in range(number)]
+
+
+def test_a_fixed_hyperparameter_is_shown_as_fixed():
+    table = trials(2, number=80).assign(lr=3e-3)
+    assert importance_bars(importance(table)).axes[0].get_yticklabels()[-1].get_text() == "lr (fixed)"
+    space = SPACE.model_copy(update={"lr": SPACE.lr.model_copy(update={"low": 3e-3, "high": 3e-3})})
+    lines = parallel_coordinates(table, space)
+    assert lines.axes[0].get_xticklabels()[0].get_text() == "lr\nfixed at 0.003"
+    curves = render(lr_sensitivity_curves(table))
+    assert [ax.get_title() for ax in panels(curves)] == ["256x32: fixed lr 0.003", "255x33: fixed lr 0.003"]
 
 
 def test_figures_of_nothing_render():

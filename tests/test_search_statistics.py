@@ -1,6 +1,7 @@
 """How good a search was and what mattered, on tables small enough to do by hand."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,10 @@ import pytest
 from scipy import stats
 
 from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.evidence import search
 from mlp_lib.evidence.search import (
     expected_best,
+    fixed,
     importance,
     lr_envelope,
     lr_sensitivity,
@@ -73,6 +76,29 @@ def test_many_trials_do_not_overflow():
     table = expected_best(trials(losses))
     assert table["expected"].is_monotonic_decreasing
     assert table["expected"].iloc[0] == pytest.approx(losses.mean())
+
+
+def peak(call):
+    """Bytes that a call holds at once."""
+    tracemalloc.start()
+    call()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+@pytest.mark.parametrize("call", [expected_best, lambda table: winner_instability(table, {A: 0.03}, simulations=3000)])
+def test_memory_grows_no_faster_than_the_trials(call):
+    table = trials(np.random.default_rng(0).uniform(size=4000))
+    assert peak(lambda: call(table)) < 2 * peak(lambda: call(table[:2000])) < 100e6
+
+
+def test_what_is_made_in_parts_is_the_same(monkeypatch):
+    table = trials(np.random.default_rng(0).uniform(size=1000))
+    whole = expected_best(table), winner_instability(table, {A: 0.1}, simulations=500)
+    monkeypatch.setattr(search, "CELLS", 7000)
+    pd.testing.assert_frame_equal(expected_best(table), whole[0], rtol=1e-13)
+    pd.testing.assert_frame_equal(winner_instability(table, {A: 0.1}, simulations=500), whole[1], check_exact=True)
 
 
 def test_a_diverged_trial_counts_as_the_worst_finite_loss():
@@ -176,8 +202,13 @@ def test_warnings_name_the_edge_the_cap_and_the_share_of_epochs():
 
 def test_nothing_to_warn_of():
     assert search_warnings(trials([0.1, 0.2]), space(), 100) == []
-    assert search_warnings(trials([NAN, NAN], lr=1e-5), space(), 100) == []
     assert search_warnings(trials([0.1], beta1=0.5), space(beta1=0.5), 100) == []  # a fixed value has no edge
+
+
+def test_an_architecture_that_no_trial_trained_is_told():
+    table = pd.concat([trials([NAN, NAN], lr=1e-5), trials([0.1, NAN], B)])
+    (warning,) = search_warnings(table, space(), 100)
+    assert warning.startswith("No trial of 8 came below guessing (a loss of ln 10 = 2.303 nats an example): the best")
 
 
 def test_the_hyperparameter_that_alone_matters_comes_out_first():
@@ -212,6 +243,15 @@ def test_architectures_with_few_trials_share_a_forest_on_centred_losses():
     assert (shared["trials"] == 30).all()
     assert shared["importance"].idxmax() == "dropout"
     assert (shared["r2"] > 0.1).all()  # the levels, a factor of 100 apart, are not what is explained
+
+
+def test_a_fixed_hyperparameter_has_no_importance_and_a_fixed_lr_no_range():
+    table = drawn(80, lambda t, rng: t["dropout"] + rng.normal(0, 0.01, len(t))).assign(lr=3e-3)
+    assert fixed(table) == ["lr"]
+    assert fixed(table[:1]) == []
+    found = importance(table).set_index("hyperparameter")[["importance", "error"]]
+    assert found.index[found.isna().all(axis=1)].tolist() == ["lr"]
+    assert np.isnan(lr_sensitivity(table)["decades"].item())
 
 
 @pytest.mark.parametrize("losses", [[0.1, 0.2], [0.1, NAN, NAN], [NAN, NAN], [0.1] * 70])

@@ -300,8 +300,19 @@ def test_exponents_that_yaml_reads_as_text_are_numbers():
     assert parsed("search", project_name="1e3").project_name == "1e3"
     for value in ("1e-3", "1.5e0", "1e999"):
         assert f"batch_size = {float(value)}: should be" in refusal("search", batch_size=value)
-    for value in ("nan", "inf", "1", "1_0e2", "e3", " 1e3", "0x1e3"):
+    for value in ("nan", "inf", "1", "1_0e2", "e3", " 1e3", "0x1e3", "01e3"):
         assert "batch_size = " in refusal("search", batch_size=value)
+
+
+def test_old_numbers_are_refused_with_the_reason():
+    """As text, however it came: of YAML, by papermill's -p or -r, or in quotes in JupyterLab."""
+    reason = "; a number has no leading zeros, colons or underscores"
+    for value in ("010", "1:30", "1_000", "0x10", "01e1"):
+        assert refusal("search", num_trials=value).endswith(reason)
+        assert refusal("search", architectures={"list": [[value]]}).endswith(reason)
+        assert refusal("analysis", margin=value).endswith(reason)
+    for name, value in (("num_trials", "yes"), ("num_trials", "1"), ("deterministic", "010"), ("project_name", "1:30")):
+        assert not refusal("search", **{name: value}).endswith(reason)
 
 
 def test_numbers_and_types_keep_their_kind():

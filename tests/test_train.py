@@ -15,7 +15,15 @@ from mlp_lib.core import kernels, network, training
 from mlp_lib.core.data import CLASSES, Split
 from mlp_lib.core.network import draw_weights, to_sequential
 from mlp_lib.core.training import Trained, Training
-from mlp_lib.core.values import COMPLETED, DIVERGED, Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.values import (
+    COMPLETED,
+    DIVERGED,
+    GUESSING,
+    NOT_TRAINED,
+    Architecture,
+    Hyperparameters,
+    TrainingSettings,
+)
 
 BASE = Hyperparameters(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=1e-3, dropout=0.2, leaky_relu_alpha=0.05)
 DIVERGING = BASE.model_copy(update={"lr": 1e3, "weight_decay": 1e3})  # each step multiplies the weights by -1e6
@@ -261,6 +269,16 @@ def test_an_infinite_validation_loss_is_divergence(scripted):
     assert trained.status == [DIVERGED]
     assert trained.epochs_trained[0] == 2
     assert math.isnan(trained.val_loss[0])
+
+
+def test_what_never_comes_below_guessing_is_not_trained(scripted):
+    """Its losses, and the weights of its best check, are what they are."""
+    below = np.nextafter(GUESSING, 0)
+    trained, seen = scripted([9, 2.4, 5, 5], [GUESSING] * 3, [3, below, 3, 3], [3, 2.4, INF])
+    assert trained.status == [NOT_TRAINED, NOT_TRAINED, COMPLETED, DIVERGED]
+    assert trained.val_loss[:3].tolist() == [2.4, GUESSING, below]
+    assert trained.best_epoch.tolist() == [2, 1, 2, 0]
+    assert holds_weights_of_check(trained, 0, seen[0][1])
 
 
 def test_history_has_a_row_an_epoch(scripted):

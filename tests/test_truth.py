@@ -38,6 +38,7 @@ from mlp_lib.reports import pages
 from mlp_lib.reports.session import Session, _Recorder
 from mlp_lib.run import meta
 from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_table
+from mlp_lib.run.parameters import DEFAULTS
 
 ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
 
@@ -155,6 +156,24 @@ def test_a_search_whose_trials_all_diverge_is_told(tmp_path: Path) -> None:
     results = read_table(run_dir / "search/mlp_4/search_results.csv")
     assert set(results["status"]) == {"diverged"}
     assert results[["val_loss", "test_loss", "best_epoch"]].isna().all(axis=None)
+
+
+def test_networks_that_are_worse_than_guessing_answer_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Learning rates far too high end at any number of nats: finite, and no result."""
+    space = DEFAULTS["search_space"] | {"lr": {"distribution": "log_uniform", "low": 100, "high": 1000}}
+    parameters = write_parameters(tmp_path / "wild.yaml", search_space=space, max_epochs=8)
+    succeed("run", "-f", parameters, "--runs-root", tmp_path, "--run-name", "wild")
+    files = RunFiles(tmp_path / "wild")
+    assert set(read_table(files.trainings)["status"]) <= {"not_trained", "diverged"}
+    for answer in read_yaml(files.answers).values():
+        assert answer["verdict"] == answer["for_these_hyperparameters"]["verdict"] == "undetermined"
+        assert "No trial of 4, 3x2 came below guessing" in answer["sentence"]
+    page = BeautifulSoup((files.root / "04_analysis.html").read_text(), "html.parser").get_text()
+    assert "the best of those that did not diverge stands for them" in page
+    assert "has no losses to compare, with" in page
+    assert "keeps what completed" in page  # in place of a confusion matrix
+    code, said = repeat(next(files.root.glob("search/*/retrain/seed_1/config.yaml")), capsys)
+    assert (code, "the bits agree: the result\n" in said) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,15 @@ from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import Network, tile_rows, to_sequential
 from mlp_lib.core.population import Population, draw_members, measure, measure_images, prepare
-from mlp_lib.core.values import COMPLETED, DIVERGED, Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.values import (
+    COMPLETED,
+    DIVERGED,
+    GUESSING,
+    NOT_TRAINED,
+    Architecture,
+    Hyperparameters,
+    TrainingSettings,
+)
 
 _MEASURED = ["train_loss", "val_loss", "val_accuracy"]
 # what is told of a member: before its first epoch, and once it has diverged
@@ -40,6 +48,7 @@ class Trained:
     """P trained members: the weights of each one's best check, and how the training went.
 
     weights: [P, out, in + 1] a layer; the arrays are [P]; losses in nats an example, NaN for a diverged member.
+    status: completed; diverged (a loss is not finite); not_trained (no validation loss is below that of guessing).
     history: a row a member and epoch: member, epoch, train_loss, val_loss, val_accuracy (NaN where not checked).
     """
 
@@ -195,7 +204,7 @@ class Training:
             self.hyperparameters,
             self.settings,
             [kept.clone() for kept in self._best],
-            [DIVERGED if diverged else COMPLETED for diverged in told["diverged"]],
+            np.select([told["diverged"], told["val_loss"] >= GUESSING], [DIVERGED, NOT_TRAINED], COMPLETED).tolist(),
             **{name: told[name] for name in ("best_epoch", "epochs_trained", "val_loss", "val_accuracy")},
             history=_table(measured[member, epoch], member, epoch + 1),
         )

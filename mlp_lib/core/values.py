@@ -1,6 +1,7 @@
 """Frozen values that a training is made of, parsed strictly."""
 
 import itertools
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing_extensions import Self
 ROOT = Path(__file__).resolve().parents[2]  # the repository: what relative paths start from
 MAX_SEED = 2**32 - 1
 CLASSES = 10  # of every data set
-COMPLETED, DIVERGED = "completed", "diverged"  # how a training ends
-_EXPONENT_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+GUESSING = math.log(CLASSES)  # loss of equal probabilities, nats an example
+COMPLETED, DIVERGED, NOT_TRAINED = "completed", "diverged", "not_trained"  # how a training ends
+_EXPONENT_NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 def _read_exponent(value: Any) -> Any:

@@ -22,6 +22,7 @@ from mlp_lib.evidence.intervals import (
 )
 from mlp_lib.evidence.summaries import mean_error
 from mlp_lib.evidence.verdicts import (
+    ONE_ARCHITECTURE,
     VERDICTS,
     architecture_end,
     architecture_verdict,
@@ -179,7 +180,8 @@ def answer_architecture(losses: pd.DataFrame, margin: float, confidence: float) 
     verdict = "undetermined" if verdict == "equivalent" and diverged else verdict
     seeds = seeds_to_decide(pairs["pooled_sd"].max(), number, margin, confidence)
     estimate, n, names, kind = (math.nan,) * 3, 0, None, None
-    sentence = "Whether the architecture matters cannot be said: no two architectures have finite losses at one seed."
+    why = ONE_ARCHITECTURE if number == 1 else "No two architectures have finite losses at one seed"
+    sentence = f"{why}, so whether the architecture matters cannot be said."
     compared = pairs[pairs["n"] > 0]
     if len(compared):
         shown = _shown(compared, verdict)
@@ -200,7 +202,7 @@ def answer_architecture(losses: pd.DataFrame, margin: float, confidence: float) 
     if verdict == "undetermined" and kind:
         sentence += _more_seeds(seeds, n, margin)
     if diverged:
-        sentence += f" Not counted: {diverged} of {len(losses)} trainings diverged."
+        sentence += f" Not counted: {diverged} of {len(losses)} trainings diverged or were not trained."
     more = {"interval_kind": kind and kind.replace("%", " %"), "pair": names, "pairs": counts, "seeds_to_decide": seeds}
     return plain_answer(verdict, estimate, confidence, margin, n, sentence) | more
 

@@ -137,5 +137,7 @@ def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) 
     smaller, larger = regret.high < 1, regret.low > 1
     verdict = "is smaller here" if smaller else "is larger here" if larger else "may be the same in both"
     level = f"With its own hyperparameters the test loss is {own.quotient:.3f} times that of {name}."
-    left_out = f" Left out: {regret.left_out} trainings that diverged in one of them." if regret.left_out else ""
-    return f"{claim} {basis}. The regret of transfer {verdict}. {level}{left_out}"
+    said = f"{claim} {basis}. The regret of transfer {verdict}. {level}"
+    if regret.left_out:
+        said += f" Left out: {regret.left_out} trainings that diverged or were not trained in one of them."
+    return said

@@ -4,6 +4,7 @@ T trials, the same for A architectures, were each trained once in the search, wh
 architecture, the contenders, were trained anew on all architectures at k run seeds: the judged trainings.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,7 +53,8 @@ def weights(n: int, trials: int, m: int) -> np.ndarray:
     C(T - 1 - r, n - 1) / C(T, n): the expected best of n (Dodge et al. 2019, "Show Your Work") as a U-statistic, hence
     without its bias (Tang et al. 2020, "Showing Your Work Doesn't Always Work").
     """
-    return np.array([comb(trials - 1 - r, n - 1) / comb(trials, n) if r < trials else 0.0 for r in range(m)])
+    subsets = comb(trials, n)
+    return np.array([comb(trials - 1 - r, n - 1) / subsets if r < trials else 0.0 for r in range(m)])
 
 
 def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -161,8 +163,9 @@ class Pool:
         """Averages over searches of n trials, and the same without each trial, which moves those after it up."""
         (number, m), trials = self.best.shape, len(self.numbers)
         whole, fewer = weights(n, trials, m), weights(n, trials - 1, m)
-        ways = [whole, *(np.insert(fewer, rank, 0)[:m] for rank in range(m + 1))]  # the last: without none of the best
-        by_way = weighted_mean(np.array(ways), self.by_rank[:, :, None])  # [target, source, m + 2]
+        without = (np.insert(fewer, rank, 0)[:m] for rank in range(m + 1))  # the last: without none of the best
+        ways = itertools.chain([whole], without)
+        by_way = np.stack([weighted_mean(way, self.by_rank) for way in ways], axis=-1)  # [target, source, m + 2]
         way = np.full((number, 1 + trials), m + 1)  # [source, 1 + T]
         way[:, 0] = 0
         np.put_along_axis(way, 1 + self.best, np.arange(1, m + 1)[None], axis=1)

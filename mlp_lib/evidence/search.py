@@ -1,7 +1,7 @@
 """Pure functions of the tables of trials: how good a search was and which hyperparameters mattered.
 
 `trials` is search_results.csv of all architectures with the column architecture: a row a trial, losses in nats an
-example. A trial whose validation loss is not finite diverged. What can't be said is NaN.
+example. A trial whose validation loss is not finite diverged, or was not trained. What can't be said is NaN.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,14 @@ from scipy import stats
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
 from mlp_lib.evidence.pool import residual_squares
+from mlp_lib.evidence.summaries import no_trial, untrained
 from mlp_lib.run.parameters import Range, SearchSpace
 
 POOLED = "pooled"  # stands for the architectures that share a forest
 MIN_TRIALS = 60  # finite trials below which an architecture gets no forest of its own
 MIN_BETTER = 20  # better trials below which a forest says nothing
 FOLDS = 5
+CELLS = 2**20  # of a table that is made in parts
 SAME_SEED = 0.27  # correlation of the log test losses of two choices at one run seed, measured in the first study
 
 
@@ -29,6 +31,12 @@ def _finite(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _by_architecture(trials: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return list(trials.groupby("architecture", sort=False))
+
+
+def fixed(trials: pd.DataFrame) -> list[str]:
+    """The hyperparameters that have one value in all trials, of several."""
+    several = trials["trial"].nunique() > 1
+    return [name for name in HYPERPARAMETERS if several and trials[name].nunique() == 1]
 
 
 def range_position(values: pd.Series, range_: Range) -> pd.Series:
@@ -63,18 +71,27 @@ def expected_best(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
         losses = group["val_loss"].to_numpy(dtype=float)
         worst = max(losses[np.isfinite(losses)], default=np.nan)
         losses = np.sort(np.where(np.isfinite(losses), losses, worst))  # [N]
-        size = len(losses)
-        n = np.arange(1, size + 1)
-        rank = np.arange(size + 1)[:, None]
-        # P(the best of n has a rank above i) [N + 1, n]: of a subset of the N trials, and of n fresh draws
-        of_subset = np.cumprod(np.clip(size - rank - (n - 1), 0, None) / (size - (n - 1)), axis=1)
-        of_fresh = (1 - rank / size) ** n
-        tail = (1 - confidence) / 2
-        low, high = (losses[np.argmax(1 - of_fresh >= q - 1e-12, axis=0) - 1] for q in (tail, 1 - tail))
-        expected = losses @ -np.diff(of_subset, axis=0)
-        tables.append(pd.DataFrame({"n": n, "expected": expected, "low": low, "high": high}))
-        tables[-1].insert(0, "architecture", architecture)
+        n, tail = np.arange(1, len(losses) + 1), (1 - confidence) / 2
+        # the first rank of which 1 - (1 - rank / N)^n reaches either tail
+        ranks = (np.ceil(len(losses) * (1 - (1 - q + 1e-12) ** (1 / n))).astype(int) for q in (tail, 1 - tail))
+        low, high = (losses[rank - 1] for rank in ranks)
+        columns = {"architecture": architecture, "n": n, "expected": _best_of_subsets(losses), "low": low, "high": high}
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True) if tables else _table([], "architecture n expected low high")
+
+
+def _best_of_subsets(losses: np.ndarray) -> np.ndarray:
+    """The mean of the minimum over all subsets of n = 1 .. N losses, which are sorted [N]."""
+    size, done, means = len(losses), 0, []
+    above = np.ones((size + 1, 1))  # P(the best of n has a rank above i) [N + 1, n], some n at a time
+    while done < size:
+        alive = 1 + np.count_nonzero(above[:, -1])  # beyond, all have become too small for a float
+        left = size - np.arange(done, min(done + max(1, CELLS // alive), size))
+        factors = np.clip(left - np.arange(size + 1)[:alive, None], 0, None) / left
+        above = np.cumprod(np.hstack([above[:alive, -1:], factors]), axis=1)
+        means.append(losses[: alive - 1] @ -np.diff(above[:, 1:], axis=0))
+        done += len(left)
+    return np.concatenate(means)
 
 
 def _table(rows: list, columns: str) -> pd.DataFrame:
@@ -130,9 +147,12 @@ def winner_instability(
         change = np.nan
         if len(losses) > 1 and np.isfinite(spread):
             # a generator of its own, so that a row depends on no other architecture
-            noise = np.random.default_rng(seed).standard_normal((simulations, len(losses)))
-            again = np.log(losses) + np.sqrt(np.log1p(spread**2)) * noise
-            change = float((again.argmin(axis=1) != 0).mean())
+            rng, size, changes = np.random.default_rng(seed), max(1, CELLS // len(losses)), 0
+            for start in range(0, simulations, size):
+                noise = rng.standard_normal((min(size, simulations - start), len(losses)))
+                again = np.log(losses) + np.sqrt(np.log1p(spread**2)) * noise
+                changes += np.count_nonzero(again.argmin(axis=1))
+            change = changes / simulations
         winner = finite.iloc[0][["trial", "val_loss"]] if len(finite) else (np.nan, np.nan)
         rows.append((architecture, *winner, spread, *gaps, *(g / spread if spread else np.nan for g in gaps), change))
     columns = "architecture trial val_loss seed_spread gap_2nd gap_5th spreads_2nd spreads_5th change_probability"
@@ -167,7 +187,8 @@ def search_warnings(trials: pd.DataFrame, space: SearchSpace, max_epochs: int) -
     """
     finite = _finite(trials)
     best = finite.groupby("architecture", sort=False).head(1)
-    warnings = []
+    names = untrained(trials)
+    warnings = [f"{no_trial(names)}: the best of those that did not diverge stands for them."] if names else []
     for name in HYPERPARAMETERS:
         range_ = getattr(space, name)
         position = range_position(best[name], range_)
@@ -215,7 +236,7 @@ def importance(trials: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     that it has a part in, alone or with others (its total Sobol index; Gregorutti et al. 2017). `error` is its
     standard error over the 5 folds, widened for the training data they share (Nadeau & Bengio 2003). `r2` is the
     share of variance that held-out predictions explain: where it is not above 0, the importances say nothing. NaN
-    below 20 better trials.
+    below 20 better trials, and of a fixed hyperparameter.
     """
     finite = _finite(trials)
     losses = finite.groupby("architecture", sort=False)["val_loss"]
@@ -261,6 +282,7 @@ def _importance(better: pd.DataFrame, seed: int) -> pd.DataFrame:
         increases = np.array(increases)  # [folds, hyperparameters]
         table["importance"] = increases.mean(axis=0)
         table["error"] = increases.std(axis=0, ddof=1) * np.sqrt(1 / FOLDS + 1 / (FOLDS - 1))
+        table.loc[table["hyperparameter"].isin(fixed(better)), ["importance", "error"]] = np.nan
         table["r2"] = 1 - squares / len(y) / y.var()
     return table.assign(trials=len(y))
 
@@ -287,7 +309,8 @@ def lr_sensitivity(trials: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
 
     `low` to `high` is where the envelope (see lr_envelope) is at most (1 + within) times the best loss, that is from
     the smallest to the largest lr of the trials that good; `decades` is log10(high / low), `trials` counts them.
-    The true range is at least that wide, and few trials show little of it: `decades` is NaN for a lone trial.
+    The true range is at least that wide, and few trials show little of it: `decades` is NaN for a lone trial, and of a
+    fixed lr.
     """
     rows = []
     for architecture, group in _by_architecture(trials):
@@ -295,5 +318,5 @@ def lr_sensitivity(trials: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
         good = finite[finite["val_loss"] <= (1 + within) * finite["val_loss"].min()]
         best_lr = finite["lr"].iloc[0] if len(finite) else np.nan
         low, high = good["lr"].min(), good["lr"].max()
-        rows.append((architecture, best_lr, low, high, np.log10(high / low) if len(good) > 1 else np.nan, len(good)))
+        rows.append((architecture, best_lr, low, high, np.log10(high / low) if high > low else np.nan, len(good)))
     return _table(rows, "architecture best_lr low high decades trials")

@@ -21,6 +21,7 @@ from mlp_lib.evidence.pool import (
     weighted_mean,
     weights,
 )
+from mlp_lib.evidence.summaries import untrained
 from mlp_lib.evidence.verdicts import (
     HARMLESS,
     MOST,
@@ -34,6 +35,7 @@ from mlp_lib.evidence.verdicts import (
 ROUNDING = 1e-12  # of logarithms of losses: what is below is 0
 PAIRS = ("target", "source", "regret", "se", "p_beyond", "p_within", "diverged")
 SHOWN = ("first", "second", "difference", "se", "low", "high", "verdict")
+CURVES = ("architecture", "n", "loss", "low", "high", "share_best")
 REGRETS = ("n", "regret", "se", "low", "high")
 COMPONENTS = ("architecture", "transfer", "search", "run_seed")
 
@@ -57,6 +59,7 @@ class OverSearches:
     tuning_curves: pd.DataFrame  # architecture, n, loss, low, high (logs), share_best
     components: dict[str, float]  # variances of logs: architecture, transfer, search, run_seed
     own_diverges: list[str]  # the targets whose own choice diverges in more than half of the trainings
+    untrained: list[str]  # the architectures of which no trial was trained: what a search chooses there is not known
 
     @property
     def broken(self) -> pd.Series:
@@ -76,7 +79,7 @@ class OverSearches:
     @property
     def answers(self) -> dict[str, str]:
         """The verdicts of hyperparameter_transfer and architecture_sensitivity."""
-        said = len(self.pairs) > 0 and np.isfinite([*self.tuned.values()]).any()
+        said = len(self.pairs) > 0 and np.isfinite([*self.tuned.values()]).any() and not self.untrained
         return {
             "hyperparameter_transfer": self._transfer() if said and self.budget > 1 else "undetermined",
             "architecture_sensitivity": architecture_verdict(self.architectures["verdict"]) if said else "undetermined",
@@ -95,19 +98,22 @@ def over_searches(
 
     trials: architecture, trial, val_loss (nats), a row for each of T random trials on each of A architectures;
     judged: target, trial, seed, test_loss (nats), a row for each contender (see `contenders`) on each architecture at
-    each of k run seeds. A loss that is not finite is of a training that diverged. SettingsError where the budget is
-    not within 1 to T // 2, TrainingError where a row is missing.
+    each of k run seeds. A loss that is not finite is of a training that diverged, or was not trained.
+    SettingsError where the budget is not within 1 to T // 2, TrainingError where a row is missing.
 
     The estimates weigh each contender by the chance that a search of n trials chooses it (`weights`). Standard errors
     are of a jackknife over trials (Efron & Stein 1981), tests Student's, families of tests Holm's (1979), equivalence
     two one-sided tests at +-log(1 + margin) (Schuirmann 1987). With less than two trials the frames are empty.
     """
     pool = read_pool(trials, judged, budget, logs(judged["test_loss"]))
-    estimates = [pool.estimate(n) for n in pool.budgets]
-    here = next((estimate for estimate in estimates if estimate.n == budget), None)
     broken = (pool.diverged > MOST) | pool.own_diverges[:, None]
     tested = ~broken & ~np.eye(len(broken), dtype=bool)
     bound = math.log1p(margin)
+    here, means, curves = None, [], []
+    for estimate in map(pool.estimate, pool.budgets):  # one at a time: each holds T values a pair
+        here = estimate if estimate.n == budget else here
+        means.append(_mean(estimate, tested, confidence))
+        curves += curve(pool, estimate, confidence)
     empty = pd.DataFrame()
     return OverSearches(
         budget=budget,
@@ -119,29 +125,27 @@ def over_searches(
         contenders=pool.contenders,
         run_seed_variance=here.run_seed if here else math.nan,
         tuned=dict(zip(pool.architectures, here.tuned[:, 0].tolist(), strict=True)) if here else {},
-        regret_by_budget=pd.DataFrame([_mean(estimate, tested, confidence) for estimate in estimates], columns=REGRETS),
+        regret_by_budget=pd.DataFrame(means, columns=REGRETS),
         pairs=(_pairs(pool, here, broken, bound) if here else empty).reindex(columns=PAIRS),
         architectures=(_architectures(pool, here, bound, 1 - confidence) if here else empty).reindex(columns=SHOWN),
-        tuning_curves=curves(pool, estimates, confidence),
+        tuning_curves=pd.DataFrame(curves, columns=CURVES),
         components=_components(pool, here, tested) if here else dict.fromkeys(COMPONENTS, math.nan),
         own_diverges=np.array(pool.architectures)[pool.own_diverges].tolist(),
+        untrained=untrained(trials),
     )
 
 
-def curves(pool: Pool, estimates: list[Estimate], confidence: float) -> pd.DataFrame:
-    """What each architecture comes to when tuned with n trials, in the pool's values, by n then architecture.
+def curve(pool: Pool, estimate: Estimate, confidence: float) -> list[tuple]:
+    """What each architecture comes to when tuned with n trials, in the pool's values: a row of CURVES each.
 
-    Columns: architecture, n, loss, low, high, share_best (of the run seeds at which it is the lowest; ties: the first).
+    share_best: of the run seeds at which it is the lowest (ties: the first).
     """
-    rows = []
-    for estimate in estimates:
-        loss, half = estimate.tuned[:, 0], estimate.half(estimate.tuned, confidence)
-        finite = np.isfinite(estimate.by_seed)
-        best = np.where(finite, estimate.by_seed, np.inf).argmin(0)
-        share = ((best == np.arange(len(finite))[:, None]) & finite).mean(1)
-        columns = (pool.architectures, loss, loss - half, loss + half, share)
-        rows += [(name, estimate.n, *values) for name, *values in zip(*columns, strict=True)]
-    return pd.DataFrame(rows, columns=["architecture", "n", "loss", "low", "high", "share_best"])
+    loss, half = estimate.tuned[:, 0], estimate.half(estimate.tuned, confidence)
+    finite = np.isfinite(estimate.by_seed)
+    best = np.where(finite, estimate.by_seed, np.inf).argmin(0)
+    share = ((best == np.arange(len(finite))[:, None]) & finite).mean(1)
+    columns = (pool.architectures, loss, loss - half, loss + half, share)
+    return [(name, estimate.n, *values) for name, *values in zip(*columns, strict=True)]
 
 
 def _mean(estimate: Estimate, tested: np.ndarray, confidence: float) -> tuple[float, ...]:

@@ -6,7 +6,8 @@ import pandas as pd
 
 from mlp_lib.evidence.intervals import plain_answer
 from mlp_lib.evidence.searches import OverSearches
-from mlp_lib.evidence.verdicts import VERDICTS, architecture_end, transfer_end
+from mlp_lib.evidence.summaries import no_trial
+from mlp_lib.evidence.verdicts import ONE_ARCHITECTURE, VERDICTS, architecture_end, transfer_end
 
 NAMED = 3  # so many pairs are named in a sentence
 
@@ -26,7 +27,8 @@ def answers_over_searches(result: OverSearches) -> dict[str, dict]:
 def _transfer(result: OverSearches) -> dict:
     verdict, pairs, mean = result.answers["hyperparameter_transfer"], result.pairs, result.regret_by_budget
     mean = mean[mean["n"] == result.budget]
-    estimate = tuple(_part(mean[name].iloc[0]) if len(mean) else math.nan for name in ("regret", "low", "high"))
+    known = len(mean) > 0 and not result.untrained
+    estimate = tuple(_part(mean[name].iloc[0]) if known else math.nan for name in ("regret", "low", "high"))
     counts = {
         "all": len(pairs),
         "costly": int(result.costly.sum()),
@@ -47,7 +49,7 @@ def _transfer(result: OverSearches) -> dict:
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         sentence += f" Costly beyond the margin: {', '.join(words)}{more}."
     if result.own_diverges:
-        sentence += f" Diverges with its own hyperparameters: {', '.join(map(_short, result.own_diverges))}."
+        sentence += f" Does not train with its own hyperparameters: {', '.join(map(_short, result.own_diverges))}."
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | {
         "trials": result.trials,
         "seeds": result.seeds,
@@ -57,7 +59,7 @@ def _transfer(result: OverSearches) -> dict:
 
 def _transfer_end(result: OverSearches, verdict: str, estimate: tuple[float, ...]) -> str:
     if verdict == "undetermined":
-        if result.trials < 2 or result.pairs.empty:
+        if result.trials < 2 or result.pairs.empty or result.untrained:
             return f"{_nothing(result)}, so whether hyperparameters transfer cannot be said."
         if result.budget == 1:
             return "all that a search of one trial chooses is one trial, so whether they transfer cannot be said."
@@ -70,7 +72,7 @@ def _architecture(result: OverSearches) -> dict:
     verdict, pairs = result.answers["architecture_sensitivity"], result.architectures
     counts = {name: int((pairs["verdict"] == name).sum()) for name in VERDICTS}
     more = {"trials": result.trials, "seeds": result.seeds, "pairs": counts, "pair": None}
-    known = pairs.dropna(subset="difference")
+    known = pairs.dropna(subset="difference")[: 0 if result.untrained else None]
     if known.empty:
         sentence = f"{_nothing(result)}, so whether the architecture matters cannot be said."
         estimate = (math.nan,) * 3
@@ -97,7 +99,9 @@ def _architecture(result: OverSearches) -> dict:
 def _nothing(result: OverSearches) -> str:
     if result.trials < 2:
         return "One trial is no search"
-    return "There is one architecture" if len(result.tuned) == 1 else "There are no finite losses"
+    if result.untrained:
+        return no_trial(result.untrained)
+    return ONE_ARCHITECTURE if len(result.tuned) == 1 else "There are no finite losses"
 
 
 def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int) -> str:
@@ -109,7 +113,7 @@ def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int) -> str
 
 
 def _cost(pair: dict) -> str:
-    cost = "diverges" if pd.isna(pair["p_beyond"]) else f"{_part(pair['regret']):+.1%}"
+    cost = "does not train" if pd.isna(pair["p_beyond"]) else f"{_part(pair['regret']):+.1%}"
     return f"{_short(pair['target'])} with {_short(pair['source'])}'s ({cost})"
 
 

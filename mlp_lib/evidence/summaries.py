@@ -1,6 +1,7 @@
 """Pure functions of tables of losses: their summaries, regret and choices.
 
-A table has a row a training; losses are in nats an example, and one that is not finite is of a training that diverged.
+A table has a row a training; losses are in nats an example, and one that is not finite is of a training that
+diverged, or was not trained (its validation loss never came below that of guessing), which counts as diverged.
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.core.values import CLASSES, GUESSING, HYPERPARAMETERS
 
 
 def _summary(group: pd.DataFrame) -> dict[str, float]:
@@ -89,12 +90,24 @@ def log_costs(losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_trial(results: pd.DataFrame) -> pd.Series | None:
-    """The completed trial of lowest validation loss (ties: the lowest number), or None if all diverged.
+    """The trial of lowest validation loss (ties: the lowest number), or None if none has a finite one.
 
     results: the columns of search_results.csv.
     """
     finite = results[np.isfinite(results["val_loss"].astype(float))].sort_values("trial")
     return None if finite.empty else finite.loc[finite["val_loss"].idxmin()]
+
+
+def untrained(trials: pd.DataFrame) -> list[str]:
+    """The architectures of which no trial has a finite validation loss; trials: architecture, val_loss."""
+    trained = np.isfinite(trials["val_loss"].astype(float)).groupby(trials["architecture"], sort=False).any()
+    return trained.index[~trained].tolist()
+
+
+def no_trial(architectures: Sequence[str]) -> str:
+    """That the search found nothing on these, as the beginning of a sentence."""
+    names = ", ".join(name.removeprefix("mlp_") for name in architectures)
+    return f"No trial of {names} came below guessing (a loss of ln {CLASSES} = {GUESSING:.3f} nats an example)"
 
 
 def trial_ranks(trials: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,14 @@ from mlp_lib.evidence.intervals import (
     plain_answer,
 )
 from mlp_lib.evidence.summaries import log_costs, mean_error, mean_loss_matrix, trial_ranks
-from mlp_lib.evidence.verdicts import HARMLESS, MOST, p_within, transfer_end, transfer_verdict
+from mlp_lib.evidence.verdicts import (
+    HARMLESS,
+    MOST,
+    ONE_ARCHITECTURE,
+    p_within,
+    transfer_end,
+    transfer_verdict,
+)
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
@@ -302,7 +309,8 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> d
         verdict, end = "transfers", "All architectures share their hyperparameters, so nothing is lost."
     elif n == 0 and not (comparable and costly.any()):
         verdict = "undetermined"
-        end = "Whether hyperparameters transfer cannot be said: no target has losses to compare."
+        why = ONE_ARCHITECTURE if losses["target"].nunique() == 1 else "No target has losses to compare"
+        end = f"{why}, so whether hyperparameters transfer cannot be said."
     elif n == 1 or losses["seed"].nunique() == 1:
         verdict, end = "undetermined", "one seed gives no interval, so whether they transfer cannot be said."
     else:
@@ -321,5 +329,5 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> d
             f" {pairs['costs_beyond_margin']} cost more than the margin; {pairs['within_margin']} lie within it."
         )
     if diverged := int(effects.loc[effects["counted"], "diverged"].sum()):
-        sentence += f" Not counted: {diverged} trainings with transferred hyperparameters diverged."
+        sentence += f" Not counted: {diverged} trainings with transferred hyperparameters diverged or were not trained."
     return plain_answer(verdict, estimate, confidence, margin, n, sentence) | {"pairs": pairs}

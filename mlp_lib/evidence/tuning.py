@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mlp_lib.evidence.pool import Pool, jackknife, logs, read_pool
-from mlp_lib.evidence.searches import curves
+from mlp_lib.evidence.searches import CURVES, curve
 
 
 def error_curves(trials: pd.DataFrame, judged: pd.DataFrame, budget: int, confidence: float = 0.95) -> pd.DataFrame:
@@ -15,8 +15,8 @@ def error_curves(trials: pd.DataFrame, judged: pd.DataFrame, budget: int, confid
     As over_searches' `tuning_curves`; judged has test_accuracy too. Hyperparameters are chosen by validation loss.
     """
     pool = _error_pool(trials, judged, budget)
-    table = curves(pool, [pool.estimate(n) for n in pool.budgets], confidence)
-    return table.rename(columns={"loss": "error"})
+    rows = [row for n in pool.budgets for row in curve(pool, pool.estimate(n), confidence)]
+    return pd.DataFrame(rows, columns=CURVES).rename(columns={"loss": "error"})
 
 
 def error_pairs(trials: pd.DataFrame, judged: pd.DataFrame, budget: int) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from mlp_lib.evidence.intervals import holm, p_above
 
 MOST = 0.5  # a pair is broken where a greater share of its trainings diverges
 HARMLESS = 0.05  # the share of trainings that may diverge where hyperparameters are said to transfer
+ONE_ARCHITECTURE = "There is one architecture"  # why nothing is compared
 VERDICTS = ("equivalent", "different_beyond_margin", "different", "undetermined")
 
 
@@ -67,7 +68,8 @@ def transfer_end(verdict: str, all_costly: bool, high: float, margin: float) -> 
     if verdict == "does_not_transfer" and all_costly:
         return f"every pair costs more than {bound}, so hyperparameters do not transfer."
     if verdict == "undetermined" and high < margin:
-        return f"below {bound}, but single pairs or trainings that diverged leave the question open."
+        open_ = "single pairs or trainings that diverged or were not trained leave the question open"
+        return f"below {bound}, but {open_}."
     if verdict == "undetermined":
         return f"the interval contains {bound}, so the question stays open."
     side, end = ("below", "transfer") if verdict == "transfers" else ("above", "do not transfer")

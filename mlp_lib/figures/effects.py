@@ -121,7 +121,7 @@ def pair_matrix(pairs: pd.DataFrame, margin: float, confidence: float = 0.95) ->
     costly = table["p_beyond"].isna() | (table["p_beyond"] <= 1 - confidence)
     matrix = _matrix(table)
     title = "Test loss relative to the target's own hyperparameters, over searches"
-    figure = heatmap(matrix, title, 1.0, "transferred / own", "hatched: most trainings diverge")
+    figure = heatmap(matrix, title, 1.0, "transferred / own", "hatched: most do not train")
     _frame(figure, matrix, table[costly], f"{costly.sum()} of {len(pairs)} cost more than {100 * margin:g} %")
     return figure
 

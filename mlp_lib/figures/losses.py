@@ -18,7 +18,7 @@ from mlp_lib.figures.style import (
     plain_axes,
     rows_of_architectures,
     spread,
-    with_diverged,
+    with_untrained,
 )
 
 
@@ -37,7 +37,7 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
         ax.plot(group["test_loss"], row + spread(len(group), 0.18), "o", color=BLUE, alpha=0.6, markeredgewidth=0)
         if len(group):
             ax.vlines(group["test_loss"].mean(), row - 0.33, row + 0.33, color=ORANGE, linewidth=2.5)
-        accuracies.append(f"{group['test_accuracy'].mean():.2%}" if len(group) else "none finite")
+        accuracies.append(f"{group['test_accuracy'].mean():.2%}" if len(group) else "none trained")
     rows_of_architectures(ax, architectures)
     right = ax.secondary_yaxis("right")
     right.set_yticks(range(len(architectures)), accuracies)
@@ -47,7 +47,7 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
     log_if_wide(ax, "x", finite["test_loss"])
     ax.set(xlabel=f"test {LOSS}", ylabel="architecture")
     title = f"Test loss over {losses['seed'].nunique()} retrain seeds by architecture (bar: mean)"
-    ax.set_title(with_diverged(title, len(losses) - len(finite), "training"), fontsize="medium")
+    ax.set_title(with_untrained(title, len(losses) - len(finite), "training"), fontsize="medium")
     return figure
 
 
@@ -81,7 +81,7 @@ def transfer_losses(losses: pd.DataFrame) -> Figure:
     ax.plot([], [], "|", color="black", markersize=12, markeredgewidth=2, label="mean")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     title = f"Test loss by target over {losses['seed'].nunique()} seeds: own against transferred hyperparameters"
-    ax.set_title(with_diverged(title, len(losses) - len(finite), "training"), fontsize="medium")
+    ax.set_title(with_untrained(title, len(losses) - len(finite), "training"), fontsize="medium")
     return figure
 
 

@@ -94,7 +94,7 @@ def tuning_cost(frame: pd.DataFrame) -> Figure:
             label = short_name(source) if target == names[0] else None
             _band(ax, curve["operations"], np.exp(curve[ends]), **look, label=label)
         ax.set_title(f"target {short_name(target)}", fontsize=10)
-        ax.set_xscale("log")
+        ax.set_xscale("log" if frame["loss"].notna().any() else "linear")
         plain_axes(ax)
     if panels:
         legend = figure.legend(loc="outside right upper", title="tuned on", frameon=False, fontsize="small")

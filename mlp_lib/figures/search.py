@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
-from mlp_lib.evidence.search import POOLED, lr_envelope, lr_sensitivity, range_position
+from mlp_lib.evidence.search import POOLED, fixed, lr_envelope, lr_sensitivity, range_position
 from mlp_lib.figures.style import (
     BLUE,
     GREY,
@@ -24,7 +24,7 @@ from mlp_lib.figures.style import (
     panel_grid,
     plain_axes,
     short_name,
-    with_diverged,
+    with_untrained,
 )
 from mlp_lib.run.parameters import SearchSpace
 
@@ -50,7 +50,10 @@ def search_overview(results: pd.DataFrame) -> Figure:
     for i, (ax, name) in enumerate(zip(panels, HYPERPARAMETERS, strict=True)):
         plain_axes(ax)
         ax.set(xlabel=name, ylabel=f"validation {LOSS}" if i % 4 == 0 else "")
-        if name in LOG_HYPERPARAMETERS and (finite[name] > 0).all():
+        if name in fixed(results):
+            value = results[name].iloc[0]
+            ax.set(xlabel=f"{name} (fixed)", xticks=[value], xticklabels=[f"{value:g}"])
+        elif name in LOG_HYPERPARAMETERS and finite[name].min() > 0:
             ax.set_xscale("log")
         else:
             ax.locator_params(axis="x", nbins=5)
@@ -58,7 +61,7 @@ def search_overview(results: pd.DataFrame) -> Figure:
     legend.axis("off")
     legend.legend(handles=handles, title="architecture", loc="center", ncols=columns, frameon=False, fontsize="small")
     title = f"Validation loss of {len(finite)} trials against each hyperparameter"
-    figure.suptitle(with_diverged(title, len(results) - len(finite), "trial"))
+    figure.suptitle(with_untrained(title, len(results) - len(finite), "trial"))
     return figure
 
 
@@ -79,7 +82,8 @@ def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Fi
         ax.plot(own["n"], own["expected"], color=BLUE, linewidth=2)
         last = own.iloc[-1]
         ax.plot(last["n"], last["expected"], "o", color=BLUE, markersize=4)
-        ax.set_title(f"{short_name(name)}: {last['expected']:.4f} after {last['n']:g}", fontsize=10)
+        found = "none trained" if np.isnan(last["expected"]) else f"{last['expected']:.4f} after {last['n']:g}"
+        ax.set_title(f"{short_name(name)}: {found}", fontsize=10)
         log_if_wide(ax, "y", pd.concat([expected[column] for column in ("expected", "low", "high")]))
         plain_axes(ax)
         ax.locator_params(axis="x", integer=True)
@@ -111,7 +115,8 @@ def importance_bars(importance: pd.DataFrame) -> Figure:
         look = {"color": BLUE, "height": 0.65, "error_kw": {"elinewidth": 1.2, "capsize": 3}}
         ax.barh(range(len(order)), bars["importance"], xerr=bars["error"], **look)
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_yticks(range(len(order)), order)
+        known = bars["importance"].notna() | np.isnan(first["r2"])
+        ax.set_yticks(range(len(order)), [n if there else f"{n} (fixed)" for n, there in known.items()])
         ax.set_ylim(len(order) - 0.5, -0.5)
         plain_axes(ax)
         ax.grid(False, axis="y")
@@ -160,8 +165,8 @@ def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, top: int = 10
 
 
 def _range_label(name: str, space: SearchSpace) -> str:
-    range_ = getattr(space, name)
-    return f"{name}\n{range_.low:g} to {range_.high:g}"
+    low, high = getattr(space, name).low, getattr(space, name).high
+    return f"{name}\nfixed at {low:g}" if low == high else f"{name}\n{low:g} to {high:g}"
 
 
 def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
@@ -183,11 +188,11 @@ def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
         title = f"{short_name(name)}: "
         if len(points):
             ax.plot(width["best_lr"], points["val_loss"].min(), "*", color=BLUE, markeredgecolor="black", markersize=11)
-            title += f"best lr {width['best_lr']:.2g}"
+            title += f"{'fixed' if 'lr' in fixed(trials) else 'best'} lr {width['best_lr']:.2g}"
         if np.isfinite(width["decades"]):
             ax.axvspan(width["low"], width["high"], color=ORANGE, alpha=0.2, linewidth=0)
             title += f", {width['decades']:.1f} decades"
-        ax.set_title(title if len(points) else f"{title}no finite trial", fontsize=10)
+        ax.set_title(title if len(points) else f"{title}none trained", fontsize=10)
         log_if_wide(ax, "y", finite["val_loss"])
         plain_axes(ax)
         if (finite["lr"] > 0).all() and finite["lr"].nunique() > 1:

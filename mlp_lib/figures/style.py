@@ -70,8 +70,9 @@ def log_if_wide(ax: Axes, name: str, values: pd.Series) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def with_diverged(title: str, diverged: int, what: str) -> str:
-    return f"{title}\n({diverged} {what}{'' if diverged == 1 else 's'} diverged, not shown)" if diverged else title
+def with_untrained(title: str, number: int, what: str) -> str:
+    what += "" if number == 1 else "s"
+    return f"{title}\n(not shown: {number} {what} diverged or not trained)" if number else title
 
 
 def spread(number: int, width: float) -> np.ndarray:

@@ -78,7 +78,7 @@ _REFRESH_S = 0.5  # between two looks at the curves
 
 @dataclass
 class Attempt:
-    """One training by hand, as it goes on; `status` ends as completed, diverged, stopped or failed."""
+    """One training by hand, as it goes on; `status` ends as that of `Trained`, stopped or failed."""
 
     number: int
     architecture: Architecture

@@ -1,5 +1,6 @@
 """Views of single trainings of a run: a trial's curve, its numbers, a pair's regret, a network's mistakes."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class RunViews:
         """The trials of an architecture: the chosen one, then the others from the best to the worst."""
         trials = self.evidence.trials
         if trials.empty:
-            return pd.DataFrame(columns=["trial", "val_loss", "chosen"])
+            return pd.DataFrame(columns=["trial", "val_loss", "status", "chosen"])
         own = trials[trials["architecture"] == architecture].sort_values("val_loss")
         return own.sort_values("chosen", ascending=False, kind="stable")
 
@@ -52,7 +53,7 @@ class RunViews:
         """The retrain seeds of an architecture, the one of median test loss first: neither luck nor mishap."""
         own = self.evidence.retrainings
         own = own[own["architecture"] == architecture].sort_values("test_loss")
-        middle = (own["test_loss"].count() - 1) // 2
+        middle = max(own["test_loss"].count() - 1, 0) // 2
         seeds = own["seed"].tolist()
         return seeds[middle : middle + 1] + sorted(seeds[:middle] + seeds[middle + 1 :]) if seeds else []
 
@@ -63,9 +64,7 @@ class RunViews:
             architecture = means.idxmin() if means.notna().any() else self.architectures[0]
         trials, seeds, effects = self.trials(architecture), self.seeds(architecture), self.effects
         trial = int(trials["trial"].iloc[0]) if len(trials) else None
-        costliest = (
-            effects.loc[effects["quotient"].idxmax()] if effects.get("quotient", pd.Series()).notna().any() else {}
-        )
+        costliest = effects.loc[effects["quotient"].fillna(0).idxmax()] if len(effects) else {}
         return Choice(architecture, trial, next(iter(seeds), None), costliest.get("source"), costliest.get("target"))
 
     def curve(self, choice: Choice) -> Figure | str:
@@ -97,6 +96,8 @@ class RunViews:
             return f"{choice.target} with its own hyperparameters: a regret of 0, by definition."
         effects = self.effects
         row = effects[(effects["target"] == choice.target) & (effects["source"] == choice.source)].iloc[0]
+        if math.isnan(row["quotient"]):
+            return f"{choice.target} has no losses to compare, with {choice.source}'s hyperparameters or with its own."
         level = f"{100 * self.evidence.settings.confidence:g} %"
         said = (
             f"{choice.target} trained with the hyperparameters of {choice.source}: regret {row['regret']:+.4f} nats "
@@ -154,8 +155,9 @@ def explorer(views: RunViews) -> widgets.Widget:
     def fill(_: Any = None) -> None:
         """What depends on the architecture, the sensible choice first; a value names the architecture too."""
         name = architecture.value
-        trials = views.trials(name)[["trial", "val_loss"]].itertuples(index=False)
-        trial.options = [(f"{number}: {loss:.4f}", Choice(name, number)) for number, loss in trials]
+        trials = views.trials(name)[["trial", "val_loss", "status"]].itertuples(index=False)
+        said = ((number, status if math.isnan(loss) else f"{loss:.4f}") for number, loss, status in trials)
+        trial.options = [(f"{number}: {text}", Choice(name, number)) for number, text in said]
         seed.options = [(str(number), Choice(name, seed=number)) for number in views.seeds(name)]
         for box in (trial, seed):
             box.index = 0 if box.options else None

@@ -165,16 +165,21 @@ class Evidence:
     def answers(self) -> dict[str, dict[str, Any]]:
         """The two answers, over searches where there is a pool of contenders, and for the chosen hyperparameters only.
 
-        A question whose phase hasn't run is `undetermined` and says so.
+        A question whose phase hasn't run, or whose search trained nothing on an architecture, is `undetermined` and
+        says so.
         """
         of = {
-            "hyperparameter_transfer": (transfer.answer_transfer, self.transfers, "03_transfer"),
-            "architecture_sensitivity": (sensitivity.answer_architecture, self.retrainings, "02_retrain"),
+            "hyperparameter_transfer": (transfer.answer_transfer, self.transfers, "03_transfer", self.pool_trials),
+            "architecture_sensitivity": (sensitivity.answer_architecture, self.retrainings, "02_retrain", self.trials),
         }
-        answers = {
-            name: rule(losses, *self.limits) if len(losses) else _not_run(phase, self.settings)
-            for name, (rule, losses, phase) in of.items()
-        }
+        answers = {}
+        for name, (rule, losses, phase, trials) in of.items():
+            if losses.empty:
+                answers[name] = _unsaid(f"{phase} has not been run, or is no part of this report", self.settings)
+            elif untrained := summaries.untrained(trials):
+                answers[name] = _unsaid(summaries.no_trial(untrained), self.settings)
+            else:
+                answers[name] = rule(losses, *self.limits)
         if len(self.judged):
             over = answers_over_searches(self.found)
             answers = {name: over[name] | {"for_these_hyperparameters": alone} for name, alone in answers.items()}
@@ -204,7 +209,7 @@ class Evidence:
         return find_budget(self.parameters.get("search_budget", "auto"), self.pool_trials)
 
     @piece(
-        "judged",
+        "transfer_over_searches",  # one architecture has none
         figure=lambda self, table: figures.regret_by_budget(table, self.settings.margin),
     )
     def regret_by_budget(self) -> pd.DataFrame:
@@ -507,6 +512,6 @@ def _in_words(summary: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"what": list(summary), "found": found}).set_index("what")
 
 
-def _not_run(phase: str, settings: AnalysisSettings) -> dict[str, Any]:
-    sentence = f"This report can't say: {phase} has not been run, or is not part of it."
+def _unsaid(why: str, settings: AnalysisSettings) -> dict[str, Any]:
+    sentence = f"{why}, so nothing can be said."
     return plain_answer("undetermined", (math.nan,) * 3, settings.confidence, settings.margin, 0, sentence)

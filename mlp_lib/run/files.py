@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,8 @@ NOTEBOOKS = {"search": "01_search", "retrain": "02_retrain", "transfer": "03_tra
 REPORTS = {**NOTEBOOKS, "benchmark": "05_benchmark"}  # the phases of a study, and what stands beside it
 # pandas 3.1 reads floats to the bit by default and warns of the argument that earlier ones need for it
 _ROUND_TRIP = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+OLD_NUMBER = r"[-+]?(0[0-9_box].*|[0-9.].*[:_].*)"  # octal, to base 60, with underscores
+_OLD = re.compile(f"{OLD_NUMBER}|yes|no|on|off", re.IGNORECASE)
 _WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters", "rung")
 
 
@@ -218,7 +221,16 @@ def write_yaml(path: Path, value: Any) -> None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, of which YAML would silently take the last."""
+    """Safe YAML that refuses a key given twice, of which YAML would silently take the last.
+
+    What only YAML 1.1 takes for a number (010 is 8 there, 1:30 is 90), for true or false, or for a date is text.
+    """
+
+    def resolve(self, kind: type, value: str, implicit: Any) -> str:
+        tag = super().resolve(kind, value, implicit)
+        if tag == "tag:yaml.org,2002:timestamp" or (kind is yaml.ScalarNode and _OLD.fullmatch(value)):
+            return self.DEFAULT_SCALAR_TAG
+        return tag
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

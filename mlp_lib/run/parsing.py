@@ -1,6 +1,7 @@
 """Parameters as they are given: merged from files and options, parsed strictly, and refused in a line that explains."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mlp_lib.core.errors import SettingsError
-from mlp_lib.run.files import ROOT, parse_yaml, read_yaml
+from mlp_lib.run.files import OLD_NUMBER, ROOT, parse_yaml, read_yaml
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, PARAMETERS, PARAMETERS_OF_FILE
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -192,7 +193,9 @@ def _explain(error: ValidationError, kind: type[BaseModel], where: str | Mapping
             return f"{place}: {path}: {reason}"
         case "value_error":
             return f"{place}: {path} = {_cut(repr(first['input']))}: {reason}"
-    return f"{place}: {path} = {_cut(repr(first['input']))}: should be {allowed(schema)}"
+    said = f"{place}: {path} = {_cut(repr(first['input']))}: should be {allowed(schema)}"
+    old = re.fullmatch(OLD_NUMBER, str(first["input"]), re.IGNORECASE) and "number" in allowed(schema)
+    return f"{said}; a number has no leading zeros, colons or underscores" if old else said
 
 
 def schema_at(kind: type[BaseModel], location: tuple[str | int, ...]) -> tuple[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> 
     path = files.model(seed)
     if not path.exists():
         raise RunDirectoryError(
-            f"{path} is missing: a run keeps its networks with save_checkpoints: true, and git does not take them along"
+            f"{path} is missing: a run keeps what completed with save_checkpoints: true, and git does not take it along"
         )
     hyperparameters = Hyperparameters(**read_yaml(files.config(seed))["hyperparameters"])
     try:

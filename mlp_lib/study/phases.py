@@ -9,7 +9,7 @@ import torch
 
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.network import to_sequential
-from mlp_lib.core.values import CLASSES, COMPLETED, HYPERPARAMETERS, Architecture
+from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, HYPERPARAMETERS, NOT_TRAINED, Architecture
 from mlp_lib.evidence import summaries
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import (
@@ -79,7 +79,7 @@ def missing_trials(study: Study, rung: int = 0) -> list[Wanted]:
         of_rung = {a: _rungs_of(study, a, rows, epochs)[rung] for a in study.architectures}
         wanted = [one for one in wanted if one.trial in of_rung[one.architecture]]
     stale = rows["epochs_trained"] - rows["best_epoch"] >= settings.patience * settings.val_interval
-    ended = (rows["status"] != COMPLETED) | stale.fillna(False).astype(bool) | (rows["epochs_trained"] >= epochs[rung])
+    ended = (rows["status"] == DIVERGED) | stale.fillna(False).astype(bool) | (rows["epochs_trained"] >= epochs[rung])
     return missing(wanted, rows[ended])
 
 
@@ -119,10 +119,17 @@ def _write_results(study: Study, architecture: Architecture, epochs: list[int]) 
 
 
 def _choose(study: Study, architecture: Architecture) -> pd.DataFrame:
-    """Name the winner, the trial of lowest validation loss; the results with `chosen` and `architecture`."""
+    """Name the winner, the trial of lowest validation loss; the results with `chosen` and `architecture`.
+
+    Where no trial is trained, it is the best of those that did not diverge: its loss is in the curves alone.
+    """
     files = study.files.architecture(architecture)
     results = read_table(files.results)
     best = summaries.best_trial(results)
+    if best is None:
+        losses = read_table(files.curves).groupby("trial")["val_loss"].min()
+        untrained = results[results["status"] == NOT_TRAINED]
+        best = summaries.best_trial(untrained.assign(val_loss=untrained["trial"].map(losses)))
     if best is None:
         raise TrainingError(
             f"all {len(results)} trials of {architecture.name} diverged: no hyperparameters to choose; "
@@ -142,7 +149,7 @@ def _choose(study: Study, architecture: Architecture) -> pd.DataFrame:
             "num_trials": len(results),
             "hyperparameters": {name: float(best[name]) for name in HYPERPARAMETERS},
             "best_epoch": int(best["best_epoch"]),
-            **{name: float(best[name]) for name in ("val_loss", "val_accuracy", "test_loss", "test_accuracy")},
+            **{name: plain(best[name]) for name in ("val_loss", "val_accuracy", "test_loss", "test_accuracy")},
         },
     )
     results = results.assign(chosen=results["trial"] == best["trial"], architecture=architecture.name)

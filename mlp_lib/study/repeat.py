@@ -8,11 +8,12 @@ from mlp_lib.core.data import load_dataset
 from mlp_lib.core.errors import DataError, SettingsError
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import train
-from mlp_lib.core.values import COMPLETED, Architecture, DataSettings
+from mlp_lib.core.values import Architecture, DataSettings
 from mlp_lib.run.files import plain, read_yaml
 from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parsing import parse
 from mlp_lib.run.recipe import Recorded
+from mlp_lib.workers.units import result_rows
 
 
 def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
@@ -35,10 +36,7 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     trained = train(
         dataset.train, dataset.validation, architecture, [record.hyperparameters], [record.seed], record.training
     )
-    test_loss, test_accuracy = trained.score(dataset.test)
-    found = {name: getattr(trained, name)[0] for name in RESULT[:-2]}
-    found |= {"test_loss": test_loss[0], "test_accuracy": test_accuracy[0]}
-    found["best_epoch"] = found["best_epoch"] if found["status"] == COMPLETED else None
+    found = {name: values[0] for name, values in result_rows(trained, dataset.test).items()}
     differences = [
         f"{name}: {record.result.get(name)} recorded, {plain(found[name])} now"
         for name in RESULT

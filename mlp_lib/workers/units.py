@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from mlp_lib.core import kernels
-from mlp_lib.core.data import Dataset, RawData, split_dataset
+from mlp_lib.core.data import Dataset, RawData, Split, split_dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
 from mlp_lib.core.machine import resolve_device
-from mlp_lib.core.training import State, Training
-from mlp_lib.core.values import CLASSES, COMPLETED, DataSettings
+from mlp_lib.core.training import State, Trained, Training
+from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, DataSettings
 from mlp_lib.run.files import write_bytes
+from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.workers.jobs import Job, Result, Unit
 
@@ -138,16 +139,23 @@ def _train_members(
     if job.to_be_continued:
         keeper.write()
     trained = training.result()
-    test_loss, test_accuracy = trained.score(dataset.test)
-    rows = {name: getattr(trained, name) for name in ("status", "epochs_trained", "val_loss", "val_accuracy")}
-    rows |= {"test_loss": test_loss, "test_accuracy": test_accuracy}
-    completed = [status == COMPLETED for status in trained.status]
-    rows["best_epoch"] = np.where(completed, trained.best_epoch, None)
+    rows = result_rows(trained, dataset.test)
     history = {name: column.to_numpy() for name, column in trained.history.items()}
     history["member"] = np.array(members)[history["member"]]
     weights = [weight.cpu().numpy() for weight in trained.weights] if job.keep_weights else None
     images = trained.image_losses(dataset.test) if job.keep_images else None
+    if images is not None:
+        images[rows["status"] != COMPLETED] = np.nan
     return Result(rows, history, weights, images)
+
+
+def result_rows(trained: Trained, test: Split) -> dict[str, np.ndarray]:
+    """The ledger's RESULT, a value a member. Only what was trained has losses, so that nothing else can be counted."""
+    status = np.array(trained.status)
+    best_epoch = np.where(status == DIVERGED, None, trained.best_epoch)
+    losses = (trained.val_loss, trained.val_accuracy, *trained.score(test))
+    losses = (np.where(status == COMPLETED, values, np.nan) for values in losses)
+    return dict(zip(RESULT, (status, best_epoch, trained.epochs_trained, *losses), strict=True))
 
 
 def fit_in_memory(train: Callable[[list[int]], Result], members: list[int]) -> list[Result]:
