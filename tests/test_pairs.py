@@ -4,7 +4,7 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -12,6 +12,7 @@ from lan import Lan
 from study import TINY, statuses, succeed
 
 from mlp_lib.run.files import RunFiles, read_table
+from mlp_lib.run.parameters import FIELDS, PHASES
 
 VALUES: dict[str, list[Any]] = {
     "scheduler": [None, "of the test"],
@@ -20,7 +21,7 @@ VALUES: dict[str, list[Any]] = {
     "workers": [1, 2],
     "deterministic": [False, True],
     "mixed_devices": [False, True],
-    "matmul_precision": ["highest", "medium"],
+    "matmul_precision": ["highest", "high", "medium"],
     "parametrization": ["standard", "mup"],
     "validation_size": [None, 300],
     "batch_size": [128, 5000],
@@ -81,6 +82,15 @@ def test_every_pair_is_there() -> None:
     found = {(a, str(row[a]), b, str(row[b])) for row in ROWS for a, b in itertools.combinations(VALUES, 2)}
     assert len(found) == sum(len(a) * len(b) for a, b in itertools.combinations(VALUES.values(), 2))
     assert len(ROWS) < 20
+
+
+def test_every_choice_is_there() -> None:
+    """Of the parameters of a study that are true or false, or one of some names, as far as this machine has them."""
+    names = {name for kind in PHASES.values() for name in kind.model_fields} - {"device", "dataset", "parts"}
+    for name in names:
+        kind = FIELDS[name].annotation
+        choices = {bool: (True, False), Literal: get_args(kind)}.get(get_origin(kind) or kind, ())
+        assert all(choice in VALUES.get(name, ()) for choice in choices if choice != "cuda"), name
 
 
 @pytest.mark.slow
