@@ -1,7 +1,5 @@
 """What was lost of a run's files is written again from the ledger, or told, before a phase reads them."""
 
-from collections.abc import Container
-
 from mlp_lib.core.errors import MlpError, RunDirectoryError
 from mlp_lib.core.values import DATASETS
 from mlp_lib.reports.phase_figures import write_figures
@@ -46,8 +44,8 @@ def restore(files: RunFiles, before: str) -> list[str]:
     return failed
 
 
-def describe_missing(files: RunFiles, phases: Container[str] = tuple(PHASES)) -> list[str]:
-    """A sentence on each of some phases of a run that lost of what it wrote."""
+def describe_missing(files: RunFiles, *phases: str) -> list[str]:
+    """A sentence on each of some phases of another run that lost of what it wrote."""
     return [_describe(files, lost) for phase, lost in _lost_of(files).items() if phase in phases]
 
 

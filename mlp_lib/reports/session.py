@@ -134,11 +134,11 @@ def _record_errors(session: Session) -> None:
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
     architectures = meta.read_architectures(files)
     session = Session(settings.phase, settings, files, architectures)
-    search_dir = meta.read_meta(files)["parameters"].get("search_dir")
-    read = {("search", "transfer"): session.compared_files(), ("search",): search_dir and find_search(search_dir)}
-    elsewhere = [line for phases, other in read.items() if other for line in describe_missing(other, phases)]
-    lost = restore(files, "analysis") + elsewhere  # an error so far leaves the run as it was
-    for line in lost:
+    compared = session.compared_files()  # an error here leaves the run as it was
+    lost = describe_missing(compared, "search", "transfer") if compared else []
+    if search_dir := meta.read_meta(files)["parameters"].get("search_dir"):
+        lost += describe_missing(find_search(search_dir), "search")
+    for line in restore(files, "analysis") + lost:
         print(f"Not all is there to be analysed: {line}")
     _begin(files, settings.phase, settings.model_dump(mode="json"))
     return session
@@ -178,8 +178,9 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     searched = find_search(settings.search_dir) if phase == "transfer" and settings.search_dir else files
     architectures = settings.architectures.architectures if phase == "search" else meta.read_architectures(searched)
     try:
-        for line in restore(files, phase) + (describe_missing(searched, ("search",)) if searched is not files else []):
-            raise RunDirectoryError(line)
+        lost = restore(files, phase) + (describe_missing(searched, "search") if searched is not files else [])
+        if lost:
+            raise RunDirectoryError(lost[0])
         study, dataset = open_study(settings, files, architectures)
     except BaseException as error:  # of the data, the device, the cluster: no mistake in what was asked for
         _record_error(files, phase, error, since=time.monotonic())

@@ -131,7 +131,12 @@ def known_conditions(conditions: Conditions) -> dict[str, str]:
 
 
 def begin(
-    files: RunFiles, phase: str, parameters: dict[str, Any], known: dict[str, str], place: dict[str, Any], root: Path
+    files: RunFiles,
+    phase: str,
+    parameters: dict[str, Any],
+    known: Mapping[str, str],
+    place: Mapping[str, Any],
+    root: Path,
 ) -> None:
     """Record that a phase has begun, with its parameters; phases whose parameters grew are outdated.
 

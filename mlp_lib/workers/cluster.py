@@ -107,7 +107,7 @@ class Cluster(Workers):
     @property
     def place(self) -> dict[str, Any]:
         """With the environments of the workers that are there now, or were when this was asked before."""
-        with suppress(ClusterError), _connect(self.scheduler) as client:
+        with suppress(ClusterError, OSError), _connect(self.scheduler) as client:
             self.seen.update(client.run(describe_environment, on_error="ignore").values())
         return {**super().place, "workers": list(map(json.loads, sorted(self.seen)))}
 
