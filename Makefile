@@ -32,9 +32,9 @@ test: $(VENV)/installed-test
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow tests/test_simulation.py tests/test_searches_simulation.py tests/test_agreement.py
 
-# sixty kills at random instants, ten starts in one second: half an hour and more
+# sixty kills at random instants, ten starts in one second, files lost at random: half an hour and more
 test-faults: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow tests/test_faults.py tests/test_truth.py -s
+	$(BIN)/python -m pytest -m slow tests/test_faults.py tests/test_truth.py tests/test_losses.py -s
 
 # JupyterLab in a headless browser; a part of the tests too where there is a chromium
 browser-test: $(VENV)/installed-test

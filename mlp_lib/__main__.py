@@ -1,6 +1,7 @@
 """The command: merge the parameters, drive the notebooks by papermill, render the reports."""
 
 import argparse
+import contextlib
 import datetime
 import logging
 import re
@@ -12,7 +13,7 @@ from typing import Any
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.reports import execute, pages
-from mlp_lib.run import meta
+from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
 from mlp_lib.run.meta import continue_run, find_search
@@ -67,13 +68,26 @@ def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str 
             phases = ("benchmark",) if command == "benchmark" else PHASES
             everything = {name: value for phase in phases for name, value in parsed[phase].items()}
             meta.store_parameters(files, everything)
-        for phase in COMMANDS[command]:
-            run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, always=len(COMMANDS[command]) == 1)
-            pages.write_run_index(run_dir)
-        pages.write_runs_index(run_dir.parent)
-        if runs_root.resolve() in run_dir.resolve().parents[1:]:
-            pages.write_runs_index(runs_root)
+        for line in meta.describe_losses(files):
+            print(line, flush=True)
+        try:
+            for phase in COMMANDS[command]:
+                given = _notebook_parameters(phase, parsed, run_dir)
+                run_phase(phase, given, files, always=len(COMMANDS[command]) == 1)
+                pages.write_run_index(run_dir)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"; to go on: {meta.go_on(run_dir, command)}") from None
+        if runs_root.resolve() in run_dir.resolve().parents:
+            _list_runs(runs_root)
     return run_dir
+
+
+def _list_runs(runs_root: Path) -> None:
+    """Bring the list of runs up to date; that it can't be is no fault of the run."""
+    try:
+        pages.write_runs_index(runs_root)
+    except (MlpError, OSError) as error:
+        print(f"no list of runs: {error}", flush=True)
 
 
 def _allow_open_files() -> None:
@@ -101,8 +115,8 @@ def _notebook_parameters(phase: str, parsed: dict[str, dict[str, Any]], run_dir:
 def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
     """Execute a phase's notebook, keep it and render it; skipped if the phase is done and nothing changed."""
     name, source = files.notebook(phase).stem, REPORTS.get(phase, NOTEBOOKS["analysis"])
-    entry = meta.read_meta(files)["phases"].get(phase, {})
-    finished = entry.get("status") == meta.DONE and files.notebook(phase).exists() and files.page(phase).exists()
+    whole = meta.is_whole(files, phase, meta.read_meta(files))
+    finished = whole and files.notebook(phase).exists() and files.page(phase).exists()
     if finished and not always and not _grows(parameters, files):
         print(f"{name}: done before", flush=True)
         return
@@ -113,22 +127,30 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
         error = execute.execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files)
     except KeyboardInterrupt:
         temporary.unlink(missing_ok=True)
-        if files.meta.exists():
-            meta.end(files, phase, meta.INTERRUPTED)
-            pages.write_run_index(files.root)
+        _record_end(phase, files, started, meta.INTERRUPTED)
         raise
     status = meta.read_meta(files)["phases"].get(phase, {}).get("status") if files.meta.exists() else None
     if error is None and status != meta.DONE:
         error = f"{name} ended without finishing its last cell"
+    if error is not None and status == meta.DONE:  # it could not begin: what was done before stays
+        temporary.unlink(missing_ok=True)
+        raise MlpError(error)
     if temporary.exists():
         execute.keep_notebook(temporary, notebook, error)
         pages.render_notebook(notebook, files.page(phase))
     if error is not None:
-        if files.meta.exists():
-            meta.end(files, phase, meta.FAILED, error)
-            pages.write_run_index(files.root)
+        _record_end(phase, files, started, meta.FAILED, error)
         raise MlpError(f"{error} (see {notebook})")
+    record.note(files, phase)  # with its notebook and page
     print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _record_end(phase: str, files: RunFiles, since: float, status: str, error: str | None = None) -> None:
+    """Record how a phase ended (see meta.end), where that can be written."""
+    with contextlib.suppress(MlpError, OSError):
+        if files.meta.exists():
+            meta.end(files, phase, status, error, since=since)
+            pages.write_run_index(files.root)
 
 
 def _grows(parameters: dict[str, Any], files: RunFiles) -> bool:
@@ -148,7 +170,8 @@ def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
         return f"benchmark: {number} measurements of some three seconds"
     from mlp_lib.reports import session  # loads torch and what draws, which takes seconds
 
-    return session.describe_plan(COMMANDS[command], parsed, run_dir)
+    lost = meta.describe_losses(RunFiles(run_dir)) if run_dir else []
+    return "\n".join([*lost, session.describe_plan(COMMANDS[command], parsed, run_dir)])
 
 
 DESCRIPTION = """\
@@ -227,6 +250,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.path is None) == (options.phase in ON_A_PATH):
         parser.error(f"{options.phase} takes {'a' if options.phase in ON_A_PATH else 'no'} PATH")
+    if options.run_name and options.run_dir:
+        parser.error("--run-name names a new run, --run-dir an existing one: give one of them")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if options.phase == "status":
@@ -248,9 +273,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (MlpError, OSError) as error:
         print(f"mlp_lib: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         logging.disable()  # asyncio would tell of the notebook that was given up
-        print("\nmlp_lib: interrupted; go on with --run-dir", file=sys.stderr)
+        print(f"\nmlp_lib: interrupted{error}", file=sys.stderr)
         return 130
     print(f"report: {run_dir / 'index.html'}")
     return 0

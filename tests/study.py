@@ -199,7 +199,7 @@ def differing(left: Path, right: Path) -> list[str]:
 def grown_as_fresh(grown: Path, fresh: Path) -> bool:
     """Whether a run that grew has the tables of a fresh one, but for trainings in its ledger that nobody wants now."""
     rows = [set((run / "trainings.csv").read_text().splitlines()) for run in (fresh, grown)]
-    return set(differing(grown, fresh)) <= {"trainings.csv"} and len(rows[0] - rows[1]) == 0
+    return set(differing(grown, fresh)) <= {"trainings.csv", "files.csv"} and len(rows[0] - rows[1]) == 0
 
 
 def snapshot(run_dir: Path) -> dict[str, tuple[int, bytes]]:

@@ -304,9 +304,9 @@ def test_a_lock_of_a_killed_process_is_no_obstacle(tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     deep = tmp_path / "search" / "mlp_4"
     deep.mkdir(parents=True)
-    (deep / ".tmp_search_results.csv").write_text("half")
+    (deep / ".mlp_lib_tmp_search_results.csv").write_text("half")
     (deep / "search_results.csv").write_text("whole")
-    (tmp_path / ".tmp_01_search.ipynb").write_text("half")
+    (tmp_path / ".mlp_lib_tmp_01_search.ipynb").write_text("half")
     with claim(tmp_path, "next"):
         assert [path.name for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".lock")] == [
             "search_results.csv"

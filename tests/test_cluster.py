@@ -24,8 +24,9 @@ from study import ARCHITECTURE, SETTINGS, TRIALS, differing, in_process, succeed
 
 import mlp_lib
 from mlp_lib.core.errors import ClusterError, TrainingError
+from mlp_lib.core.machine import describe_machine, resolve_device
 from mlp_lib.core.values import Architecture
-from mlp_lib.run.files import ROOT, WorkFiles
+from mlp_lib.run.files import ROOT, WorkFiles, read_yaml
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.workers import cluster, find_workers
 from mlp_lib.workers.cluster import Cluster
@@ -111,7 +112,12 @@ def test_a_run_on_a_cluster_equals_one_on_this_machine(lan: Lan, base: Path, tmp
     options = ("-f", base.parents[1] / "tiny.yaml", "-p", "scheduler", lan.address, "-p", "preload", "false")
     succeed("search", *options, "--runs-root", tmp_path, "--run-name", "there")
     succeed("transfer", "--run-dir", tmp_path / "there")
-    assert {Path(name).parts[0] for name in differing(base, tmp_path / "there")} == {"analysis"}  # not made there
+    other = {Path(name).parts[0] for name in differing(base, tmp_path / "there")}
+    assert other == {"analysis", "files.csv"}  # not made there
+    for phase in read_yaml(tmp_path / "there/search/search_meta.yaml")["phases"].values():
+        (workers,) = phase["work"][0]["workers"]
+        assert workers["machine"] == describe_machine(resolve_device("auto"))
+        assert workers["versions"]["torch"]
     assert sum(units_trained(lan)) > 10
 
 

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from torchvision import datasets
 from mlp_lib.core.data import CLASSES, Dataset, Split, load_dataset
 from mlp_lib.core.errors import DataError
 from mlp_lib.core.values import DataSettings
+from mlp_lib.reports.pages import describe_status
 
 CPU = torch.device("cpu")
 MNIST_DIGEST = "1cbaf5ed6c9d5148b83c29239d070591e4759e91f33b8e85c56e044879c8ba9c"
@@ -448,8 +450,12 @@ def refused_by_the_command(tmp_path: Path) -> Callable[..., str]:
 
 def test_the_command_without_data_or_network(refused_by_the_command: Callable[..., str], tmp_path: Path):
     said = refused_by_the_command()
-    assert f"mnist is incomplete in {tmp_path / 'MNIST' / 'raw'}, which has none of its files: train-images-" in said
+    why = f"mnist is incomplete in {tmp_path / 'MNIST' / 'raw'}, which has none of its files: train-images-"
+    assert why in said
     assert "MLP_DATA_ROOT" in said
+    (run_dir,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    assert re.search(f"search +failed +{re.escape(why)}", describe_status(run_dir))  # though it had not begun
+    assert why in (run_dir / "index.html").read_text()
 
 
 def test_the_command_on_a_damaged_file(refused_by_the_command: Callable[..., str], raw: Path):

@@ -1,6 +1,7 @@
 """Successive halving: the rungs by hand, and a search whose result depends on nothing but its parameters."""
 
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from study import ARCHITECTURES, evidence_of, fixed_space, refusing, study_of, tables
+from study import ARCHITECTURES, differing, evidence_of, fixed_space, refusing, study_of, tables
 
 from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.training import Training
@@ -93,6 +94,14 @@ def test_a_trial_that_went_on_is_as_if_it_had_never_been_cut(halved: Path, tmp_p
         plain, ours = (read_table(d / "search" / name / "search_results.csv") for d in (tmp_path, halved))
         last = ours["rung"] == 2
         pd.testing.assert_frame_equal(ours[last].drop(columns="rung"), plain[last], check_exact=True, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", ["learning_curves.csv", "best_trial/metrics.csv"])
+def test_curves_that_are_gone_are_trained_again(halved: Path, tmp_path: Path, name: str) -> None:
+    run_dir = Path(shutil.copytree(halved, tmp_path / "again"))
+    (run_dir / "search" / ARCHITECTURES[0] / name).unlink()
+    run_search(run_dir)
+    assert differing(run_dir, halved) == []
 
 
 def test_what_goes_on_is_not_begun_anew(halved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

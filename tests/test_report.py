@@ -10,7 +10,7 @@ import yaml
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mlp_lib.reports.pages import render_notebook, write_run_index, write_runs_index
+from mlp_lib.reports.pages import describe_status, render_notebook, write_run_index, write_runs_index
 from mlp_lib.run.claim import claim
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n tiny").decode()
@@ -203,15 +203,27 @@ def test_progress_is_shown_and_escaped_while_a_process_holds_the_run(tmp_path: P
 def test_index_of_all_runs(tmp_path: Path) -> None:
     write_runs_index(tmp_path)
     assert "No runs yet" in read_index(tmp_path).get_text()
-    fake_run(tmp_path / "old", started="2026-01-01T00:00:00")
-    fake_run(tmp_path / "examples" / "new", started="2026-02-01T00:00:00")
+    fake_run(tmp_path / "old", started="2026-01-01T00:00:00+09:00")
+    fake_run(tmp_path / "examples" / "new", started="2025-12-31T23:00:00-05:00")  # later, by another clock
     fake_run(tmp_path / "a" / "b" / "too_deep")
     (tmp_path / "no_run").mkdir()
     write_runs_index(tmp_path)
     page = read_index(tmp_path)
     assert [a["href"] for a in page.select("td a")] == ["examples/new/index.html", "old/index.html"]
     row = [td.get_text() for td in page.select("tbody tr")[1].select("td")]
-    assert row == ["old", "2026-01-01 00:00", "plain", "digits", "2", "complete", "plain", "plain"]
+    assert row == ["old", "2026-01-01 00:00 +09:00", "plain", "digits", "2", "complete", "plain", "plain"]
+
+
+def test_status_names_the_way_on(tmp_path: Path) -> None:
+    """With a path that a shell takes; of a benchmark that has yet to begin too."""
+    run = fake_run(tmp_path / "my run")
+    assert "to go on" not in describe_status(run)
+    (run / "search/search_meta.yaml").write_text("parameters: {}\nphases: {}\n")
+    assert describe_status(run).splitlines()[-1] == f"to go on: python -m mlp_lib run --run-dir '{run}'"
+    (run / "search/search_meta.yaml").write_text("parameters: {benchmark_cases: []}\nphases: {}\n")
+    lines = describe_status(run).splitlines()
+    assert [line.split() for line in lines[:-1]] == [["benchmark", "not", "begun"]]
+    assert lines[-1] == f"to go on: python -m mlp_lib benchmark --run-dir '{run}'"
 
 
 def test_formulas_are_mathml_and_code_is_left_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,10 @@ from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.reports import session
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
-from mlp_lib.run.files import NOTEBOOKS, ROOT, RunFiles, read_table, read_yaml, write_table, write_yaml
+from mlp_lib.run.files import NOTEBOOKS, ROOT, TEMPORARY, RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.run.parameters import PHASES
+from mlp_lib.run.record import note
+from mlp_lib.run.work import PACKAGES
 
 # As a file says it: 1e-5 without a dot is text in YAML 1.1. The values are the defaults.
 SPACE = """
@@ -82,10 +85,10 @@ def killed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger = run_dir / "trainings.csv"
     kill_between(ledger.exists, other / "learning_curves.csv", "run", *options, "-p", "workers", 1)
     again = ("run", "--run-dir", run_dir)
-    kill_between((one / "retrain/seed_1/config.yaml").exists, other / "retrain/seed_2/.tmp_config.yaml", *again)
+    kill_between((one / "retrain/seed_1/config.yaml").exists, other / f"retrain/seed_2/{TEMPORARY}config.yaml", *again)
     succeed("analysis", "--run-dir", run_dir)
     (run_dir / "analysis/answers.yaml").rename(run_dir.parent / "early.yaml")
-    results = run_dir / "transfer/.tmp_transfer_results.csv"
+    results = run_dir / f"transfer/{TEMPORARY}transfer_results.csv"
     kill_between(lambda: "\ntransfer," in ledger.read_text(), results, *again, "-p", "workers", 2)
     succeed(*again)
     return run_dir
@@ -97,10 +100,10 @@ def kill_between(first: Callable[[], bool], last: Path, *arguments: Any) -> None
     last: what is appended to, or the temporary file of what is written.
     """
     run_dir = next(folder for folder in last.parents if folder.parent.name.startswith("runs"))
-    for number, leftover in enumerate(run_dir.glob(".tmp_running_*")):  # so that the next one says that the run began
-        leftover.rename(leftover.with_name(f".tmp_{number}"))
+    for number, leftover in enumerate(run_dir.glob(f"{TEMPORARY}running_*")):  # the next is to say that it began
+        leftover.rename(leftover.with_name(f"{TEMPORARY}{number}"))
     process = start(*arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: any(run_dir.glob(".tmp_running_*")), process)
+    wait_for(lambda: any(run_dir.glob(f"{TEMPORARY}running_*")), process)
     last.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(last)  # the write waits here for a reader that never comes
     wait_for(first, process)
@@ -108,7 +111,7 @@ def kill_between(first: Callable[[], bool], last: Path, *arguments: Any) -> None
     process.wait()
     wait_for(lambda: not processes_under(process.pid), seconds=30)
     last.unlink()
-    assert not last.with_name(last.name.removeprefix(".tmp_")).exists()
+    assert not last.with_name(last.name.removeprefix(TEMPORARY)).exists()
 
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ def test_the_table_has_its_columns(base: Path, name: str) -> None:
 
 
 def test_nothing_is_left_behind(base: Path) -> None:
-    assert not [path for path in base.rglob("*") if path.name.startswith((".tmp", ".lock"))]
+    assert not [path for path in base.rglob("*") if path.name.startswith((TEMPORARY, ".lock"))]
 
 
 def test_the_diagonal_of_the_regret_is_exact(base: Path) -> None:
@@ -257,16 +260,19 @@ def test_the_record_says_what_made_the_run(base: Path) -> None:
     record = read_yaml(base / "search/search_meta.yaml")
     assert set(record["parameters"]) == {name for kind in PHASES.values() for name in kind.model_fields}
     assert record["parameters"]["max_epochs"] == 120
-    assert record["device"] == "cpu"
-    assert record["machines"] == [describe_machine(torch.device("cpu"))]
-    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert set(record["git"]) == {"commit", "dirty"}
+    assert (record["device"], record["torch"]) == ("cpu", torch.__version__)
     assert len(record["data_digest"]) >= 32
     assert list(record["phases"]) == list(PHASES)
-    for phase in record["phases"].values():
+    for name, phase in record["phases"].items():
         assert phase["status"] == "done"
-        assert phase["duration_s"] > 0
-        assert phase["started"]
+        (stretch,) = phase["work"]
+        assert stretch["duration_s"] > 0
+        assert datetime.fromisoformat(stretch["started"]).tzinfo
+        assert set(stretch["versions"]) == {"python", *PACKAGES}
+        assert stretch["versions"]["torch"] == torch.__version__.split("+")[0]
+        assert {"commit", "dirty"} < set(stretch)
+        if name != "analysis":  # which has no device
+            assert (stretch["device"], stretch["machine"]) == ("cpu", describe_machine(torch.device("cpu")))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -278,24 +284,22 @@ def test_a_whole_run_on_cuda(tmp_path: Path) -> None:
     assert (read_table(files.trainings)["status"] == "completed").all()
 
 
-def test_every_machine_that_trained_is_told(tmp_path: Path) -> None:
-    files = RunFiles(tmp_path / "run")
-    files.root.mkdir()
-    settings = settings_of("search", **LONG).model_dump(mode="json")
-    for machine in ("one, 2 cores", "two, 8 cores", "one, 2 cores"):
-        meta.begin(files, "search", settings, {"device": "cpu", "machine": machine}, ROOT)
-    assert read_yaml(files.meta)["machines"] == ["one, 2 cores", "two, 8 cores"]
-
-
 def test_a_run_goes_on_with_another_device_or_torch_only_if_they_may_be_mixed(copy: Path) -> None:
+    """What it was begun with decides; each stretch of work has its own, and the page shows the last and tells of both.
+
+    The kernel of the first one was killed.
+    """
     files = RunFiles(copy)
-    changes = {"device": "cuda", "torch": "2.0.0"}
     record = read_yaml(files.meta)
-    record |= {"device": "cuda", "machines": ["a GPU"], "versions": record["versions"] | {"torch": "2.0.0"}}
+    record |= {"device": "cuda", "torch": "2.0.0"}
+    first = record["phases"]["transfer"]["work"][0]
+    first |= {"device": "cuda", "machine": "a GPU", "duration_s": None, "clock_s": 1.0, "commit": "1" * 40}
+    first["versions"]["torch"] = "2.0.0"
     record["phases"]["transfer"]["status"] = meta.INTERRUPTED
     write_yaml(files.meta, record)
     for config in files.root.glob("search/*/retrain/*/config.yaml"):
-        write_yaml(config, read_yaml(config) | changes)
+        write_yaml(config, read_yaml(config) | {"device": "cuda", "torch": "2.0.0"})
+    note(files, "retrain")
     trainings = read_table(files.trainings)
     write_table(files.trainings, trainings[:-1])  # the last is of the transfer
     before = tables(files.root)
@@ -303,12 +307,23 @@ def test_a_run_goes_on_with_another_device_or_torch_only_if_they_may_be_mixed(co
     assert "device: cuda in the run, cpu now; torch: 2.0.0 in the run" in refused
     assert "mixed_devices = true goes on" in refused
     assert tables(files.root) == before
-    assert read_yaml(files.meta) == record
+    after = read_yaml(files.meta)
+    assert after["phases"].pop("transfer")["status"] == meta.FAILED
+    assert after == record | {"phases": {name: record["phases"][name] for name in after["phases"]}}
     succeed("transfer", "--run-dir", copy, "-p", "mixed_devices", "true")
     pd.testing.assert_frame_equal(read_table(files.trainings), trainings)  # the own ones are still reused
     after = read_yaml(files.meta)
-    assert after["machines"] == ["a GPU", describe_machine(torch.device("cpu"))]
-    assert (after["device"], after["versions"]) == ("cuda", record["versions"])
+    killed, last = after["phases"]["transfer"]["work"]
+    assert killed == {name: value for name, value in first.items() if name != "clock_s"}
+    assert last["machine"] == describe_machine(torch.device("cpu"))
+    assert last["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert (after["device"], after["torch"]) == ("cuda", "2.0.0")
+    banner = BeautifulSoup((copy / "03_transfer.html").read_text(), "html.parser").header.get_text()
+    assert f"torch {last['versions']['torch']}" in banner
+    assert "the last of 2 stretches of work" in banner
+    index = BeautifulSoup((copy / "index.html").read_text(), "html.parser")
+    assert "Not all of it was made in one environment" in index.get_text()
+    assert {"a GPU", last["machine"]} <= {cell.get_text() for cell in index.select("td")}
 
 
 def test_the_answers_are_said(base: Path) -> None:
@@ -341,6 +356,7 @@ def test_the_index_opens_on_the_answers_and_links_the_reports(base: Path) -> Non
         assert " ".join(answer["sentence"].split()) in text
     links = {tag["href"] for tag in page.select("a[href]")}
     assert {f"{name}.html" for name in NOTEBOOKS.values()} <= links
+    assert "Not all of it was made in one environment" not in text
     runs_index = BeautifulSoup((base.parent / "index.html").read_text(), "html.parser")
     assert "base/index.html" in {tag["href"] for tag in runs_index.select("a[href]")}
 
@@ -373,7 +389,8 @@ def remade(phase: str, run_dir: Path, page: str, *options: Any) -> None:
     succeed(phase, "--run-dir", run_dir, *options)
     after = snapshot(run_dir)
     assert [n for n in before if n.startswith(("search/mlp", "transfer/")) and after[n] != before[n]] == []
-    assert tables(run_dir) == contents
+    after_all = tables(run_dir)
+    assert {name for name in contents if after_all[name] != contents[name]} <= {"files.csv"}  # it has a page more
     assert after[f"{page}.html"] != before.get(f"{page}.html")
 
 
@@ -382,7 +399,7 @@ def test_the_report_of_the_search_is_made_from_what_is_on_disk(copy: Path) -> No
 
 
 def test_a_run_of_an_earlier_version_is_read_and_not_gone_on_with(base: Path, tmp_path: Path) -> None:
-    """Its analysis is made again from what is on disk; the indexes of the folders above know it."""
+    """Its analysis is made again from what is on disk; the list of runs knows it."""
     run_dir = Path(shutil.copytree(base, tmp_path / "studies" / "one"))
     record = read_yaml(run_dir / "search/search_meta.yaml")
     del record["layout"]
@@ -392,15 +409,14 @@ def test_a_run_of_an_earlier_version_is_read_and_not_gone_on_with(base: Path, tm
     assert snapshot(run_dir) == before
     remade("analysis", run_dir, "04_analysis", "--runs-root", tmp_path)
     assert "layout" not in read_yaml(run_dir / "search/search_meta.yaml")
-    for folder in (tmp_path / "studies", tmp_path):
-        assert ">complete<" in (folder / "index.html").read_text().replace("\n", "").replace(" ", "")
+    assert ">complete<" in (tmp_path / "index.html").read_text().replace("\n", "").replace(" ", "")
 
 
 def test_a_run_killed_in_every_phase_ends_with_the_same_bytes(base: Path, killed: Path) -> None:
     """An analysis made before the transfer is renewed too."""
     assert read_yaml(killed.parent / "early.yaml")["hyperparameter_transfer"]["verdict"] == "undetermined"
     assert differing(killed, base) == []
-    assert not [path for path in killed.rglob("*") if path.name.startswith((".tmp", ".lock"))]
+    assert not [path for path in killed.rglob("*") if path.name.startswith((TEMPORARY, ".lock"))]
     assert statuses(killed) == dict.fromkeys(PHASES, "done")
     for name in ARCHITECTURES:
         weights = [torch.load(r / "search" / name / "retrain/seed_2/model.pt") for r in (killed, base)]
@@ -502,6 +518,7 @@ WRONG = {
     "broken value": (["-p", "architectures", "{list: ["], ["-p architectures", "YAML"]),
     "no value": (["-p", "num_trials"], ["-p"]),
     "unknown option": (["--profil", "quick"], ["--profil"]),
+    "two runs at once": (["--run-dir", "x", "--run-name", "y"], ["--run-dir", "--run-name"]),
     "a path as a name": (["--run-name", "../x"], ["--run-name", "../x"]),
     "too much validation": (["-p", "validation_size", "1437"], ["validation_size", "1437"]),
 }
@@ -592,7 +609,7 @@ def test_the_state_of_a_run_outdates_what_follows(copy: Path) -> None:
     record = read_yaml(copy / "search/search_meta.yaml")
     files = meta.RunFiles(copy)
     settings = settings_of("retrain", **LONG | {"retrain_seeds": [1, 2, 3]}).model_dump(mode="json")
-    meta.begin(files, "retrain", settings, {}, ROOT)
+    meta.begin(files, "retrain", settings, {}, {}, ROOT)
     outdated = {"transfer": "outdated", "analysis": "outdated"}
     assert statuses(copy) == {"search": "done", "retrain": "running", **outdated}
     assert read_yaml(files.meta)["phases"]["search"] == record["phases"]["search"]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +19,13 @@ import torch
 import yaml
 from bs4 import BeautifulSoup
 from study import (
+    LONG,
     descendants,
     environment,
     fail,
     fixed_space,
     processes_under,
+    settings_of,
     snapshot,
     start,
     succeed,
@@ -33,12 +36,13 @@ from study import (
 )
 
 from mlp_lib import __main__
-from mlp_lib.core.errors import TrainingError
-from mlp_lib.reports import pages
+from mlp_lib.core.errors import ClusterError, RunDirectoryError, TrainingError
+from mlp_lib.reports import pages, session
 from mlp_lib.reports.session import Session, _Recorder
 from mlp_lib.run import meta
-from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_table
+from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.run.parameters import DEFAULTS
+from mlp_lib.run.record import note
 
 ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
 
@@ -129,13 +133,16 @@ def test_the_state_is_told_as_it_is(folder: Path) -> None:
         process = background("run", "--run-dir", run_dir)
         wait_for(at_work, process)
         process.send_signal(signal_number)
-        assert ("interrupted; go on with --run-dir" in end(process, code)) == (code == 130)
+        assert (f"interrupted; to go on: python -m mlp_lib run --run-dir {run_dir}" in end(process, code)) == (
+            code == 130
+        )
         assert told(run_dir)["search"].startswith("interrupted")
         assert told_by_the_page(run_dir)["search"].startswith("interrupted")
 
 
 def test_a_cell_that_fails_is_recorded_and_marked(searched: Path) -> None:
     (searched / "search" / "mlp_4" / "best_hyperparameters.yaml").write_text("architecture: [4]\n<b>: 1\n")
+    note(RunFiles(searched), "search")  # as if it had been written so
     assert "03_transfer: KeyError" in fail("transfer", "--run-dir", searched)
     assert told(searched)["transfer"].startswith("failed")
     outputs = [o for cell in nbformat.read(searched / "03_transfer.ipynb", 4).cells for o in cell.get("outputs", [])]
@@ -188,18 +195,49 @@ def test_networks_that_are_worse_than_guessing_answer_nothing(tmp_path: Path, ca
 def test_a_notebook_run_by_hand_records_its_error(tmp_path: Path, error: Exception, state: str, told: str) -> None:
     """What JupyterLab or bare papermill leave on record; a cell that is run again may end well after all."""
     files = RunFiles(tmp_path)
-    meta.begin(files, "search", {}, {}, tmp_path)
-    session = Session("search", None, files, ())
-    _Recorder(session)(SimpleNamespace(error_in_exec=None))
+    meta.begin(files, "search", {}, {}, {}, tmp_path)
+    own = Session("search", None, files, ())
+    _Recorder(own)(SimpleNamespace(error_in_exec=None))
     assert meta.read_meta(files)["phases"]["search"]["status"] == "running"
-    _Recorder(session)(SimpleNamespace(error_in_exec=error))
+    _Recorder(own)(SimpleNamespace(error_in_exec=error))
     entry = meta.read_meta(files)["phases"]["search"]
     assert (entry["status"], entry["error"]) == (state, told)
-    session.finish()
+    own.finish()
     entry = meta.read_meta(files)["phases"]["search"]
     assert (entry["status"], entry.get("error")) == ("done", None)
-    _Recorder(session)(SimpleNamespace(error_in_exec=error))
+    _Recorder(own)(SimpleNamespace(error_in_exec=error))
     assert meta.read_meta(files)["phases"]["search"] == entry
+
+
+def test_a_duration_is_no_matter_of_the_wall_clock(tmp_path: Path) -> None:
+    """Nor is it known of what was killed: the next attempt, which can't begin, doesn't count it as its own."""
+    files = RunFiles(tmp_path)
+    for began_before_s, attempt in ((50, False), (10**6, True)):
+        meta.begin(files, "search", {}, {}, {}, tmp_path)
+        record = read_yaml(files.meta)
+        stretch = record["phases"]["search"]["work"][-1]
+        stretch |= {"started": "2026-10-25T02:30:00+02:00", "clock_s": stretch["clock_s"] - began_before_s}
+        write_yaml(files.meta, record)
+        meta.end(files, "search", meta.FAILED, "an error", since=time.monotonic() if attempt else 0.0)
+    first, second = read_yaml(files.meta)["phases"]["search"]["work"]
+    assert first["duration_s"] == pytest.approx(50, abs=20)
+    assert second["duration_s"] is None
+
+
+def test_a_phase_that_cannot_begin_has_failed_and_leaves_what_was_done(searched: Path) -> None:
+    """By hand: the first cell of a notebook; what is done stays so. With other settings the run is as it was."""
+    given = {"run_dir": str(searched), "scheduler": str(searched / "nowhere.json")}
+    before = read_yaml(RunFiles(searched).meta)
+    for phase in ("search", "transfer"):
+        with pytest.raises(ClusterError):
+            session.start(phase, settings_of(phase, **LONG).model_dump() | given)
+        with pytest.raises(RunDirectoryError):
+            session.start(phase, settings_of(phase, **LONG, batch_size=64).model_dump() | given)
+    after = read_yaml(RunFiles(searched).meta)
+    assert after["phases"].pop("transfer")["status"] == "failed"
+    assert after == before
+    assert told(searched)["transfer"].startswith("failed")
+    assert "no Dask scheduler answers there" in told(searched)["transfer"]
 
 
 def test_status_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

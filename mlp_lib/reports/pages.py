@@ -7,7 +7,7 @@ import json
 import mimetypes
 import re
 import shlex
-from collections.abc import Callable, Iterable
+import uuid
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -17,25 +17,15 @@ import pandas as pd
 from bs4 import BeautifulSoup, NavigableString, Tag
 from latex2mathml.converter import convert as to_mathml
 
-from mlp_lib.core.errors import MlpError, SettingsError
+from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
+from mlp_lib.reports.overview import QUESTIONS, mapping, read_any, read_run, seconds, since_epoch
 from mlp_lib.run import meta
 from mlp_lib.run.claim import find_holder
-from mlp_lib.run.files import NOTEBOOKS, ROOT, RunFiles, read_table, read_yaml, write_bytes
-from mlp_lib.run.meta import read_states
-from mlp_lib.run.parameters import ArchitectureChoice
+from mlp_lib.run.files import ROOT, TEMPORARY, RunFiles, read_table, write_bytes
+from mlp_lib.run.work import now
 from mlp_lib.workers.progress import seconds_text
 
 TEMPLATES = Path(__file__).parent / "templates"
-QUESTIONS = {  # and the figure of the analysis that shows the answer: over searches, else for what was chosen
-    "hyperparameter_transfer": (
-        "How much is lost by hyperparameters that were tuned on another architecture?",
-        ("transfer_over_searches.png", "transfer_effects.png"),
-    ),
-    "architecture_sensitivity": (
-        "Do all architectures end at practically the same test loss once each is tuned?",
-        ("tuning_curves.png", "architecture_pairs.png"),
-    ),
-}
 _FORMULA = re.compile(r"\$([^$\n]+)\$")
 _SEEDS = ("retrain_seeds", "transfer_seeds")
 _HEADINGS = ("h1", "h2", "h3", "h4")
@@ -69,20 +59,19 @@ def render_notebook(notebook: Path, page: Path) -> None:
 
 
 def _facts(run: RunFiles, page: Path) -> list[str]:
-    """What the banner says of a run's page: data, device, versions, and when and how long the phase ran."""
-    found = _read_run(run)
-    meta, parameters = found["meta"], found["parameters"]
-    versions = _mapping(meta.get("versions"))
+    """What the banner says of a run's page: data, device, versions, when and how long the phase ran: the latest."""
+    found = read_run(run, look=False)
+    parameters = found["parameters"]
     phase = next((found["phases"][p] for p in found["phases"] if run.page(p).name == page.name), {})
+    work = phase.get("work") or [{}]
+    latest, versions = work[-1], mapping(work[-1].get("versions"))
     architectures = f"{found['architectures']} architectures" if found["architectures"] else None
     counts = [f"{parameters['num_trials']} trials"] if "num_trials" in parameters else []
     counts += [f"{len(parameters[name])} {name.replace('_', ' ')}" for name in _SEEDS if parameters.get(name)]
-    machines = meta.get("machines")
-    facts = [parameters.get("dataset"), architectures, *counts, meta.get("device")]
-    facts += machines if isinstance(machines, list) else []
+    facts = [parameters.get("dataset"), architectures, *counts, latest.get("device"), latest.get("machine")]
     facts += [f"{name} {versions[name]}" for name in ("mlp_lib", "torch") if name in versions]
-    facts += [_moment(phase["started"])] if "started" in phase else []
-    facts += [_duration(phase["duration_s"])] if phase.get("duration_s") else []
+    facts += [_moment(latest.get("started")), _duration(phase.get("duration_s"))]
+    facts += [f"the last of {len(work)} stretches of work"] if len(work) > 1 else []
     return [str(fact) for fact in facts if fact]
 
 
@@ -144,9 +133,14 @@ def _list_contents(soup: BeautifulSoup) -> None:
 
 
 def write_run_index(run_dir: Path) -> None:
-    """Write a run's index.html from what is on disk: the answers, the state, the reports, figures, tables, origin."""
+    """Write a run's index.html from what is on disk: the answers, the state, the reports, figures, tables, origin.
+
+    A page of that name that this package didn't make is left alone.
+    """
     files = RunFiles(run_dir)
-    run = _read_run(files)
+    run = read_run(files)
+    if not _may_write(files.index, "run") and run["meta"].get("layout") == meta.LAYOUT:  # earlier ones bear no mark
+        return
     figures = {
         files.distribution: "Test loss over the retrain seeds, by architecture",
         files.regret_figure: "Regret: test loss of each target (row) with each source's hyperparameters (column), "
@@ -156,88 +150,45 @@ def write_run_index(run_dir: Path) -> None:
     }
     content = {
         "root": run_dir,
-        "now": datetime.datetime.now().isoformat(timespec="seconds").replace("T", " "),
+        "now": _moment(now()),
         "command_path": shlex.quote(from_repository(run_dir)),
         "reports": [
             (_link(page, run_dir), page.stem) for page in sorted(run_dir.glob("[!.]*.html")) if page != files.index
         ],
         "figures": [(_link(path, run_dir), alt) for path, alt in figures.items() if path.exists()],
-        "stats": _read(files.stats, read_table, pd.DataFrame, run["problems"]),
+        "stats": read_any(files.stats, read_table, pd.DataFrame, run["problems"]),
         "files": _list_files(run_dir),
     }
     write_bytes(files.index, _fill("run_index.html.j2", **run, **content))
 
 
 def write_runs_index(runs_root: Path) -> None:
-    """Write the index.html that lists all runs at most two levels below `runs_root`, the newest first."""
+    """Write the index.html that lists all runs at most two levels below `runs_root`, the newest first.
+
+    RunDirectoryError if it can't be written, or would replace a page that this package didn't make.
+    """
+    index = runs_root / "index.html"
+    if not _may_write(index, "runs"):
+        raise RunDirectoryError(f"{index} bears no mark of mlp_lib: delete it to have the list there")
     metas = [*runs_root.glob("*/search/search_meta.yaml"), *runs_root.glob("*/*/search/search_meta.yaml")]
     runs = []
     for run_dir in (path.parents[1] for path in metas):
-        run = _read_run(RunFiles(run_dir))
-        index = RunFiles(run_dir).index
+        run = read_run(RunFiles(run_dir), look=False)
+        of_run = RunFiles(run_dir).index
         run["name"] = str(run_dir.relative_to(runs_root))
-        runs.append({**run, "link": _link(index, runs_root) if index.exists() else ""})
-    runs.sort(key=lambda run: (run["started"], run["name"]), reverse=True)
+        runs.append({**run, "link": _link(of_run, runs_root) if of_run.exists() else ""})
+    runs.sort(key=lambda run: (since_epoch(run["started"]), run["name"]), reverse=True)
     questions = [name.replace("_", " ") for name in QUESTIONS]
     page = _fill("runs_index.html.j2", runs=runs, root=runs_root.resolve().name, questions=questions)
-    write_bytes(runs_root / "index.html", page)
+    own = runs_root / f"{TEMPORARY}{uuid.uuid4()}"  # others may write the list just now
+    write_bytes(own, page)
+    own.replace(index)
 
 
-def _read_run(files: RunFiles) -> dict[str, Any]:
-    """What both indexes say of a run; `problems` tells what could not be read."""
-    problems: list[str] = []
-    meta, answers = (_read(path, read_yaml, dict, problems) for path in (files.meta, files.answers))
-    parameters, phases = _mapping(meta.get("parameters")), read_states(files, _mapping(meta.get("phases")))
-    statuses = [state.get("status") for state in phases.values()]
-    status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
-    started = [str(state["started"]) for state in phases.values() if state.get("started")]
-    return {
-        "name": files.root.resolve().name,
-        "meta": meta,
-        "parameters": parameters,
-        "architectures": _count_architectures(parameters, files),
-        "answers": [
-            {"question": text, "found": _mapping(answers.get(name)), "figure": _first(map(files.evidence, figures))}
-            for name, (text, figures) in QUESTIONS.items()
-        ],
-        "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
-        "phases": phases,
-        "status": status or ("complete" if all(s == "done" for s in statuses) else "incomplete"),
-        "started": min(started, default=""),
-        "problems": problems,
-    }
-
-
-def _first(paths: Iterable[Path]) -> Path:
-    """The first that is there, or the last."""
-    *paths, last = paths
-    return next((path for path in paths if path.exists()), last)
-
-
-def _mapping(value: Any) -> dict:
-    return value if isinstance(value, dict) else {}
-
-
-def _read(path: Path, read: Callable[[Path], Any], kind: type, problems: list[str]) -> Any:
-    """What `read` makes of the file if that is a `kind`, else an empty one."""
-    if not path.exists():
-        return kind()
-    try:
-        value = read(path)
-    except (SettingsError, OSError, ValueError) as error:
-        problems.append(f"Unreadable: {path.name}: {error}")
-        return kind()
-    if not isinstance(value, kind):
-        problems.append(f"Unreadable: {path.name}: not a mapping")
-        return kind()
-    return value
-
-
-def _count_architectures(parameters: dict, files: RunFiles) -> int:
-    try:
-        return len(ArchitectureChoice.model_validate(parameters.get("architectures")).architectures)
-    except ValueError:
-        return sum(path.is_dir() for path in files.search.glob("mlp_*"))
+def _may_write(page: Path, kind: str) -> bool:
+    """Whether there is none yet, or one of the kind (run, runs) that this package made."""
+    mark = f'<meta name="generator" content="mlp_lib {kind}">'
+    return not page.exists() or mark in page.read_text(encoding="utf-8", errors="replace")[:1000]
 
 
 def _list_files(run_dir: Path) -> dict[str, list[tuple[str, str]]]:
@@ -274,15 +225,15 @@ def _span(value: Any) -> str:
     return " to ".join(map(_show, value)) if isinstance(value, list) and len(value) == 2 else _show(value)
 
 
-def _duration(seconds: Any) -> str:
-    if not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e9:
-        return ""
-    return str(datetime.timedelta(seconds=round(seconds))) if seconds >= 60 else f"{seconds:.1f} s"
+def _duration(value: Any) -> str:
+    spent = seconds(value)
+    return "" if not spent else str(datetime.timedelta(seconds=round(spent))) if spent >= 60 else f"{spent:.1f} s"
 
 
 def _moment(value: Any) -> str:
-    """2026-01-02T03:04:05 as 2026-01-02 03:04."""
-    return _show(value).replace("T", " ", 1)[:16] if value else ""
+    """2026-01-02T03:04:05+01:00 as 2026-01-02 03:04 +01:00; of earlier versions without the offset."""
+    text = _show(value).replace("T", " ", 1)
+    return f"{text[:16]} {text[19:]}".strip()
 
 
 def _fill(template: str, **content: Any) -> bytes:
@@ -301,16 +252,17 @@ def describe_status(run_dir: Path) -> str:
     files = RunFiles(run_dir)
     if not files.meta.exists():
         raise SettingsError(f"{run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
-    states = meta.read_states(files, meta.read_meta(files)["phases"])
-    lines = [f"{phase:10}{_status_line(state)}" for phase, state in states.items()]
+    meta.read_meta(files)  # a damaged one is told
+    run = read_run(files)
+    lines = [f"{phase:10}{_status_line(state)}" for phase, state in run["phases"].items()]
     holder = find_holder(run_dir)
     if holder:
         lines.append(
             f"in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
             f"since {holder.get('since', '?')}"
         )
-    elif any(state["status"] != meta.DONE for state in states.values()):
-        lines.append(f"to go on: python -m mlp_lib run --run-dir {run_dir}")
+    elif run["status"] != "complete":
+        lines.append(f"to go on: {meta.go_on(run_dir, 'run' if run['study'] else 'benchmark')}")
     with contextlib.suppress(MlpError, OSError):  # a directory that can only be read has a state all the same
         write_run_index(run_dir)
     return "\n".join(lines)

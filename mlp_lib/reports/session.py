@@ -1,10 +1,12 @@
 """What a notebook begins and ends with: strict parameters, the run directory, the state of its phase."""
 
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,6 +15,7 @@ from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.core.values import CLASSES, Architecture
 from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.reports.phase_figures import write_figures
+from mlp_lib.reports.restore import clear_lost, describe_missing, restore
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import ROOT, RunFiles
@@ -41,7 +44,7 @@ class Session:
         with claim(self.files.root, self.phase):
             if self.study:
                 write_figures(self.phase, self.files, self.architectures)
-            meta.end(self.files, self.phase)
+            meta.end(self.files, self.phase, place=self.study.workers.place if self.study else {})
         return f"{self.phase} is done"
 
     def source_files(self) -> RunFiles:
@@ -104,14 +107,17 @@ class _Recorder:
         self.session = session
 
     def __call__(self, result: Any) -> None:
-        error = result.error_in_exec
-        if error is None:
-            return
-        status = meta.INTERRUPTED if isinstance(error, KeyboardInterrupt) else meta.FAILED
-        text = str(error) if isinstance(error, MlpError) else f"{type(error).__name__}: {error}".removesuffix(": ")
-        files = self.session.files
-        with contextlib.suppress(MlpError, OSError), claim(files.root, self.session.phase):
-            meta.end(files, self.session.phase, status, text.strip().splitlines()[0])
+        if result.error_in_exec is not None:
+            _record_error(self.session.files, self.session.phase, result.error_in_exec)
+
+
+def _record_error(files: RunFiles, phase: str, error: BaseException, since: float = 0.0) -> None:
+    """Record with what error a phase ended, or could not begin, in a run that is there and that nobody else holds."""
+    status = meta.INTERRUPTED if isinstance(error, KeyboardInterrupt) else meta.FAILED
+    text = str(error) if isinstance(error, MlpError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+    if files.meta.exists():
+        with contextlib.suppress(MlpError, OSError), claim(files.root, phase):
+            meta.end(files, phase, status, text.strip().splitlines()[0], since=since)
 
 
 def _record_errors(session: Session) -> None:
@@ -127,11 +133,14 @@ def _record_errors(session: Session) -> None:
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
     architectures = meta.read_architectures(files)
-    phase = settings.phase
-    session = Session(phase, settings, files, architectures)
-    session.compared_files()  # an error here leaves the run as it was
-    with claim(files.root, phase):
-        meta.begin(files, phase, settings.model_dump(mode="json"), {}, ROOT)
+    session = Session(settings.phase, settings, files, architectures)
+    compared = session.compared_files()  # an error here leaves the run as it was
+    lost = describe_missing(compared, "search", "transfer") if compared else []
+    if search_dir := meta.read_meta(files)["parameters"].get("search_dir"):
+        lost += describe_missing(find_search(search_dir), "search")
+    for line in restore(files, "analysis") + lost:
+        print(f"Not all is there to be analysed: {line}")
+    _begin(files, settings.phase, settings.model_dump(mode="json"))
     return session
 
 
@@ -139,17 +148,24 @@ def _start_benchmark(settings: Any, files: RunFiles) -> Session:
     from mlp_lib.core.machine import describe_machine, resolve_device
 
     device = resolve_device(settings.device)
-    facts = {"device": device.type, "machine": describe_machine(device)}
-    _begin(files, "benchmark", settings.model_dump(mode="json"), facts)
+    place = {"device": device.type, "machine": describe_machine(device)}
+    _begin(files, "benchmark", settings.model_dump(mode="json"), place=place)
     return Session("benchmark", settings, files, ())
 
 
-def _begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[str, str]) -> None:
-    """Record in the run directory, made if it isn't there, that the phase has begun."""
+def _begin(
+    files: RunFiles,
+    phase: str,
+    parameters: dict[str, Any],
+    known: Mapping[str, str] = MappingProxyType({}),
+    place: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Record in the run directory, made if it isn't there, that the phase has begun (see meta.begin)."""
     try:
         files.root.mkdir(parents=True, exist_ok=True)
         with claim(files.root, phase):
-            meta.begin(files, phase, parameters, facts, ROOT)
+            clear_lost(files, phase)
+            meta.begin(files, phase, parameters, known, place, ROOT)
     except OSError as error:
         raise RunDirectoryError(f"can't write to {files.root}: {error.strerror or error}") from None
 
@@ -159,20 +175,18 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     parameters = settings.model_dump(mode="json")
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
     check_together(merged, dict.fromkeys(parameters, f"notebook {phase}"))
-    if phase == "search":
-        architectures = settings.architectures.architectures
-    elif phase == "transfer" and settings.search_dir:
-        architectures = meta.read_architectures(find_search(settings.search_dir))
-    else:
-        architectures = meta.read_architectures(files)
-    study, dataset = open_study(settings, files, architectures)
+    searched = find_search(settings.search_dir) if phase == "transfer" and settings.search_dir else files
+    architectures = settings.architectures.architectures if phase == "search" else meta.read_architectures(searched)
+    try:
+        lost = restore(files, phase) + (describe_missing(searched, "search") if searched is not files else [])
+        if lost:
+            raise RunDirectoryError(lost[0])
+        study, dataset = open_study(settings, files, architectures)
+    except BaseException as error:  # of the data, the device, the cluster: no mistake in what was asked for
+        _record_error(files, phase, error, since=time.monotonic())
+        raise
     meta.check_conditions(files, study.conditions, settings.mixed_devices)
-    facts = {
-        "device": stored.get("device") or study.workers.device,  # that the run was begun on; machines tells all
-        "data_digest": dataset.digest,
-        "machine": study.workers.machine,
-    }
-    _begin(files, phase, parameters, facts)
+    _begin(files, phase, parameters, meta.known_conditions(study.conditions), study.workers.place)
     return Session(phase, settings, files, architectures, study, dataset)
 
 

@@ -1,7 +1,6 @@
 """The claim on a run directory: one process at a time works on it, and says so."""
 
 import contextlib
-import datetime
 import errno
 import json
 import os
@@ -13,6 +12,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mlp_lib.core.errors import RunDirectoryError
+from mlp_lib.run.files import RunFiles
+from mlp_lib.run.work import now
 
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
 _PATIENCE_S = 0.3  # for who holds the lock for a moment: one that asks for its holder
@@ -37,10 +38,9 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
                 )
             yield
             return
-        since = datetime.datetime.now().isoformat(timespec="seconds")
-        said = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}
+        said = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": now()}
         _holder_file(run_dir).write_text(json.dumps(said))
-        for leftover in run_dir.rglob(".tmp_*"):  # of a process that died while it wrote
+        for leftover in RunFiles(run_dir).leftovers():  # of a process that died while it wrote
             leftover.unlink(missing_ok=True)
         os.environ[_HOLDER] = str(os.getpid())
         try:

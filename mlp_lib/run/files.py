@@ -23,7 +23,16 @@ REPORTS = {**NOTEBOOKS, "benchmark": "05_benchmark"}  # the phases of a study, a
 _ROUND_TRIP = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 OLD_NUMBER = r"[-+]?(0[0-9_box].*|[0-9.].*[:_].*)"  # octal, to base 60, with underscores
 _OLD = re.compile(f"{OLD_NUMBER}|yes|no|on|off", re.IGNORECASE)
-_WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters", "rung")
+_WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters", "rung", "rows")
+TEMPORARY = ".mlp_lib_tmp_"  # how the name of a file begins that is not whole yet
+_OF_PHASE = {  # what each phase writes, beside its notebook and page; what it shares with others is left out
+    "search": ("search/*/*.csv", "search/*/best_hyperparameters.yaml", "search/*/best_trial/*"),
+    "retrain": ("search/*.csv", "search/*.png", "search/**/summary.yaml", "search/*/retrain/**/*"),
+    "transfer": ("transfer/*",),
+    "analysis": ("analysis/*",),
+    "benchmark": ("benchmark/*",),
+}
+_KINDS = (".csv", ".yaml", ".npz", ".png", ".pt", ".ipynb", ".html")
 
 
 class ArchitectureFiles:
@@ -96,6 +105,7 @@ class RunFiles:
         self.benchmark = root / "benchmark" / "benchmark.csv"
         self.measurements = self.benchmark.with_name("measurements.csv")
         self.benchmark_figure = self.benchmark.with_name("benchmark.png")
+        self.record = root / "files.csv"  # what each phase wrote
         self.index = root / "index.html"
         self.work = WorkFiles(root / ".work")
 
@@ -111,15 +121,27 @@ class RunFiles:
         return self.root / f"{REPORTS.get(phase, phase)}.ipynb"
 
     def unfinished_notebook(self, phase: str) -> Path:
-        return self.root / f".tmp_running_{self.notebook(phase).name}"
+        return self.root / f"{TEMPORARY}running_{self.notebook(phase).name}"
 
     def page(self, phase: str) -> Path:
         return self.notebook(phase).with_suffix(".html")
 
+    def of_phase(self, phase: str) -> list[Path]:
+        """The files that there are of a phase alone."""
+        patterns = (*_OF_PHASE.get(phase, ()), self.notebook(phase).name, self.page(phase).name)
+        paths = (path for pattern in patterns for path in self.root.glob(pattern))
+        return [path for path in paths if path.suffix in _KINDS and not path.name.startswith(".")]
+
+    def leftovers(self) -> list[Path]:
+        """Files that are not whole, in the folders that are the run's own."""
+        folders = (self.search, self.transfer, self.analysis, self.benchmark.parent, self.work.root)
+        below = (path for folder in folders for path in folder.rglob(f"{TEMPORARY}*"))
+        return [*self.root.glob(f"{TEMPORARY}*"), *below]
+
 
 def write_bytes(path: Path, content: bytes, parents: bool = True) -> None:
     """Write a file whole or not at all, with its directories if `parents`; RunDirectoryError if it can't be written."""
-    temporary = path.with_name(f".tmp_{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
     try:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)

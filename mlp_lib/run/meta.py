@@ -1,24 +1,25 @@
 """What a run was made with, and the state of its phases: search_meta.yaml."""
 
 import contextlib
-import datetime
-import importlib.metadata
-import platform
-import subprocess
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mlp_lib.core.errors import RunDirectoryError, SettingsError
 from mlp_lib.core.values import FREE, GROWS, Architecture
+from mlp_lib.run import record
 from mlp_lib.run.claim import find_holder
 from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
 from mlp_lib.run.parameters import DEFAULTS, PARAMETERS, PARAMETERS_OF_FILE, PHASES, ArchitectureChoice, change_of
 from mlp_lib.run.parsing import Merged, check_all
 from mlp_lib.run.recipe import Conditions
+from mlp_lib.run.record import Lost
+from mlp_lib.run.work import begin_stretch, end_stretch
 
-LAYOUT = 2  # of a run's files: what goes on from them must be of the same
+LAYOUT = 3  # of a run's files: what goes on from them must be of the same
 
-PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
 DONE, RUNNING, FAILED, INTERRUPTED, OUTDATED = "done", "running", "failed", "interrupted", "outdated"
 NOT_BEGUN = "not begun"
 
@@ -111,86 +112,133 @@ def check_conditions(files: RunFiles, conditions: Conditions, mixed: bool) -> No
     Raises RunDirectoryError.
     """
     check_layout(files)
-    meta = read_meta(files)
-    public = conditions.torch.split("+")[0]  # as a package's version is recorded
-    recorded = {"data_digest": (meta.get("data_digest"), conditions.data.digest)}
-    if not mixed:
-        recorded["device"] = (meta.get("device"), conditions.device)
-        recorded["torch"] = (meta.get("versions", {}).get("torch"), public)
+    meta, now = read_meta(files), known_conditions(conditions)
+    decide = ("data_digest",) if mixed else tuple(now)
     differences = [
-        f"{name}: {str(then)[:16]} in the run, {str(now)[:16]} now"
-        for name, (then, now) in recorded.items()
-        if then not in (None, now)
+        f"{name}: {str(meta[name])[:16]} in the run, {now[name][:16]} now"
+        for name in decide
+        if meta.get(name) and meta[name].split("+")[0] != now[name].split("+")[0]  # of torch not the build
     ]
     if differences:
-        same_data = recorded["data_digest"][0] in (None, conditions.data.digest)
+        same_data = meta.get("data_digest") in (None, now["data_digest"])
         way = "; mixed_devices = true goes on, the same but for rounding" if same_data else ""
         raise RunDirectoryError(f"{files.root} can't go on here, results would differ ({'; '.join(differences)}){way}")
 
 
-def begin(files: RunFiles, phase: str, parameters: dict[str, Any], facts: dict[str, Any], root: Path) -> None:
-    """Record that a phase has begun, with its parameters; phases whose parameters grew are outdated."""
+def known_conditions(conditions: Conditions) -> dict[str, str]:
+    """What search_meta.yaml says of what a run was begun with, beside its parameters."""
+    return {"data_digest": conditions.data.digest, "device": conditions.device, "torch": conditions.torch}
+
+
+def begin(
+    files: RunFiles,
+    phase: str,
+    parameters: dict[str, Any],
+    known: Mapping[str, str],
+    place: Mapping[str, Any],
+    root: Path,
+) -> None:
+    """Record that a phase has begun, with its parameters; phases whose parameters grew are outdated.
+
+    known: see `known_conditions`; place: where it is worked on; root: of the code.
+    """
     meta = read_meta(files)
-    stored = meta["parameters"]
+    stored, phases = meta["parameters"], meta["phases"]
     merged = merge_parameters(stored, parameters, files.root)
     changed = {name for name, old in stored.items() if change_of(name) != FREE and merged[name] != old}
+    whole = is_whole(files, phase, meta)
     outdated = False  # from the first phase on whose parameters grew, and behind one that has yet to be done
     for name, settings in PHASES.items():
         outdated = outdated or bool(changed & set(settings.model_fields))
-        status = meta["phases"].get(name, {}).get("status")
-        if outdated and status == DONE:
-            meta["phases"][name]["status"] = OUTDATED
-        outdated = outdated or (name == phase and status != DONE)
-    before = meta["phases"].get(phase, {})
-    now = datetime.datetime.now().isoformat(timespec="seconds")
-    machines = meta.get("machines", [])
-    if facts.get("machine") not in (None, *machines):
-        meta["machines"] = [*machines, facts["machine"]]  # more than one: the same to the bit only if of one kind
-    meta["phases"][phase] = {
-        "status": RUNNING,
-        "started": before.get("started", now),
-        "resumed": now,
-        "duration_s": before.get("duration_s", 0.0),
-    }
-    _write(files, {**_environment(root), **{k: v for k, v in meta.items() if v is not None}}, merged, facts)
+        if outdated and phases.get(name, {}).get("status") == DONE:
+            phases[name]["status"] = OUTDATED
+        outdated = outdated or (name == phase and not whole)
+    work = phases.get(phase, {}).get("work", [])
+    for killed in work[-1:]:
+        killed.pop("clock_s", None)
+    phases[phase] = {"status": RUNNING, "work": [*work, begin_stretch(place, root)]}
+    meta = {**known, **meta, "parameters": merged}
+    order = ("layout", "parameters", "data_digest", "device", "torch", "phases")
+    write_yaml(files.meta, {name: meta[name] for name in dict.fromkeys((*order, *meta)) if name in meta})
 
 
-def end(files: RunFiles, phase: str, status: str = DONE, error: str | None = None) -> None:
-    """Record how a phase that had begun came to its end.
+def end(
+    files: RunFiles,
+    phase: str,
+    status: str = DONE,
+    error: str | None = None,
+    place: Mapping[str, Any] = MappingProxyType({}),
+    since: float = 0.0,
+) -> None:
+    """Record how a phase came to its end, or that it could not begin; one that is done stays so until it begins anew.
 
-    Its first end counts, save that one may be done after all: in JupyterLab a cell that failed can be run again.
+    In JupyterLab a cell that failed can be run again: a phase may be done after all. place, since: see end_stretch.
     """
     meta = read_meta(files)
-    entry = meta["phases"].get(phase)
-    if entry is None or (entry["status"] != RUNNING and (status != DONE or entry["status"] == DONE)):
+    entry = meta["phases"].setdefault(phase, {"status": NOT_BEGUN, "work": []})
+    if entry["status"] == DONE:
         return
-    if "resumed" in entry:
-        elapsed = datetime.datetime.now() - datetime.datetime.fromisoformat(entry.pop("resumed"))
-        entry["duration_s"] = round(entry["duration_s"] + elapsed.total_seconds(), 1)
+    for stretch in entry.get("work", [])[-1:]:
+        end_stretch(stretch, place, since)
     entry["status"] = status
     entry.pop("error", None)
     if error:
         entry["error"] = error
+    if status == DONE:
+        record.note(files, phase)
     write_yaml(files.meta, meta)
 
 
-def read_states(files: RunFiles, phases: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The truth of each phase as recorded in search_meta.yaml's `phases`; NOT_BEGUN for those that are not there.
+def read_states(files: RunFiles, meta: dict[str, Any], look: bool = True) -> dict[str, dict[str, Any]]:
+    """The truth of each phase as recorded in search_meta.yaml (`meta`); NOT_BEGUN for those that are not there.
 
-    A phase recorded as running that nobody works on is interrupted; one at work has its `progress`, if it told any.
+    A phase recorded as running that nobody works on is interrupted; one at work has its `progress`, if it told any. One
+    that is done, but has lost of what it wrote, is outdated (unless nobody is to `look`).
     """
     held = find_holder(files.root) is not None
     states = {}
-    alone = set(phases) == {"benchmark"}
-    for phase in ("benchmark",) if alone else (*PHASES, *({"benchmark"} & set(phases))):
-        entry = phases.get(phase)
+    for phase in phases_of(meta):
+        entry = meta["phases"].get(phase)
         state = dict(entry) if isinstance(entry, dict) and "status" in entry else {"status": NOT_BEGUN}
         if state["status"] == RUNNING and not held:
             state["status"] = INTERRUPTED
         elif state["status"] == RUNNING:
             state["progress"] = _read_progress(files)
+        elif look and (lost := find_lost(files, phase, state)):
+            state["status"] = OUTDATED if any(one.matters for one in lost) else state["status"]
+            state["error"] = describe_lost(lost)
         states[phase] = state
     return states
+
+
+def phases_of(meta: dict[str, Any]) -> tuple[str, ...]:
+    """The phases that a run has, begun or not: those of a study, the benchmark, or both."""
+    if "architectures" not in meta["parameters"] and "benchmark_cases" in meta["parameters"]:
+        return ("benchmark",)
+    return (*PHASES, *({"benchmark"} & set(meta["phases"])))
+
+
+def find_lost(files: RunFiles, phase: str, state: dict[str, Any]) -> list[Lost]:
+    """What is not there as the phase wrote it; nothing of one that is not done, or was by an earlier version."""
+    return record.compare(files, phase) if state.get("status") in (DONE, OUTDATED) and state.get("work") else []
+
+
+def is_whole(files: RunFiles, phase: str, meta: dict[str, Any]) -> bool:
+    """Whether a phase is done, and nothing that matters of what it wrote is lost."""
+    entry = meta["phases"].get(phase, {})
+    return entry.get("status") == DONE and not any(one.matters for one in find_lost(files, phase, entry))
+
+
+def describe_lost(lost: list[Lost]) -> str:
+    """The first two of what is lost, and how many more."""
+    more = f" and {len(lost) - 2} more" if len(lost) > 2 else ""
+    return ", ".join(one.text for one in lost[:2]) + more
+
+
+def describe_losses(files: RunFiles) -> list[str]:
+    """A line on each phase of a run that lost of what it wrote."""
+    lost = {phase: find_lost(files, phase, entry) for phase, entry in read_meta(files)["phases"].items()}
+    return [f"{phase}: {describe_lost(found)}" for phase, found in lost.items() if found]
 
 
 def _read_progress(files: RunFiles) -> str:
@@ -200,36 +248,16 @@ def _read_progress(files: RunFiles) -> str:
         return ""
 
 
+def go_on(run_dir: Path, command: str = "run") -> str:
+    """What to type to go on with a run."""
+    return f"python -m mlp_lib {command} --run-dir {shlex.quote(str(run_dir))}"
+
+
 def store_parameters(files: RunFiles, parameters: dict[str, Any]) -> None:
     """Record parameters of phases that are still to come."""
     meta = read_meta(files)
     meta["parameters"] = {**parameters, **meta["parameters"]}
     write_yaml(files.meta, meta)
-
-
-def _write(files: RunFiles, meta: dict[str, Any], parameters: dict[str, Any], facts: dict[str, Any]) -> None:
-    known = {name: facts[name] for name in ("device", "data_digest") if name in facts}
-    meta = {**meta, **known, "parameters": parameters}
-    order = ("layout", "parameters", "device", "machines", "data_digest", "versions", "git", "phases")
-    write_yaml(files.meta, {name: meta[name] for name in order if name in meta})
-
-
-def _environment(root: Path) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        versions[package] = importlib.metadata.version(package)
-    return {"versions": versions, "git": _git(root)}
-
-
-def _git(root: Path) -> dict[str, Any]:
-    """Commit and whether the tree has changes; nulls where there is no git."""
-    line = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
-    try:
-        said = subprocess.run(line, cwd=root, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
-    commit, _, dirty = said.partition("-")
-    return {"commit": commit, "dirty": bool(dirty)}
 
 
 def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:

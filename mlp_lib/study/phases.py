@@ -72,7 +72,7 @@ def wanted_trials(study: Study) -> list[Wanted]:
 
 
 def missing_trials(study: Study, rung: int = 0) -> list[Wanted]:
-    """The trials that are not on disk; of a later rung those of its trials that have yet to go on."""
+    """The trials that are not on disk with their curves; of a later rung those of its trials that have yet to go on."""
     settings: SearchSettings = study.settings
     wanted, rows, epochs = wanted_trials(study), study.trainings("search"), _rungs(settings)
     if rung:
@@ -80,7 +80,21 @@ def missing_trials(study: Study, rung: int = 0) -> list[Wanted]:
         wanted = [one for one in wanted if one.trial in of_rung[one.architecture]]
     stale = rows["epochs_trained"] - rows["best_epoch"] >= settings.patience * settings.val_interval
     ended = (rows["status"] == DIVERGED) | stale.fillna(False).astype(bool) | (rows["epochs_trained"] >= epochs[rung])
-    return missing(wanted, rows[ended])
+    return missing(wanted, rows[ended & ~_without_curves(study, rows)])
+
+
+def _without_curves(study: Study, rows: pd.DataFrame) -> pd.Series:
+    """Which of the search's rows have to be trained again for their curves, of the best trial also for its metrics."""
+    lost = pd.Series(False, rows.index)
+    for architecture in study.architectures:
+        files, own = study.files.architecture(architecture), rows[rows["architecture"] == architecture.name]
+        best = summaries.best_trial(own)
+        if not files.curves.exists():
+            lost[own.index] = True
+        elif best is not None and not files.metrics.exists():
+            kept = read_table(files.epochs)["trial"] if files.epochs.exists() else []
+            lost[best.name] = best["trial"] not in set(kept)
+    return lost
 
 
 def _rungs(settings: SearchSettings) -> list[int]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 
 from mlp_lib.core.values import CLASSES, Architecture
 from mlp_lib.run.files import RunFiles, read_yaml, write_yaml
@@ -30,7 +29,7 @@ class Study:
     @property
     def conditions(self) -> Conditions:
         """Everything besides architecture, hyperparameters and run seed that decides a result."""
-        return Conditions.of(self.settings, self.digest, self.workers.device, str(torch.__version__))
+        return Conditions.of(self.settings, self.digest, self.workers.device, self.workers.torch)
 
     def trainings(self, *phases: str) -> pd.DataFrame:
         """The run's trainings of some phases (see ledger)."""

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import threading
 import time
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from mlp_lib.core.machine import describe_machine, resolve_device
 from mlp_lib.core.values import DataSettings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import MACHINE
+from mlp_lib.run.work import read_versions
 from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
 from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
@@ -53,6 +56,11 @@ def describe() -> Traits:
         code.update(path.read_bytes())
     found = {"device": resolve_device("auto").type, "torch": str(torch.__version__)}
     return {name: found[name] for name in MACHINE} | {"numpy": np.__version__, "mlp_lib": code.hexdigest()[:12]}
+
+
+def describe_environment() -> str:
+    """The machine of this process and the versions of its packages, as JSON."""
+    return json.dumps({"machine": describe_machine(resolve_device("auto")), "versions": read_versions()})
 
 
 def _unfit(traits: Traits, wanted: Traits) -> str:
@@ -94,6 +102,14 @@ class Cluster(Workers):
         self.epochs = 0
         self.idle = 0  # times in a row that no worker trained when they were asked
         self.said: dict[str, str] = {}  # by the workers, last time
+        self.seen: set[str] = set()  # what workers told of their environments
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """With the environments of the workers that are there now, or were when this was asked before."""
+        with suppress(ClusterError, OSError), _connect(self.scheduler) as client:
+            self.seen.update(client.run(describe_environment, on_error="ignore").values())
+        return {**super().place, "workers": list(map(json.loads, sorted(self.seen)))}
 
     def load(self, settings: StudySettings, base: Path) -> Dataset:
         raw = read_raw(settings, base)

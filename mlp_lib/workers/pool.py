@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mlp_lib.core.data import Dataset
 from mlp_lib.core.errors import RunDirectoryError, TrainingError
 from mlp_lib.core.values import CLASSES
@@ -30,6 +32,7 @@ class Workers:
     device: str
     number: int
     machine: str
+    torch: str = str(torch.__version__)
     died: type[Exception]  # what the future of a unit raises whose worker died
     forgiven: int  # deaths after which the units are not yet done again in halves
 
@@ -48,6 +51,11 @@ class Workers:
     def _watch(self, job: Job, epochs: int) -> int:
         """Called twice a second: the epochs trained so far; `epochs` are those of the units that are done."""
         return epochs
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where they work, as a run records it."""
+        return {"device": self.device, "machine": self.machine}
 
     @property
     def shares(self) -> int:
@@ -117,6 +125,20 @@ class Workers:
             progress.update(done, self._watch(job, epochs), last=True)
         if not job.to_be_continued:
             shutil.rmtree(job.work.root, ignore_errors=True)
+
+
+class Nobody(Workers):
+    """In place of workers, of that device and torch, where a run is only read: there must be nothing to train."""
+
+    number = 1
+
+    def __init__(self, device: str, torch: str):
+        self.device, self.torch = device, torch
+
+    def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
+        if units:
+            raise RunDirectoryError(f"{sum(len(unit.labels) for unit in units)} trainings of the {job.what} are gone")
+        return iter(())
 
 
 def _by_seed(members: list[Wanted]) -> list[list[Wanted]]:

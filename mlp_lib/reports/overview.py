@@ -1,0 +1,117 @@
+"""What there is to say of a run, read from what is on disk, however damaged."""
+
+import datetime
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mlp_lib.core.errors import SettingsError
+from mlp_lib.run import meta
+from mlp_lib.run.files import NOTEBOOKS, RunFiles, read_yaml
+from mlp_lib.run.parameters import ArchitectureChoice
+from mlp_lib.run.work import Stretch
+
+QUESTIONS = {  # and the figure of the analysis that shows the answer: over searches, else for what was chosen
+    "hyperparameter_transfer": (
+        "How much is lost by hyperparameters that were tuned on another architecture?",
+        ("transfer_over_searches.png", "transfer_effects.png"),
+    ),
+    "architecture_sensitivity": (
+        "Do all architectures end at practically the same test loss once each is tuned?",
+        ("tuning_curves.png", "architecture_pairs.png"),
+    ),
+}
+
+
+def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
+    """What both indexes say of a run; `problems` tells what could not be read; `look`: for what was lost, see meta."""
+    problems: list[str] = []
+    found, answers = (read_any(path, read_yaml, dict, problems) for path in (files.meta, files.answers))
+    parameters = mapping(found.get("parameters"))
+    phases = meta.read_states(files, {"parameters": parameters, "phases": mapping(found.get("phases"))}, look)
+    for state in phases.values():
+        state["work"] = work = _work_of(state, found)
+        state["started"] = next((stretch.get("started") for stretch in work), None)
+        state["duration_s"] = sum(seconds(stretch.get("duration_s")) for stretch in work)
+    statuses = [state.get("status") for state in phases.values()]
+    status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
+    started = [str(state["started"]) for state in phases.values() if state["started"]]
+    return {
+        "name": files.root.resolve().name,
+        "meta": found,
+        "parameters": parameters,
+        "architectures": _count_architectures(parameters, files),
+        "answers": [
+            {"question": text, "found": mapping(answers.get(name)), "figure": _first(map(files.evidence, figures))}
+            for name, (text, figures) in QUESTIONS.items()
+        ],
+        "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
+        "phases": phases,
+        "status": status or ("complete" if all(s == "done" for s in statuses) else "incomplete"),
+        "started": min(started, key=since_epoch, default=""),
+        "mixed": _is_mixed([stretch for state in phases.values() for stretch in state["work"]]),
+        "problems": problems,
+    }
+
+
+def _work_of(state: dict, found: dict) -> list[Stretch]:
+    """The stretches of work of a phase; of a run of an earlier version, which records one for all, the first start."""
+    if isinstance(state.get("work"), list):
+        return [stretch for stretch in state["work"] if isinstance(stretch, dict)]
+    if not state.get("started"):
+        return []
+    machines = found.get("machines")
+    place = {"device": found.get("device"), "machine": ", ".join(map(str, machines)) if machines else None}
+    versions = {"versions": found.get("versions"), **mapping(found.get("git"))}
+    return [{"started": state["started"], "duration_s": state.get("duration_s")} | place | versions]
+
+
+def _is_mixed(work: list[Stretch]) -> bool:
+    """Whether it was done by more than one code, or trained in more than one place."""
+    code = {str([one.get(name) for name in ("commit", "dirty", "versions")]) for one in work}
+    place = {str([one.get(name) for name in ("device", "machine", "workers")]) for one in work if one.get("device")}
+    return max(len(code), len(place)) > 1
+
+
+def _first(paths: Iterable[Path]) -> Path:
+    """The first that is there, or the last."""
+    *paths, last = paths
+    return next((path for path in paths if path.exists()), last)
+
+
+def mapping(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def read_any(path: Path, read: Callable[[Path], Any], kind: type, problems: list[str]) -> Any:
+    """What `read` makes of the file if that is a `kind`, else an empty one."""
+    if not path.exists():
+        return kind()
+    try:
+        value = read(path)
+    except (SettingsError, OSError, ValueError) as error:
+        problems.append(f"Unreadable: {path.name}: {error}")
+        return kind()
+    if not isinstance(value, kind):
+        problems.append(f"Unreadable: {path.name}: not a mapping")
+        return kind()
+    return value
+
+
+def _count_architectures(parameters: dict, files: RunFiles) -> int:
+    try:
+        return len(ArchitectureChoice.model_validate(parameters.get("architectures")).architectures)
+    except ValueError:
+        return sum(path.is_dir() for path in files.search.glob("mlp_*"))
+
+
+def seconds(value: Any) -> float:
+    return value if isinstance(value, (int, float)) and 0 <= value < 1e9 else 0.0
+
+
+def since_epoch(moment: str) -> float:
+    """To order moments of several time zones: seconds; one without offset is of this machine's zone."""
+    try:
+        return datetime.datetime.fromisoformat(moment).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0

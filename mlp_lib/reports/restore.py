@@ -1,0 +1,81 @@
+"""What was lost of a run's files is written again from the ledger, or told, before a phase reads them."""
+
+from mlp_lib.core.errors import MlpError, RunDirectoryError
+from mlp_lib.core.values import DATASETS
+from mlp_lib.reports.phase_figures import write_figures
+from mlp_lib.run import meta, record
+from mlp_lib.run.claim import claim
+from mlp_lib.run.files import RunFiles
+from mlp_lib.run.meta import describe_lost, find_lost, find_search, read_architectures, read_meta
+from mlp_lib.run.parameters import PHASES
+from mlp_lib.run.parsing import parse
+from mlp_lib.run.record import Lost
+
+
+def clear_lost(files: RunFiles, phase: str) -> None:
+    """Say what was lost of a phase that is about to be done again, and remove what was changed of its trainings.
+
+    RunDirectoryError if the ledger was changed: which of its rows, nobody can tell.
+    """
+    lost = find_lost(files, phase, read_meta(files)["phases"].get(phase, {}))
+    for one in lost:
+        print(one.text)
+        if one.changed and files.root / one.name == files.trainings:
+            raise RunDirectoryError(
+                f"{files.root}: {one.text}: restore it, or delete its rows of {phase}, which are then trained again"
+            )
+    for name in [one.name for one in lost if one.changed and not one.is_view]:
+        (files.root / name).unlink()
+
+
+def restore(files: RunFiles, before: str) -> list[str]:
+    """Write again what was lost of the phases before one, as far as it is a view of the ledger, and say so.
+
+    A sentence on each phase of which it can't be: its trainings have to be done again.
+    """
+    failed = []
+    for phase, lost in _lost_of(files).items():
+        if list(PHASES).index(phase) < list(PHASES).index(before):
+            try:
+                _write_views(files, phase, lost)
+                print(f"{describe_lost(lost)}: written again from {files.trainings.name}")
+            except MlpError as error:
+                failed.append(f"{_describe(files, lost)} ({error})")
+    return failed
+
+
+def describe_missing(files: RunFiles, *phases: str) -> list[str]:
+    """A sentence on each of some phases of another run that lost of what it wrote."""
+    return [_describe(files, lost) for phase, lost in _lost_of(files).items() if phase in phases]
+
+
+def _describe(files: RunFiles, lost: list[Lost]) -> str:
+    return f"{files.root}: {describe_lost(lost)}; to make it again: {meta.go_on(files.root)}"
+
+
+def _lost_of(files: RunFiles) -> dict[str, list[Lost]]:
+    """What each phase lost that is to be made again, in their order."""
+    phases = read_meta(files)["phases"]
+    lost = {phase: [one for one in find_lost(files, phase, phases.get(phase, {})) if one.matters] for phase in PHASES}
+    return {phase: found for phase, found in lost.items() if found}
+
+
+def _write_views(files: RunFiles, phase: str, lost: list[Lost]) -> None:
+    """All that a phase writes, as at its end; RunDirectoryError if there was something to train."""
+    stored = read_meta(files)
+    if stored["phases"][phase]["status"] != meta.DONE or not all(one.is_view for one in lost):
+        raise RunDirectoryError("which takes trainings")
+    from mlp_lib.study import phases  # which loads torch
+    from mlp_lib.study.study import Study
+    from mlp_lib.workers.pool import Nobody
+
+    known = {name: stored["parameters"][name] for name in PHASES[phase].model_fields if name in stored["parameters"]}
+    settings = parse(PHASES[phase], known, str(files.meta))
+    searched = find_search(settings.search_dir) if phase == "transfer" and settings.search_dir else files
+    architectures, inputs = read_architectures(searched), DATASETS[settings.dataset].inputs
+    nobody = Nobody(stored["device"], stored["torch"])
+    study = Study(settings, files, architectures, inputs, stored["data_digest"], nobody)
+    with claim(files.root, phase):
+        getattr(phases, phase)(study, *([searched] if phase == "transfer" else []))
+        write_figures(phase, files, architectures)
+        record.note(files, phase)
