@@ -3,15 +3,17 @@
 import argparse
 import datetime
 import logging
+import os
 import re
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.reports import execute, pages
+from mlp_lib.reports.voice import Voice
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
@@ -42,7 +44,9 @@ def check_run_name(name: str | None) -> None:
         )
 
 
-def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str | None, run_dir: Path | None) -> Path:
+def execute_phases(
+    command: str, merged: Merged, runs_root: Path, run_name: str | None, run_dir: Path | None, voice: Voice
+) -> Path:
     """Run the command's notebooks in a new or an existing run directory; the directory.
 
     Raises MlpError with one clear line if a notebook fails; finished work stays.
@@ -63,16 +67,24 @@ def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str 
     if command in _TRAIN:
         meta.check_layout(files)
     with claim(run_dir, command):
+        voice.log = files.log.absolute()
         if not files.meta.exists():
             phases = ("benchmark",) if command == "benchmark" else PHASES
             everything = {name: value for phase in phases for name, value in parsed[phase].items()}
             meta.store_parameters(files, everything)
+        always, unrendered = len(COMMANDS[command]) == 1, {}
         for phase in COMMANDS[command]:
-            run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, always=len(COMMANDS[command]) == 1)
+            problem = run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, always, voice)
+            unrendered |= {files.notebook(phase).name: problem} if problem else {}
             pages.write_run_index(run_dir)
         pages.write_runs_index(run_dir.parent)
         if runs_root.resolve() in run_dir.resolve().parents[1:]:
             pages.write_runs_index(runs_root)
+    if unrendered:
+        raise MlpError(
+            f"{', '.join(unrendered)}: kept, but can't be rendered ({min(unrendered.values())}); "
+            f"once that is mended, {command} --run-dir {run_dir} renders"
+        )
     return run_dir
 
 
@@ -98,19 +110,35 @@ def _notebook_parameters(phase: str, parsed: dict[str, dict[str, Any]], run_dir:
     return {**given, "run_dir": pages.from_repository(run_dir)}
 
 
-def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
-    """Execute a phase's notebook, keep it and render it; skipped if the phase is done and nothing changed."""
-    name, source = files.notebook(phase).stem, REPORTS.get(phase, NOTEBOOKS["analysis"])
-    entry = meta.read_meta(files)["phases"].get(phase, {})
-    finished = entry.get("status") == meta.DONE and files.notebook(phase).exists() and files.page(phase).exists()
-    if finished and not always and not _grows(parameters, files):
-        print(f"{name}: done before", flush=True)
-        return
+def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool, voice: Voice) -> str | None:
+    """Execute a phase's notebook, keep it and render it, what of that is yet to be done; why it can't be rendered.
+
+    Raises MlpError if the phase fails.
+    """
+    notebook, page = files.notebook(phase), files.page(phase)
+    done = meta.read_meta(files)["phases"].get(phase, {}).get("status") == meta.DONE and notebook.exists()
+    execute_it = always or not done or _grows(parameters, files)
+    if not execute_it and page.exists():
+        voice.say(f"{notebook.stem}: done before")
+        return None
     started = time.monotonic()
-    print(f"{name}: running", flush=True)
-    notebook, temporary = files.notebook(phase), files.unfinished_notebook(phase)
+    voice.say(f"{notebook.stem}: running")
+    error = _execute(phase, parameters, files, voice) if execute_it else None
+    problem = execute.render(notebook, page) if notebook.exists() else None
+    if error is not None:
+        if files.meta.exists():
+            meta.end(files, phase, meta.FAILED, error)
+            pages.write_run_index(files.root)
+        raise MlpError(f"{error} (see {notebook})")
+    voice.say(f"{notebook.stem}: done in {time.monotonic() - started:.0f} s" + ", not rendered" * bool(problem))
+    return problem
+
+
+def _execute(phase: str, parameters: dict[str, Any], files: RunFiles, voice: Voice) -> str | None:
+    """Execute a phase's notebook and keep it; None, or one line on what went wrong."""
+    source, temporary = REPORTS.get(phase, NOTEBOOKS["analysis"]), files.unfinished_notebook(phase)
     try:
-        error = execute.execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files)
+        error = execute.execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files, voice)
     except KeyboardInterrupt:
         temporary.unlink(missing_ok=True)
         if files.meta.exists():
@@ -119,16 +147,10 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
         raise
     status = meta.read_meta(files)["phases"].get(phase, {}).get("status") if files.meta.exists() else None
     if error is None and status != meta.DONE:
-        error = f"{name} ended without finishing its last cell"
+        error = f"{files.notebook(phase).stem} ended without finishing its last cell"
     if temporary.exists():
-        execute.keep_notebook(temporary, notebook, error)
-        pages.render_notebook(notebook, files.page(phase))
-    if error is not None:
-        if files.meta.exists():
-            meta.end(files, phase, meta.FAILED, error)
-            pages.write_run_index(files.root)
-        raise MlpError(f"{error} (see {notebook})")
-    print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
+        execute.keep_notebook(temporary, files.notebook(phase), error)
+    return error
 
 
 def _grows(parameters: dict[str, Any], files: RunFiles) -> bool:
@@ -188,6 +210,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         self.exit(2, f"mlp_lib: {message}; see python -m mlp_lib --help\n")
 
+    def _print_message(self, message: str, file: TextIO | None = None) -> None:
+        """The one place where argparse prints."""
+        Voice().say(message.rstrip("\n"), file)
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
@@ -223,49 +249,66 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code."""
+    voice = Voice()
     parser = make_parser()
     options = parser.parse_args(arguments)
     if (options.path is None) == (options.phase in ON_A_PATH):
         parser.error(f"{options.phase} takes {'a' if options.phase in ON_A_PATH else 'no'} PATH")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no hang-up
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a hang-up under nohup
+            signal.signal(number, _interrupt)
     try:
+        _check_text(sys.argv[1:] if arguments is None else arguments)
         if options.phase == "status":
-            print(pages.describe_status(options.path))
+            voice.say(pages.describe_status(options.path))
             return 0
         check_run_name(options.run_name)
         merged = merge(options.profile, options.files, options.options)
         if options.phase == "repeat":
-            return _repeat(options.path, merged)
+            return _repeat(options.path, merged, voice)
         if options.phase == "verify":
-            return _verify(options.path, options.sample, merged)
+            return _verify(options.path, options.sample, merged, voice)
         if options.dry_run:
-            print(dry_run(options.phase, merged, options.run_dir))
+            voice.say(dry_run(options.phase, merged, options.run_dir))
             return 0
-        run_dir = execute_phases(options.phase, merged, options.runs_root, options.run_name, options.run_dir)
+        run_dir = execute_phases(options.phase, merged, options.runs_root, options.run_name, options.run_dir, voice)
     except SettingsError as error:
-        print(f"mlp_lib: {error}", file=sys.stderr)
+        voice.say(f"mlp_lib: {error}", sys.stderr)
         return 2
     except (MlpError, OSError) as error:
-        print(f"mlp_lib: {error}", file=sys.stderr)
+        voice.say(f"mlp_lib: {error}", sys.stderr)
         return 1
     except KeyboardInterrupt:
         logging.disable()  # asyncio would tell of the notebook that was given up
-        print("\nmlp_lib: interrupted; go on with --run-dir", file=sys.stderr)
+        voice.say("\nmlp_lib: interrupted; go on with --run-dir", sys.stderr)
         return 130
-    print(f"report: {run_dir / 'index.html'}")
+    voice.say(f"report: {run_dir / 'index.html'}")
     return 0
 
 
-def _repeat(config: Path, merged: Merged) -> int:
+def _check_text(arguments: list[str]) -> None:
+    """MlpError unless what paths may come from is text, which files in UTF-8 can hold."""
+    try:
+        "".join([os.getcwd(), *arguments]).encode()
+    except FileNotFoundError:
+        raise MlpError("the working directory is gone: cd to one that is there") from None
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"an argument or the working directory is no text in this locale ({sys.getfilesystemencoding()}): "
+            "set PYTHONUTF8=1, or rename it"
+        ) from None
+
+
+def _repeat(config: Path, merged: Merged, voice: Voice) -> int:
     from mlp_lib.study.repeat import repeat  # loads torch, which takes seconds
 
     check_all(merged)
     agree, told = repeat(config, merged.values["data_root"], ROOT)
-    print(told)
+    voice.say(told)
     return 0 if agree else 1
 
 
-def _verify(run_dir: Path, sample: int, merged: Merged) -> int:
+def _verify(run_dir: Path, sample: int, merged: Merged, voice: Voice) -> int:
     from mlp_lib.reports.session import open_study  # these load torch, which takes seconds
     from mlp_lib.study.verify import verify
 
@@ -278,7 +321,7 @@ def _verify(run_dir: Path, sample: int, merged: Merged) -> int:
     settings = parse(SearchSettings, {name: stored[name] for name in names if name in stored}, str(files.meta))
     study, _ = open_study(settings, files, meta.read_architectures(files))
     agree, told = verify(study, sample, merged.values["analysis_seed"])
-    print(told)
+    voice.say(told)
     return 0 if agree else 1
 
 

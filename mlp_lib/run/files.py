@@ -94,6 +94,7 @@ class RunFiles:
         self.measurements = self.benchmark.with_name("measurements.csv")
         self.benchmark_figure = self.benchmark.with_name("benchmark.png")
         self.index = root / "index.html"
+        self.log = root / "log.txt"  # what the command said
         self.work = WorkFiles(root / ".work")
 
     def evidence(self, name: str) -> Path:
@@ -208,7 +209,7 @@ def read_image_losses(path: Path) -> dict[int, np.ndarray]:
 def write_figure(path: Path, figure: Any) -> None:
     """A matplotlib figure as PNG, 120 dots an inch."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.canvas.print_figure(buffer, format="png", dpi=120)  # savefig would take its defaults from a matplotlibrc
     write_bytes(path, buffer.getvalue())
 
 
