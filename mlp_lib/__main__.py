@@ -9,11 +9,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.reports import execute, pages
-from mlp_lib.reports.voice import Voice
+from mlp_lib.reports.voice import Voice, speaking
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
@@ -119,10 +119,10 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     done = meta.read_meta(files)["phases"].get(phase, {}).get("status") == meta.DONE and notebook.exists()
     execute_it = always or not done or _grows(parameters, files)
     if not execute_it and page.exists():
-        voice.say(f"{notebook.stem}: done before")
+        print(f"{notebook.stem}: done before")
         return None
     started = time.monotonic()
-    voice.say(f"{notebook.stem}: running")
+    print(f"{notebook.stem}: running")
     error = _execute(phase, parameters, files, voice) if execute_it else None
     problem = execute.render(notebook, page) if notebook.exists() else None
     if error is not None:
@@ -130,7 +130,7 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
             meta.end(files, phase, meta.FAILED, error)
             pages.write_run_index(files.root)
         raise MlpError(f"{error} (see {notebook})")
-    voice.say(f"{notebook.stem}: done in {time.monotonic() - started:.0f} s" + ", not rendered" * bool(problem))
+    print(f"{notebook.stem}: done in {time.monotonic() - started:.0f} s" + ", not rendered" * bool(problem))
     return problem
 
 
@@ -210,10 +210,6 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         self.exit(2, f"mlp_lib: {message}; see python -m mlp_lib --help\n")
 
-    def _print_message(self, message: str, file: TextIO | None = None) -> None:
-        """The one place where argparse prints."""
-        Voice().say(message.rstrip("\n"), file)
-
 
 def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
@@ -249,7 +245,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code."""
-    voice = Voice()
+    with speaking() as voice:
+        return _run(arguments, voice)
+
+
+def _run(arguments: list[str] | None, voice: Voice) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     if (options.path is None) == (options.phase in ON_A_PATH):
@@ -260,29 +260,29 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _check_text(sys.argv[1:] if arguments is None else arguments)
         if options.phase == "status":
-            voice.say(pages.describe_status(options.path))
+            print(pages.describe_status(options.path))
             return 0
         check_run_name(options.run_name)
         merged = merge(options.profile, options.files, options.options)
         if options.phase == "repeat":
-            return _repeat(options.path, merged, voice)
+            return _repeat(options.path, merged)
         if options.phase == "verify":
-            return _verify(options.path, options.sample, merged, voice)
+            return _verify(options.path, options.sample, merged)
         if options.dry_run:
-            voice.say(dry_run(options.phase, merged, options.run_dir))
+            print(dry_run(options.phase, merged, options.run_dir))
             return 0
         run_dir = execute_phases(options.phase, merged, options.runs_root, options.run_name, options.run_dir, voice)
     except SettingsError as error:
-        voice.say(f"mlp_lib: {error}", sys.stderr)
+        print(f"mlp_lib: {error}", file=sys.stderr)
         return 2
     except (MlpError, OSError) as error:
-        voice.say(f"mlp_lib: {error}", sys.stderr)
+        print(f"mlp_lib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         logging.disable()  # asyncio would tell of the notebook that was given up
-        voice.say("\nmlp_lib: interrupted; go on with --run-dir", sys.stderr)
+        print("\nmlp_lib: interrupted; go on with --run-dir", file=sys.stderr)
         return 130
-    voice.say(f"report: {run_dir / 'index.html'}")
+    print(f"report: {run_dir / 'index.html'}")
     return 0
 
 
@@ -299,16 +299,16 @@ def _check_text(arguments: list[str]) -> None:
         ) from None
 
 
-def _repeat(config: Path, merged: Merged, voice: Voice) -> int:
+def _repeat(config: Path, merged: Merged) -> int:
     from mlp_lib.study.repeat import repeat  # loads torch, which takes seconds
 
     check_all(merged)
     agree, told = repeat(config, merged.values["data_root"], ROOT)
-    voice.say(told)
+    print(told)
     return 0 if agree else 1
 
 
-def _verify(run_dir: Path, sample: int, merged: Merged, voice: Voice) -> int:
+def _verify(run_dir: Path, sample: int, merged: Merged) -> int:
     from mlp_lib.reports.session import open_study  # these load torch, which takes seconds
     from mlp_lib.study.verify import verify
 
@@ -321,7 +321,7 @@ def _verify(run_dir: Path, sample: int, merged: Merged, voice: Voice) -> int:
     settings = parse(SearchSettings, {name: stored[name] for name in names if name in stored}, str(files.meta))
     study, _ = open_study(settings, files, meta.read_architectures(files))
     agree, told = verify(study, sample, merged.values["analysis_seed"])
-    voice.say(told)
+    print(told)
     return 0 if agree else 1
 
 

@@ -238,6 +238,7 @@ def test_a_kernel_that_cant_start_says_why_in_the_log(copy: Path, base: Path) ->
     assert "'nonsense' is not a valid value" in (copy / "log.txt").read_text()
     assert differing(copy, base) == []
 
+
 def test_a_page_that_cant_be_rendered_is_told_and_its_notebook_kept(copy: Path, base: Path, tmp_path: Path) -> None:
     for kind in ("ipynb", "html"):
         (copy / f"{ANALYSIS}.{kind}").unlink()

@@ -80,7 +80,7 @@ def _register_engine(files: RunFiles, voice: Voice) -> None:
                 voice.keep(content["text"])  # of a library; with this machine's paths, so it is no part of a report
                 return None
             elif msg["msg_type"] == "stream" and content["text"].strip():
-                voice.say(content["text"].rstrip("\n"))
+                print(content["text"].rstrip("\n"))
             return super().process_message(msg, cell, cell_index)
 
     class Engine(NBClientEngine):
