@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run lab site verify test test-slow test-faults browser-test parameters lint hooks clean
+.PHONY: run lab site verify test test-slow test-faults test-floors browser-test parameters constraints lint hooks clean newest
 .DEFAULT_GOAL := run
 
 # a small study on embedded data, start to report
@@ -11,7 +11,7 @@ run: $(VENV)/installed
 
 # JupyterLab on this machine alone, with this environment's kernel even where the user has another of its name
 lab: $(VENV)/installed
-	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
+	JUPYTER_PATH= JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
 		--LabApp.default_url=/lab/tree/notebooks/00_explore.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # README, docs and the kept reports as linked static pages: build/site/index.html, from a folder or on any host
@@ -32,9 +32,16 @@ test: $(VENV)/installed-test
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow tests/test_simulation.py tests/test_searches_simulation.py tests/test_agreement.py
 
-# sixty kills at random instants, ten starts in one second, files lost at random: half an hour and more
+# sixty kills at random instants, ten starts in one second, files lost at random, bad surroundings: an hour and more
 test-faults: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow tests/test_faults.py tests/test_truth.py tests/test_losses.py -s
+	$(BIN)/python -m pytest -m slow tests/test_faults.py tests/test_truth.py tests/test_losses.py tests/test_surroundings.py -s
+
+# the tests with the oldest versions that pyproject.toml allows, in an environment of its own: with PYTHON=python3.10
+test-floors: $(VENV)/installed
+	$(BIN)/python -m pip install uv
+	$(BIN)/uv venv --clear --python $(PYTHON) build/floors
+	$(BIN)/uv pip install --python build/floors --resolution lowest-direct -e '.[test]'
+	build/floors/bin/python -m pytest -m 'not slow and not browser'
 
 # JupyterLab in a headless browser; a part of the tests too where there is a chromium
 browser-test: $(VENV)/installed-test
@@ -45,6 +52,13 @@ browser-test: $(VENV)/installed-test
 # params/, the notebooks' parameters cells and the table in docs/, written from the fields in mlp_lib
 parameters: $(VENV)/installed
 	$(BIN)/python tests/write_parameters.py
+
+# constraints.txt, with the newest versions that go together; to be committed once the tests pass with them
+constraints: $(VENV)/installed
+	$(BIN)/python -m pip install uv
+	sed -i '/^[^#]/d' constraints.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.10 --all-extras --no-header --no-annotate pyproject.toml \
+		>> constraints.txt
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check
@@ -60,16 +74,17 @@ clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# a half-made environment has no pip yet: made again
+# by the versions in constraints.txt, or with NEWEST=1 by the newest of today; a half-made environment has no pip yet: made again
 define install
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -e '$(1)'
+	$(BIN)/python -m pip install --disable-pip-version-check \
+		$(if $(NEWEST),-U --upgrade-strategy eager,-c constraints.txt) -e '$(1)'
 endef
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml constraints.txt $(if $(NEWEST),newest)
 	$(call install,.)
 	touch $@
 
-$(VENV)/installed-test: pyproject.toml
+$(VENV)/installed-test: pyproject.toml constraints.txt $(if $(NEWEST),newest)
 	$(call install,.[test])
 	touch $(VENV)/installed $@

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime
 import logging
+import os
 import re
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.reports import execute, pages
+from mlp_lib.reports.voice import Voice, speaking
 from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
@@ -43,7 +45,9 @@ def check_run_name(name: str | None) -> None:
         )
 
 
-def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str | None, run_dir: Path | None) -> Path:
+def execute_phases(
+    command: str, merged: Merged, runs_root: Path, run_name: str | None, run_dir: Path | None, voice: Voice
+) -> Path:
     """Run the command's notebooks in a new or an existing run directory; the directory.
 
     Raises MlpError with one clear line if a notebook fails; finished work stays.
@@ -64,21 +68,28 @@ def execute_phases(command: str, merged: Merged, runs_root: Path, run_name: str 
     if command in _TRAIN:
         meta.check_layout(files)
     with claim(run_dir, command):
+        voice.log = files.log.absolute()
         if not files.meta.exists():
             phases = ("benchmark",) if command == "benchmark" else PHASES
             everything = {name: value for phase in phases for name, value in parsed[phase].items()}
             meta.store_parameters(files, everything)
         for line in meta.describe_losses(files):
-            print(line, flush=True)
+            print(line)
+        always, unrendered = len(COMMANDS[command]) == 1, {}
         try:
             for phase in COMMANDS[command]:
-                given = _notebook_parameters(phase, parsed, run_dir)
-                run_phase(phase, given, files, always=len(COMMANDS[command]) == 1)
+                problem = run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, always, voice)
+                unrendered |= {files.notebook(phase).name: problem} if problem else {}
                 pages.write_run_index(run_dir)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"; to go on: {meta.go_on(run_dir, command)}") from None
         if runs_root.resolve() in run_dir.resolve().parents:
             _list_runs(runs_root)
+    if unrendered:
+        raise MlpError(
+            f"{', '.join(unrendered)}: kept, but can't be rendered ({min(unrendered.values())}); "
+            f"once that is mended, {command} --run-dir {run_dir} renders"
+        )
     return run_dir
 
 
@@ -112,37 +123,47 @@ def _notebook_parameters(phase: str, parsed: dict[str, dict[str, Any]], run_dir:
     return {**given, "run_dir": pages.from_repository(run_dir)}
 
 
-def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool) -> None:
-    """Execute a phase's notebook, keep it and render it; skipped if the phase is done and nothing changed."""
-    name, source = files.notebook(phase).stem, REPORTS.get(phase, NOTEBOOKS["analysis"])
-    whole = meta.is_whole(files, phase, meta.read_meta(files))
-    finished = whole and files.notebook(phase).exists() and files.page(phase).exists()
-    if finished and not always and not _grows(parameters, files):
-        print(f"{name}: done before", flush=True)
-        return
+def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool, voice: Voice) -> str | None:
+    """Execute a phase's notebook, keep it and render it, what of that is yet to be done; why it can't be rendered.
+
+    Raises MlpError if the phase fails.
+    """
+    notebook, page = files.notebook(phase), files.page(phase)
+    done = meta.is_whole(files, phase, meta.read_meta(files)) and notebook.exists()
+    execute_it = always or not done or _grows(parameters, files)
+    if not execute_it and page.exists():
+        print(f"{notebook.stem}: done before")
+        return None
     started = time.monotonic()
-    print(f"{name}: running", flush=True)
-    notebook, temporary = files.notebook(phase), files.unfinished_notebook(phase)
+    print(f"{notebook.stem}: running")
+    error = _execute(phase, parameters, files, voice, started) if execute_it else None
+    problem = execute.render(notebook, page) if notebook.exists() else None
+    if error is not None:
+        _record_end(phase, files, started, meta.FAILED, error)
+        raise MlpError(f"{error} (see {notebook})")
+    record.note(files, phase)  # with its notebook and page
+    print(f"{notebook.stem}: done in {time.monotonic() - started:.0f} s" + ", not rendered" * bool(problem))
+    return problem
+
+
+def _execute(phase: str, parameters: dict[str, Any], files: RunFiles, voice: Voice, started: float) -> str | None:
+    """Execute a phase's notebook and keep it; None, or one line on what went wrong."""
+    source, temporary = REPORTS.get(phase, NOTEBOOKS["analysis"]), files.unfinished_notebook(phase)
     try:
-        error = execute.execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files)
+        error = execute.execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files, voice)
     except KeyboardInterrupt:
         temporary.unlink(missing_ok=True)
         _record_end(phase, files, started, meta.INTERRUPTED)
         raise
     status = meta.read_meta(files)["phases"].get(phase, {}).get("status") if files.meta.exists() else None
     if error is None and status != meta.DONE:
-        error = f"{name} ended without finishing its last cell"
+        error = f"{files.notebook(phase).stem} ended without finishing its last cell"
     if error is not None and status == meta.DONE:  # it could not begin: what was done before stays
         temporary.unlink(missing_ok=True)
         raise MlpError(error)
     if temporary.exists():
-        execute.keep_notebook(temporary, notebook, error)
-        pages.render_notebook(notebook, files.page(phase))
-    if error is not None:
-        _record_end(phase, files, started, meta.FAILED, error)
-        raise MlpError(f"{error} (see {notebook})")
-    record.note(files, phase)  # with its notebook and page
-    print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
+        execute.keep_notebook(temporary, files.notebook(phase), error)
+    return error
 
 
 def _record_end(phase: str, files: RunFiles, since: float, status: str, error: str | None = None) -> None:
@@ -246,14 +267,22 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code."""
+    with speaking() as voice:
+        return _run(arguments, voice)
+
+
+def _run(arguments: list[str] | None, voice: Voice) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     if (options.path is None) == (options.phase in ON_A_PATH):
         parser.error(f"{options.phase} takes {'a' if options.phase in ON_A_PATH else 'no'} PATH")
     if options.run_name and options.run_dir:
         parser.error("--run-name names a new run, --run-dir an existing one: give one of them")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no hang-up
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a hang-up under nohup
+            signal.signal(number, _interrupt)
     try:
+        _check_text(sys.argv[1:] if arguments is None else arguments)
         if options.phase == "status":
             print(pages.describe_status(options.path))
             return 0
@@ -266,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.dry_run:
             print(dry_run(options.phase, merged, options.run_dir))
             return 0
-        run_dir = execute_phases(options.phase, merged, options.runs_root, options.run_name, options.run_dir)
+        run_dir = execute_phases(options.phase, merged, options.runs_root, options.run_name, options.run_dir, voice)
     except SettingsError as error:
         print(f"mlp_lib: {error}", file=sys.stderr)
         return 2
@@ -279,6 +308,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(f"report: {run_dir / 'index.html'}")
     return 0
+
+
+def _check_text(arguments: list[str]) -> None:
+    """MlpError unless what paths may come from is text, which files in UTF-8 can hold."""
+    try:
+        "".join([os.getcwd(), *arguments]).encode()
+    except FileNotFoundError:
+        raise MlpError("the working directory is gone: cd to one that is there") from None
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"an argument or the working directory is no text in this locale ({sys.getfilesystemencoding()}): "
+            "set PYTHONUTF8=1, or rename it"
+        ) from None
 
 
 def _repeat(config: Path, merged: Merged) -> int:

@@ -12,6 +12,7 @@ from mlp_lib.__main__ import execute_phases
 from mlp_lib.figures import losses as loss_figures
 from mlp_lib.lab import benchmark, peers
 from mlp_lib.lab.peers import METHODS
+from mlp_lib.reports.voice import Voice
 from mlp_lib.run.files import read_table
 from mlp_lib.run.parameters import BenchmarkCase
 from mlp_lib.run.parsing import merge
@@ -149,7 +150,7 @@ def test_the_command_makes_a_report(tmp_path: Path):
         "benchmark_cases": "[{architecture: [6, 4], members: 2, batch_size: 256, workers: 2}]",
     }
     merged = merge("quick", [], [(name, str(value)) for name, value in options.items()])
-    run_dir = execute_phases("benchmark", merged, tmp_path, "speed", None)
+    run_dir = execute_phases("benchmark", merged, tmp_path, "speed", None, Voice())
     table = read_table(run_dir / "benchmark/benchmark.csv")
     assert table["method"].tolist() == ["plain", "population", "limit"]
     assert (table["seconds_per_member_epoch"] > 0).all()

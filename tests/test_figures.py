@@ -4,12 +4,15 @@ import io
 import subprocess
 import sys
 import warnings
+from typing import get_type_hints
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from mlp_lib import figures
 from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.figures.curves import learning_curves, loss_curve
 from mlp_lib.figures.effects import heatmap
@@ -17,6 +20,13 @@ from mlp_lib.figures.losses import loss_distribution, transfer_losses
 from mlp_lib.figures.search import search_overview
 
 NAN = np.nan
+OWN_STYLE = {"text.usetex": True, "axes.facecolor": "black", "image.interpolation": "bilinear", "savefig.dpi": 30}
+OWN_STYLE |= {
+    "axes.unicode_minus": False,
+    "font.family": "serif",
+    "savefig.bbox": "tight",
+    "savefig.facecolor": "black",
+}
 
 
 def names(number):
@@ -75,7 +85,7 @@ def render(figure):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
+        figure.canvas.print_figure(buffer, format="png")
     return buffer.getvalue()
 
 
@@ -100,8 +110,17 @@ def render(figure):
         lambda: heatmap(matrix([[NAN, NAN]]), "none", 0, "nats"),
     ],
 )
-def test_renders_without_a_warning(figure):
-    assert render(figure()) == render(figure())
+def test_renders_without_a_warning_and_the_same_whatever_a_matplotlibrc_says(figure):
+    rendered = render(figure())
+    with matplotlib.rc_context(OWN_STYLE):
+        assert render(figure()) == rendered
+
+
+def test_no_figure_follows_a_matplotlibrc():
+    made = [getattr(figures, name) for name in figures.__all__]
+    made = [function for function in made if get_type_hints(function)["return"] is Figure]
+    assert len(made) > 20
+    assert [function.__name__ for function in made if not hasattr(function, "__wrapped__")] == []
 
 
 def test_nothing_global_is_touched():

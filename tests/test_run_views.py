@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from IPython.display import HTML, Image, Markdown
+from ipywidgets import VBox
 from matplotlib.figure import Figure
 from study import ARCHITECTURES, evidence_of, run_all, settings_of, study_of
 from torch import nn
@@ -212,11 +213,15 @@ def test_the_explorer_follows_its_drop_downs(views: RunViews, monkeypatch: pytes
     assert "own hyperparameters" in shown[-1].data
 
 
+@pytest.mark.parametrize("interactive", [False, True])
 def test_a_saved_page_holds_the_views_as_pictures_and_tables(
-    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+    interactive: bool, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also one that was run by hand, whose widgets are dead."""
     shown: list = []
     monkeypatch.setattr(run_explorer, "display", shown.append)
+    monkeypatch.setattr(run_explorer, "is_interactive", lambda: interactive)
     assert run_explorer.show(evidence) is None
-    assert [type(output) for output in shown] == [Image, HTML, Image, Markdown]
-    assert "Confusion matrix" in shown[2].alt
+    assert any(isinstance(output, VBox) for output in shown) == interactive
+    assert [type(output) for output in shown[-4:]] == [Image, HTML, Image, Markdown]
+    assert "Confusion matrix" in shown[-2].alt

@@ -16,6 +16,7 @@ from mlp_lib.figures.style import (
     LOSS,
     MARKERS,
     ORANGE,
+    drawn,
     log_if_wide,
     new_figure,
     plain_axes,
@@ -32,6 +33,7 @@ def _label(ax: Axes, title: str, losses: Sequence[pd.Series]) -> None:
     ax.set_title(title, fontsize="medium")
 
 
+@drawn
 def loss_curve(metrics: pd.DataFrame) -> Figure:
     """Training and validation loss of one training by epoch, its best epoch marked.
 
@@ -54,6 +56,7 @@ def loss_curve(metrics: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
 def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     """Validation loss by epoch of all trials, a panel an architecture, the chosen trial highlighted.
 
@@ -79,6 +82,7 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
 def coordinate_sizes(table: pd.DataFrame) -> Figure:
     """How far activations moved since the first step against the width: a panel a parametrization, a line a step.
 
@@ -105,6 +109,7 @@ def coordinate_sizes(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
 def attempt_curves(curves: pd.DataFrame, stored: pd.DataFrame | None = None, label: str = "") -> Figure:
     """Validation loss by epoch of trainings by hand; the last one thick and with its training loss.
 
@@ -135,6 +140,7 @@ def attempt_curves(curves: pd.DataFrame, stored: pd.DataFrame | None = None, lab
     return figure
 
 
+@drawn
 def trial_curve(curves: pd.DataFrame, architecture: str, trial: int, chosen: int | None) -> Figure:
     """Losses of one trial at its checks, among the validation losses of all trials of its architecture.
 

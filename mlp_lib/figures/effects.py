@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, new_figure, plain_axes, short_name
+from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, drawn, new_figure, plain_axes, short_name
 
 MANY_PAIRS = 45  # beyond which the rows are set closer
 VERDICTS = {
@@ -28,6 +28,7 @@ VERDICTS = {
 }
 
 
+@drawn
 def heatmap(
     matrix: pd.DataFrame, title: str, centre: float, label: str, hatched: str = "hatched: diverged or not trained"
 ) -> Figure:
@@ -91,6 +92,7 @@ def _matrix(effects: pd.DataFrame) -> pd.DataFrame:
     return matrix
 
 
+@drawn
 def effect_matrix(effects: pd.DataFrame, margin: float) -> Figure:
     """Heatmap of relative regret: * where excludes_zero, a thick border where wholly beyond the margin."""
     matrix = _matrix(effects)
@@ -112,6 +114,7 @@ def effect_matrix(effects: pd.DataFrame, margin: float) -> Figure:
     return figure
 
 
+@drawn
 def pair_matrix(pairs: pd.DataFrame, margin: float, confidence: float = 0.95) -> Figure:
     """Heatmap of the quotients over searches: framed where costly, hatched where broken.
 
@@ -142,6 +145,7 @@ def _ink(red: float, green: float, blue: float, _alpha: float = 1.0) -> str:
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"  # perceived brightness
 
 
+@drawn
 def architecture_intervals(pairs: pd.DataFrame, margin: float) -> Figure:
     """Forest plot: the difference of every two architectures with its intervals, coloured by verdict, largest first.
 

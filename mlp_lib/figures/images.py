@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlp_lib.figures.style import new_figure
+from mlp_lib.figures.style import drawn, new_figure
 
 MAX_DIGITS = 24  # misclassified images that are shown
 
 
+@drawn
 def sample_images(images: Sequence, labels: Sequence, number: int = 20) -> Figure:
     """The first images with their labels.
 
@@ -25,6 +26,7 @@ def sample_images(images: Sequence, labels: Sequence, number: int = 20) -> Figur
     return figure
 
 
+@drawn
 def mistakes(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     """Confusion matrix, and the misclassified images of which the network was surest.
 

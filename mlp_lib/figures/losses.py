@@ -13,6 +13,7 @@ from mlp_lib.figures.style import (
     GREY,
     LOSS,
     ORANGE,
+    drawn,
     log_if_wide,
     new_figure,
     plain_axes,
@@ -22,6 +23,7 @@ from mlp_lib.figures.style import (
 )
 
 
+@drawn
 def loss_distribution(losses: pd.DataFrame) -> Figure:
     """Test loss of every retrain seed by architecture, the mean as a bar, the mean accuracy at the right.
 
@@ -51,6 +53,7 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
 def transfer_losses(losses: pd.DataFrame) -> Figure:
     """Test loss of every target with its own and with the other architectures' hyperparameters, a point a training.
 
@@ -85,6 +88,7 @@ def transfer_losses(losses: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
 def quotient_intervals(table: pd.DataFrame, label: str, title: str) -> Figure:
     """Quotients with their intervals, a row each, the first at the top; 1 is a line.
 
@@ -106,6 +110,7 @@ def quotient_intervals(table: pd.DataFrame, label: str, title: str) -> Figure:
     return figure
 
 
+@drawn
 def speeds(table: pd.DataFrame) -> Figure:
     """Time of a member's epoch by method, a panel a case; rows as in benchmark.csv."""
     cases = list(table.groupby(["architecture", "members", "batch_size", "workers"], sort=False))

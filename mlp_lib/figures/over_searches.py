@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlp_lib.figures.style import BLUE, LOSS, ORANGE, looks, new_figure, panel_grid, plain_axes, short_name
+from mlp_lib.figures.style import BLUE, LOSS, ORANGE, drawn, looks, new_figure, panel_grid, plain_axes, short_name
 
 TRIALS = "trials of a search"
 COMPONENTS = {"run_seed": "run seed", "images": "test images"}
 
 
+@drawn
 def regret_by_budget(frame: pd.DataFrame, margin: float) -> Figure:
     """The mean quotient transferred / own against n with its band, and the margin.
 
@@ -33,6 +34,7 @@ def regret_by_budget(frame: pd.DataFrame, margin: float) -> Figure:
     return figure
 
 
+@drawn
 def tuning_curves(frame: pd.DataFrame) -> Figure:
     """The loss of each architecture against n of its own search, with its band; below it how often each is best.
 
@@ -58,6 +60,7 @@ def tuning_curves(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
 def variance_components(series: pd.Series) -> Figure:
     """Bars of the variances of log test losses by component, with the standard deviation beside each.
 
@@ -77,6 +80,7 @@ def variance_components(series: pd.Series) -> Figure:
     return figure
 
 
+@drawn
 def tuning_cost(frame: pd.DataFrame) -> Figure:
     """A target's loss against the operations of tuning on each source and training it once, a panel a target.
 

@@ -18,6 +18,7 @@ from mlp_lib.figures.style import (
     GREY,
     LOSS,
     ORANGE,
+    drawn,
     log_if_wide,
     looks,
     new_figure,
@@ -31,6 +32,7 @@ from mlp_lib.run.parameters import SearchSpace
 FADING = LinearSegmentedColormap.from_list("fading", ["#08306b", "#c6dbef"])  # from dark to a blue still seen on white
 
 
+@drawn
 def search_overview(results: pd.DataFrame) -> Figure:
     """Validation loss of every trial against each of the seven hyperparameters, a colour an architecture.
 
@@ -65,6 +67,7 @@ def search_overview(results: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
 def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Figure:
     """Expected best validation loss after n trials, a panel an architecture with its band; the others in grey.
 
@@ -96,6 +99,7 @@ def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Fi
     return figure
 
 
+@drawn
 def importance_bars(importance: pd.DataFrame) -> Figure:
     """Permutation importance of each hyperparameter with its standard error, a panel a forest.
 
@@ -123,6 +127,7 @@ def importance_bars(importance: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
 def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, top: int = 10) -> Figure:
     """The `top` trials of each architecture across the seven hyperparameters, scaled by the search space.
 
@@ -169,6 +174,7 @@ def _range_label(name: str, space: SearchSpace) -> str:
     return f"{name}\nfixed at {low:g}" if low == high else f"{name}\n{low:g} to {high:g}"
 
 
+@drawn
 def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
     """Validation loss against learning rate with its lower envelope, a panel an architecture.
 

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -18,8 +20,18 @@ MAX_INCHES = 40
 COLUMNS = 4  # panels side by side
 
 
+# as a decorator: a figure is made, shown and saved by matplotlib's own defaults, whatever the user's matplotlibrc says
+drawn = style.context("default")
+
+
+class _Canvas(FigureCanvasAgg):
+    print_figure = drawn(FigureCanvasAgg.print_figure)
+
+
 def new_figure(width: float, height: float) -> Figure:
-    return Figure((min(width, MAX_INCHES), min(height, MAX_INCHES)), dpi=120, layout="constrained")
+    figure = Figure((min(width, MAX_INCHES), min(height, MAX_INCHES)), dpi=120, layout="constrained")
+    _Canvas(figure)
+    return figure
 
 
 def plain_axes(ax: Axes) -> None:

@@ -20,7 +20,7 @@ def is_interactive() -> bool:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.canvas.print_figure(buffer, format="png", dpi=figure.dpi)
     return buffer.getvalue()
 
 

@@ -26,7 +26,7 @@ RANGES = {  # log10 of lr, eps and weight_decay
     "leaky_relu_alpha": (0, 0.5, 0.01),
 }
 NO_RUN = ""  # of the drop-down of stored runs: None would leave it blank
-_WIDE = {"style": {"description_width": "9em"}, "layout": widgets.Layout(width="25em")}
+_WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "25em"}}
 
 
 class Panel:

@@ -186,21 +186,20 @@ def explorer(views: RunViews) -> widgets.Widget:
     return widgets.VBox(rows)
 
 
-_WRAP = widgets.Layout(flex_flow="row wrap", grid_gap="0.5em 1.5em")
+_WRAP = {"flex_flow": "row wrap", "grid_gap": "0.5em 1.5em"}
 _MISTAKES = "Confusion matrix and misclassified test images"
 
 
 def _dropdown(text: str, **values: Any) -> widgets.Dropdown:
-    look = {"style": {"description_width": "7em"}, "layout": widgets.Layout(width="19em")}
+    look = {"style": {"description_width": "7em"}, "layout": {"width": "19em"}}
     return widgets.Dropdown(description=text, **look, **values)
 
 
 def show(evidence: Evidence) -> None:
-    """Display the explorer where somebody can use it; elsewhere the views of a sensible choice."""
+    """Display the views of a sensible choice, below the explorer where somebody can use that: saved, it is dead."""
     views = RunViews(evidence)
     if is_interactive():
         display(explorer(views))
-        return
     choice = views.typical()
     named = f"{choice.architecture}, trial {choice.trial}, retrain seed {choice.seed}"
     _display(views.curve(choice), f"Learning curve of {named}")

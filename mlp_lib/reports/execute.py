@@ -1,27 +1,30 @@
-"""One notebook by papermill: its progress repeated in the terminal, its failure in a line, its file without paths."""
+"""One notebook by papermill and its page: progress repeated aloud, failure in a line, a file without paths."""
 
 import html
-import shutil
-import subprocess
+import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlp_lib.core.errors import MlpError
 from mlp_lib.reports import pages
+from mlp_lib.reports.voice import Voice
 from mlp_lib.run.files import ROOT, RunFiles, write_bytes
 from mlp_lib.workers.progress import METADATA
+from mlp_lib.workers.server import LOG
 
 
-def execute_notebook(source: Path, target: Path, parameters: dict[str, Any], files: RunFiles) -> str | None:
+def execute_notebook(
+    source: Path, target: Path, parameters: dict[str, Any], files: RunFiles, voice: Voice
+) -> str | None:
     """Run a notebook by papermill; None, or one line on what went wrong."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    _register_engine(files)
+    _register_engine(files, voice)
     try:
         with _quiet():
             papermill.execute_notebook(
@@ -37,8 +40,12 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any], fil
         last = str(error.evalue).strip().splitlines() or [error.ename]
         known = {kind.__name__ for kind in (MlpError, *MlpError.__subclasses__())}
         return last[0] if error.ename in known else f"{source.stem}: {error.ename}: {last[0]}"
-    except (DeadKernelError, RuntimeError) as error:
-        return f"{source.stem}: its kernel died ({str(error).splitlines()[0]})"
+    except (DeadKernelError, RuntimeError, EOFError) as error:
+        said = f"{source.stem}: its kernel died ({str(error).splitlines()[0]}); it was of {sys.executable}"
+        return f"{said}, and log.txt has what it said last"
+    except OSError as error:  # papermill's, when it writes the notebook
+        error.filename = error.filename or str(files.root)
+        raise
     return None
 
 
@@ -54,8 +61,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _register_engine(files: RunFiles) -> None:
-    """papermill's own engine, which also repeats the notebook's progress in the terminal and in index.html."""
+def _register_engine(files: RunFiles, voice: Voice) -> None:
+    """papermill's own engine, which also says the notebook's progress and prints, and tells index.html now and then."""
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
 
@@ -64,11 +71,16 @@ def _register_engine(files: RunFiles) -> None:
     class Client(PapermillNotebookClient):
         def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
             content = msg.get("content", {})
-            if (
-                msg["msg_type"] in ("display_data", "update_display_data")
-                and METADATA.items() <= content.get("metadata", {}).items()
-            ):
-                terminal.show(content["data"]["text/plain"])
+            if METADATA.items() <= content.get("metadata", {}).items():
+                text = content["data"]["text/plain"]
+                if voice.progress(text, last=not text.endswith(("left", "so far"))) and files.meta.exists():
+                    with suppress(MlpError):
+                        pages.write_run_index(files.root)
+            elif msg["msg_type"] == "stream" and content["name"] == "stderr":
+                voice.keep(content["text"])  # of a library; with this machine's paths, so it is no part of a report
+                return None
+            elif msg["msg_type"] == "stream" and content["text"].strip():
+                print(content["text"].rstrip("\n"))
             return super().process_message(msg, cell, cell_index)
 
     class Engine(NBClientEngine):
@@ -79,38 +91,14 @@ def _register_engine(files: RunFiles) -> None:
                 kernel_name=kernel_name,
                 kernel_manager_class=KernelManager,
                 startup_timeout=300,
-                extra_arguments=["--log-level=CRITICAL"],
+                extra_arguments=["--log-level=CRITICAL", "--IPKernelApp.exec_PYTHONSTARTUP=False"],
                 shutdown_kernel="immediate",  # all is written by then, and a graceful end takes seconds
+                store_widget_state=False,  # of widgets that nobody displays
             )
-            client.execute(stderr=subprocess.DEVNULL)  # what asyncio says when a kernel is stopped; errors are in cells
+            with TemporaryDirectory() as profile:  # the user's own could change what is shown
+                client.execute(env=os.environ | {"IPYTHONDIR": profile, LOG: str(voice.log or os.devnull)})
 
-    terminal = _Terminal(files)
     papermill_engines.register("mlp_lib", Engine)
-
-
-class _Terminal:
-    """Progress in the terminal: one line rewritten, or a line now and then where the output is a file.
-
-    Now and then index.html is told too.
-    """
-
-    def __init__(self, files: RunFiles) -> None:
-        self.files = files
-        self.shown = self.written = -1e9
-
-    def show(self, text: str) -> None:
-        if time.monotonic() - self.written > 10:
-            self.written = time.monotonic()
-            with suppress(MlpError):
-                if self.files.meta.exists():
-                    pages.write_run_index(self.files.root)
-        last = not text.endswith(("left", "so far"))
-        if sys.stdout.isatty():
-            columns = shutil.get_terminal_size().columns - 1
-            print("\r" + text[:columns].ljust(columns), end="\n" if last else "", flush=True)
-        elif last or time.monotonic() - self.shown > 10:
-            self.shown = time.monotonic()
-            print(text, flush=True)
 
 
 def keep_notebook(temporary: Path, notebook: Path, error: str | None) -> None:
@@ -128,3 +116,15 @@ def keep_notebook(temporary: Path, notebook: Path, error: str | None) -> None:
         content.metadata.get("papermill", {}).pop(name, None)
     write_bytes(notebook, nbformat.writes(content).encode())
     temporary.unlink()
+
+
+def render(notebook: Path, page: Path) -> str | None:
+    """Render a kept notebook; None, or why it can't be: then there is no page, nor one of an earlier notebook."""
+    try:
+        pages.render_notebook(notebook, page)
+    except MlpError:  # no space
+        raise
+    except Exception as error:  # of nbconvert or what it stands on: versions that don't fit together raise anything
+        page.unlink(missing_ok=True)
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None

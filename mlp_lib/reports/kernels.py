@@ -38,7 +38,7 @@ class _Forked(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         own = (arguments, options["env"], options.get("cwd") or os.getcwd())
-        process = start_server(*_LOADED).Process(target=_serve, args=own)
+        process = start_server(*_LOADED, environment=options["env"]).Process(target=_serve, args=own)
         process.start()
         self.process, self.pid, self.cwd = _Process(process), process.pid, own[-1]
         return self.connection_info

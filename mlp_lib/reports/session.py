@@ -13,6 +13,7 @@ import pandas as pd
 
 from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.core.values import CLASSES, Architecture
+from mlp_lib.reports.origin import check_origin
 from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.reports.phase_figures import write_figures
 from mlp_lib.reports.restore import clear_lost, describe_missing, restore
@@ -80,9 +81,10 @@ class Session:
 def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     """Check the notebook's parameters, then its data and run directory, and record that the phase has begun.
 
-    `namespace` is the notebook's globals(). Raises SettingsError, DataError or RunDirectoryError before anything is
-    trained or made.
+    `namespace` is the notebook's globals(). Raises SettingsError, DataError or RunDirectoryError, or MlpError for a
+    notebook of another clone, before anything is trained or made.
     """
+    check_origin()
     pd.set_option("display.max_colwidth", None)  # a table that is kept as a report is not cut
     where = f"notebook {phase}"
     settings = read_parameters(NOTEBOOK_SETTINGS[phase], namespace, where, also=("run_dir",))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.run.files import RunFiles
@@ -18,6 +18,7 @@ from mlp_lib.run.work import now
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
 _PATIENCE_S = 0.3  # for who holds the lock for a moment: one that asks for its holder
 _POLL_S = 0.02
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of this file system
 
 
 @contextlib.contextmanager
@@ -32,14 +33,16 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
         if not locked:
             holder = _read_holder(run_dir)
             if holder.get("pid") not in (os.getpid(), command):
+                marker = _marker(run_dir)  # of a machine that broke down it stays
+                gone = f", or delete {marker} if it is gone" if marker.exists() else ""
                 raise RunDirectoryError(
                     f"{run_dir} is in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on "
-                    f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it or stop it"
+                    f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it or stop it{gone}"
                 )
             yield
             return
         said = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": now()}
-        _holder_file(run_dir).write_text(json.dumps(said))
+        _holder_file(run_dir).write_text(json.dumps(said), encoding="utf-8")
         for leftover in RunFiles(run_dir).leftovers():  # of a process that died while it wrote
             leftover.unlink(missing_ok=True)
         os.environ[_HOLDER] = str(os.getpid())
@@ -64,9 +67,8 @@ def _locked(run_dir: Path, patience: float) -> Iterator[bool]:
     """Whether the lock is had; not, if another holds it for longer than `patience` (s)."""
     if not run_dir.is_dir():  # filelock would make it anew
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run_dir))
-    lock = FileLock(_lock_file(run_dir))
     try:
-        lock.acquire(timeout=patience, poll_interval=_POLL_S)
+        lock = _acquire(run_dir, patience)
     except Timeout:
         lock = None
     try:
@@ -78,8 +80,26 @@ def _locked(run_dir: Path, patience: float) -> Iterator[bool]:
             lock.release()
 
 
+def _acquire(run_dir: Path, patience: float) -> BaseFileLock:
+    """The lock; Timeout if another has it. Where the file system has no locks, a file that names its process is one."""
+    try:
+        lock = FileLock(_lock_file(run_dir), fallback_to_soft=False)
+        lock.acquire(patience, _POLL_S)
+    except OSError as error:
+        error.filename = error.filename or str(_lock_file(run_dir))
+        if error.errno not in _NO_LOCKS:
+            raise
+        lock = SoftFileLock(_marker(run_dir))
+        lock.acquire(patience, _POLL_S)
+    return lock
+
+
 def _lock_file(run_dir: Path) -> Path:
     return run_dir / ".lock"
+
+
+def _marker(run_dir: Path) -> Path:
+    return run_dir / ".lock_marker"
 
 
 def _holder_file(run_dir: Path) -> Path:
@@ -88,6 +108,6 @@ def _holder_file(run_dir: Path) -> Path:
 
 def _read_holder(run_dir: Path) -> dict:
     try:
-        return dict(json.loads(_holder_file(run_dir).read_text()))
+        return dict(json.loads(_holder_file(run_dir).read_text(encoding="utf-8")))
     except (ValueError, OSError):
         return {}

@@ -107,6 +107,7 @@ class RunFiles:
         self.benchmark_figure = self.benchmark.with_name("benchmark.png")
         self.record = root / "files.csv"  # what each phase wrote
         self.index = root / "index.html"
+        self.log = root / "log.txt"  # what the command said
         self.work = WorkFiles(root / ".work")
 
     def evidence(self, name: str) -> Path:
@@ -233,7 +234,7 @@ def read_image_losses(path: Path) -> dict[int, np.ndarray]:
 def write_figure(path: Path, figure: Any) -> None:
     """A matplotlib figure as PNG, 120 dots an inch."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.canvas.print_figure(buffer, format="png", dpi=120)  # savefig would take its defaults from a matplotlibrc
     write_bytes(path, buffer.getvalue())
 
 

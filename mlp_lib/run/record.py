@@ -25,8 +25,8 @@ class Lost:
 
     @property
     def matters(self) -> bool:
-        """Whether its phase has to be done again: checkpoints may be away, since git doesn't take them along."""
-        return not self.name.endswith(".pt")
+        """Whether its phase has to be done again: git doesn't take checkpoints along, and a page is only rendered."""
+        return not self.name.endswith((".pt", ".html"))
 
     @property
     def is_view(self) -> bool:

@@ -5,11 +5,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
+LOG = "MLP_RUN_LOG"  # in the environment: where what libraries say on stdout and stderr is kept
 
-def start_server(*modules: str) -> BaseContext:
+
+def start_server(*modules: str, environment: Mapping[str, str] = os.environ) -> BaseContext:
     """Where processes come from: a server that is importing the modules while this goes on.
 
     Elsewhere than on Linux they are spawned: what a fork finds loaded may not be fit for it (Python's documentation of
@@ -19,22 +22,28 @@ def start_server(*modules: str) -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules))
-    forkserver.ensure_running()
+    before = os.dup(1), os.dup(2)  # a server that had them would speak there, and keep a pipe open
+    try:
+        _speak_to(environment.get(LOG, os.devnull))
+        forkserver.ensure_running()
+    finally:
+        for number, own in zip((1, 2), before, strict=True):
+            os.dup2(own, number)
+            os.close(own)
     return context
 
 
 def settle(environment: dict[str, str]) -> None:
     """What a process of the server does first: it leaves interrupts to its parent, and never outlives it.
 
-    environment: the parent's; the server has its own, of when it was started. What libraries say on stderr goes
-    nowhere, as that of a kernel does.
+    environment: the parent's; the server has its own, of when it was started.
     """
     if hasattr(os, "setsid"):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.clear()
     os.environ.update(environment)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    _speak_to(environment.get(LOG, os.devnull))
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -42,3 +51,10 @@ def settle(environment: dict[str, str]) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def _speak_to(path: str) -> None:
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for number in (1, 2):
+        os.dup2(log, number)
+    os.close(log)
