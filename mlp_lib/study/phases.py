@@ -13,6 +13,7 @@ from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, HYPERPARAMETERS, N
 from mlp_lib.evidence import summaries
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import (
+    ArchitectureFiles,
     RunFiles,
     append_table,
     plain,
@@ -88,10 +89,9 @@ def _without_curves(study: Study, rows: pd.DataFrame) -> pd.Series:
     lost = pd.Series(False, rows.index)
     for architecture in study.architectures:
         files, own = study.files.architecture(architecture), rows[rows["architecture"] == architecture.name]
-        best = summaries.best_trial(own)
         if not files.curves.exists():
             lost[own.index] = True
-        elif best is not None and not files.metrics.exists():
+        elif not files.metrics.exists() and (best := _best_trial(own, files)) is not None:
             kept = read_table(files.epochs)["trial"] if files.epochs.exists() else []
             lost[best.name] = best["trial"] not in set(kept)
     return lost
@@ -133,17 +133,10 @@ def _write_results(study: Study, architecture: Architecture, epochs: list[int]) 
 
 
 def _choose(study: Study, architecture: Architecture) -> pd.DataFrame:
-    """Name the winner, the trial of lowest validation loss; the results with `chosen` and `architecture`.
-
-    Where no trial is trained, it is the best of those that did not diverge: its loss is in the curves alone.
-    """
+    """Name the winner, the trial of lowest validation loss; the results with `chosen` and `architecture`."""
     files = study.files.architecture(architecture)
     results = read_table(files.results)
-    best = summaries.best_trial(results)
-    if best is None:
-        losses = read_table(files.curves).groupby("trial")["val_loss"].min()
-        untrained = results[results["status"] == NOT_TRAINED]
-        best = summaries.best_trial(untrained.assign(val_loss=untrained["trial"].map(losses)))
+    best = _best_trial(results, files)
     if best is None:
         raise TrainingError(
             f"all {len(results)} trials of {architecture.name} diverged: no hyperparameters to choose; "
@@ -168,6 +161,19 @@ def _choose(study: Study, architecture: Architecture) -> pd.DataFrame:
     )
     results = results.assign(chosen=results["trial"] == best["trial"], architecture=architecture.name)
     return results[["architecture", *results.columns.drop("architecture")]]
+
+
+def _best_trial(results: pd.DataFrame, files: ArchitectureFiles) -> pd.Series | None:
+    """The trial of lowest validation loss; None if all diverged.
+
+    Where no trial is trained, it is the best of those that did not diverge: its loss is in the curves alone.
+    """
+    best = summaries.best_trial(results)
+    if best is None:
+        losses = read_table(files.curves).groupby("trial")["val_loss"].min()
+        untrained = results[results["status"] == NOT_TRAINED]
+        best = summaries.best_trial(untrained.assign(val_loss=untrained["trial"].map(losses)))
+    return best
 
 
 def read_curves(study: Study) -> pd.DataFrame:
