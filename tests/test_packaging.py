@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch"}
@@ -36,6 +37,26 @@ def test_environment_equals_pyproject():
     assert pip == {"pip": ["-e ."]}
 
 
+def test_what_is_installed_by_default_was_tested_and_is_allowed():
+    """One version for each requirement, here and now, which the bounds in pyproject.toml hold."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    versions = {r.name: str(r.specifier)[2:] for r in map(Requirement, lines) if not r.marker or r.marker.evaluate()}
+    assert len(versions) > 100
+    project = read_project()
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    wanted = [Requirement(line) for lines in lists for line in lines]
+    assert [str(r) for r in wanted if r.name != "mlp_lib" and versions.get(r.name.lower()) not in r.specifier] == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(("newest", "by"), [([], "-c constraints.txt"), (["NEWEST=1"], "-U --upgrade-strategy eager")])
+def test_make_installs_what_was_tested_or_the_newest(newest: list[str], by: str):
+    for target, what in (("run", "."), ("lab", "."), ("test", ".[test]")):
+        line = ["make", "-n", target, "VENV=none", *newest]
+        said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert f"{by} -e '{what}'" in said
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -47,6 +68,7 @@ def test_environment_equals_pyproject():
         "environment.yml",
         "README.md",
         "pyproject.toml",
+        "constraints.txt",
         "Makefile",
         "CONTRIBUTING.md",
         "CITATION.cff",
