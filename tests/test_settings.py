@@ -95,7 +95,7 @@ ALLOWED = {
     "compare_with": "a line of text or null",
     "parts": "all or search",
     "benchmark_cases": "a list of 1 to 1000 values",
-    "benchmark_methods": "a list of 1 to 7 values",
+    "benchmark_methods": "a list of 1 to 9 values",
     "benchmark_rounds": "a whole number from 1 to 1000",
 }
 
