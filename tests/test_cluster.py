@@ -243,6 +243,27 @@ def test_workers_of_which_none_trains_are_told(
         train(units_of(4), on(lan, max_epochs=2), tmp_path)
 
 
+MORTAL = """
+import os
+from pathlib import Path
+from mlp_lib.workers import cluster
+once, whole = Path(__file__).with_name("once"), cluster.Supply.setup
+def setup(self, worker):
+    if not once.exists():
+        once.touch()
+        os._exit(1)
+    whole(self, worker)
+cluster.Supply.setup = setup
+"""
+
+
+def test_a_worker_that_dies_while_it_gets_the_data(lan: Lan, tmp_path: Path) -> None:
+    lan.start_worker(PYTHONPATH=only_there(tmp_path / "there", MORTAL))
+    lan.wait_for(1)
+    same_as_here(lan, tmp_path, max_epochs=2)
+    assert (tmp_path / "there" / "once").exists()
+
+
 def test_results_are_read_by_another_pandas(tmp_path: Path) -> None:
     """No object of pandas is in them, whose pickles change with its versions."""
     _, result = next(begin(in_process(SETTINGS), units_of(4), SETTINGS, tmp_path))

@@ -121,7 +121,8 @@ class Cluster(Workers):
         with _connect(self.scheduler) as self.client:
             self.answered = self.asked = time.monotonic()
             supply = Supply(supplied(job.digest))
-            self.client.register_plugin(supply)
+            with suppress(OSError):  # of a worker that dies just now; the others have it
+                self.client.register_plugin(supply)
             executor = self.client.get_executor(pure=False)
             try:
                 yield executor
