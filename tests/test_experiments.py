@@ -183,6 +183,13 @@ def test_where_none_is_trained_the_best_is_chosen_and_both_questions_stay_open(h
                 assert said["sentence"].startswith("No trial of 2x2x2x2x2x2 came below guessing")
 
 
+def test_metrics_of_the_best_that_are_gone_are_trained_again(half: RunFiles, tmp_path: Path) -> None:
+    again = RunFiles(shutil.copytree(half.root, tmp_path / "again"))
+    again.architecture(Architecture((2,) * 6)).metrics.unlink()
+    phases.search(study_of(again.root, "search", **HALF))
+    assert tables(again.root) == tables(half.root)
+
+
 def test_what_is_not_trained_is_shown_as_that(half: RunFiles) -> None:
     views, deep = RunViews(evidence_of(half.root, **HALF)), "mlp_2x2x2x2x2x2"
     assert views.seeds(deep) == [1, 2]

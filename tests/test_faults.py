@@ -82,7 +82,7 @@ def check_files(run_dir: Path) -> None:
         elif path.suffix == ".pt":
             assert torch.load(path, weights_only=True)
     files = RunFiles(run_dir)
-    states = meta.read_states(files, meta.read_meta(files)["phases"])
+    states = meta.read_states(files, meta.read_meta(files))
     assert meta.RUNNING not in {state["status"] for state in states.values()}
 
 
