@@ -7,7 +7,7 @@ import pandas as pd
 from mlp_lib.evidence.intervals import plain_answer
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.summaries import no_trial
-from mlp_lib.evidence.verdicts import ONE_ARCHITECTURE, VERDICTS, architecture_end, transfer_end
+from mlp_lib.evidence.verdicts import ONE_ARCHITECTURE, VERDICTS, architecture_end, interval_kind, transfer_end
 
 NAMED = 3  # so many pairs are named in a sentence
 
@@ -18,8 +18,8 @@ def answers_over_searches(result: OverSearches) -> dict[str, dict]:
     n is the budget n*, trials of a search; trials: T, seeds: k. hyperparameter_transfer: the effect is the mean change
     of the loss over the pairs that are not broken, with `pairs` their numbers: all, costly, broken, within.
     architecture_sensitivity: the effect is the quotient less 1 of the two tuned losses, the greater first, that differ
-    most (of the pairs with the answer's verdict, where there are), and their interval alone; `pair` names them and
-    `pairs` counts a verdict. What can't be said is None.
+    most (of the pairs with the answer's verdict, where there are), with the interval of their test; `pair` names them,
+    and `pairs` counts a verdict. What can't be said is None.
     """
     return {"hyperparameter_transfer": _transfer(result), "architecture_sensitivity": _architecture(result)}
 
@@ -35,11 +35,11 @@ def _transfer(result: OverSearches) -> dict:
         "broken": int(result.broken.sum()),
         "within": int(result.within.sum()),
     }
-    claim = ""
+    claim, tested = "", len(pairs) - counts["broken"]
     if not math.isnan(estimate[0]):
         claim = (
             f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average over"
-            f" searches of {result.budget} trials ({_basis(result, estimate, len(pairs) - counts['broken'])}): "
+            f" searches of {result.budget} trials ({_basis(result, estimate, tested, f'{100 * result.confidence:g}% interval')}): "
         )
     sentence = claim + _transfer_end(result, verdict, estimate)
     sentence = sentence[0].upper() + sentence[1:]
@@ -69,7 +69,7 @@ def _transfer_end(result: OverSearches, verdict: str, estimate: tuple[float, ...
 
 
 def _architecture(result: OverSearches) -> dict:
-    verdict, pairs = result.answers["architecture_sensitivity"], result.architectures
+    verdict, pairs = result.answers["architecture_sensitivity"], result.decided
     counts = {name: int((pairs["verdict"] == name).sum()) for name in VERDICTS}
     more = {"trials": result.trials, "seeds": result.seeds, "pairs": counts, "pair": None}
     known = pairs.dropna(subset="difference")[: 0 if result.untrained else None]
@@ -91,7 +91,7 @@ def _architecture(result: OverSearches) -> dict:
         sentence = (
             f"{which} difference of tuned test loss between two of {len(result.tuned)} architectures over searches of"
             f" {result.budget} trials, {_short(upper)} above {_short(lower)}, is {estimate[0]:.2%}"
-            f" ({_basis(result, estimate, len(pairs))}): {end}"
+            f" ({_basis(result, estimate, len(pairs), interval_kind(shown['verdict'], result.confidence))}): {end}"
         )
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
 
@@ -104,10 +104,10 @@ def _nothing(result: OverSearches) -> str:
     return ONE_ARCHITECTURE if len(result.tuned) == 1 else "There are no finite losses"
 
 
-def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int) -> str:
+def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int, kind: str) -> str:
     interval = ""
     if not math.isnan(estimate[1]):
-        interval = f"{100 * result.confidence:g}% interval {estimate[1]:+.2%} to {estimate[2]:+.2%}, "
+        interval = f"{kind} {estimate[1]:+.2%} to {estimate[2]:+.2%}, "
     counted = [(pairs, "pair"), (result.trials, "trial"), (result.seeds, "run seed")]
     return interval + ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for number, word in counted)
 

@@ -34,7 +34,7 @@ from mlp_lib.evidence.verdicts import (
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
-    *("mean", "own_mean", "regret", "oracle_regret", "relative_regret"),
+    *("mean", "own_mean", "regret", "oracle_regret"),
     *("quotient", "low", "high", "p", "p_adjusted", "p_beyond", "p_within", "sd", "pooled_sd", "df"),
     *("excludes_zero", "beyond_margin", "within_margin", "broken", "error", "own_error"),
 )
@@ -100,9 +100,8 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     with five seeds a lone pair has 4 degrees of freedom, eight sources together have 28. Equal hyperparameters are
     tested once a target, and the target's own not at all: their quotient is exactly 1.
 
-    In nats: mean, own_mean, regret, oracle_regret (above the target's best source). Quotients: relative_regret (of
-    means), quotient (of geometric means over the n shared seeds), low and high (its t interval), adjusted_low and
-    adjusted_high. Of log losses: sd (of the pair's own paired differences) beside pooled_sd (the model's), df.
+    In nats: mean, own_mean, regret, oracle_regret (above the target's best source). quotient (of geometric means over
+    the n shared seeds), low and high (its t interval). Of log losses: sd (of the pair's own paired differences) beside pooled_sd (the model's), df.
     p is Student's, of a difference, p_adjusted Benjamini & Hochberg's (1995); p_beyond (of costing more than the
     margin) and p_within (two one-sided tests) are of tests at the margin, each Holm's (1979). The variance is pooled
     unless the spreads differ (`by_own_spread`).
@@ -151,8 +150,7 @@ def _with_regret(rows: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     mean, own_mean = values[target, means.columns.get_indexer(rows["source"])], values[target, own]
     own_mean = np.where(own < 0, np.nan, own_mean)
     best = means.min(axis=1).to_numpy()[target]
-    regrets = {"regret": mean - own_mean, "oracle_regret": mean - best, "relative_regret": mean / own_mean}
-    return rows.assign(mean=mean, own_mean=own_mean, **regrets)
+    return rows.assign(mean=mean, own_mean=own_mean, regret=mean - own_mean, oracle_regret=mean - best)
 
 
 def _log_cost(effects: pd.DataFrame) -> pd.Series:
