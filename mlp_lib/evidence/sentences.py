@@ -35,11 +35,11 @@ def _transfer(result: OverSearches) -> dict:
         "broken": int(result.broken.sum()),
         "within": int(result.within.sum()),
     }
-    claim, tested = "", len(pairs) - counts["broken"]
+    claim, kind = "", f"{100 * result.confidence:g}% interval"
     if not math.isnan(estimate[0]):
         claim = (
             f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average over"
-            f" searches of {result.budget} trials ({_basis(result, estimate, tested, f'{100 * result.confidence:g}% interval')}): "
+            f" searches of {result.budget} trials ({_basis(result, estimate, len(pairs) - counts['broken'], kind)}): "
         )
     sentence = claim + _transfer_end(result, verdict, estimate)
     sentence = sentence[0].upper() + sentence[1:]

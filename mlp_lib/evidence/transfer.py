@@ -100,11 +100,11 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     with five seeds a lone pair has 4 degrees of freedom, eight sources together have 28. Equal hyperparameters are
     tested once a target, and the target's own not at all: their quotient is exactly 1.
 
-    In nats: mean, own_mean, regret, oracle_regret (above the target's best source). quotient (of geometric means over
-    the n shared seeds), low and high (its t interval). Of log losses: sd (of the pair's own paired differences) beside pooled_sd (the model's), df.
-    p is Student's, of a difference, p_adjusted Benjamini & Hochberg's (1995); p_beyond (of costing more than the
-    margin) and p_within (two one-sided tests) are of tests at the margin, each Holm's (1979). The variance is pooled
-    unless the spreads differ (`by_own_spread`).
+    In nats: mean, own_mean, regret, oracle_regret (above the target's best source). quotient: of geometric means over
+    the n shared seeds, low and high its t interval. Of log losses: sd (of the pair's own paired differences) beside
+    pooled_sd (the model's), df. p is Student's, of a difference, p_adjusted Benjamini & Hochberg's (1995); p_beyond (of
+    costing more than the margin) and p_within (two one-sided tests) are of tests at the margin, each Holm's (1979). The
+    variance is pooled unless the spreads differ (`by_own_spread`).
     same_as: the first source with these hyperparameters, the target before all others; identical: that is the target;
     counted: that is this row, so one row a test; diverged: seeds at which the transferred training alone diverged;
     broken: most trainings diverge, or most of the target's own, so that nothing is tested.

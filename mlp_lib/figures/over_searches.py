@@ -31,6 +31,9 @@ def regret_by_budget(frame: pd.DataFrame, margin: float) -> Figure:
     ax.set(xlabel=TRIALS, ylabel="transferred / own (mean over the pairs)")
     ax.set_title("What another architecture's hyperparameters cost, over searches", fontsize="medium")
     ax.legend(frameon=False)
+    if len(frame):
+        ends = (f"{np.exp(row.regret):.3f} at {row.n:g} trials" for row in (frame.iloc[0], frame.iloc[-1]))
+        figure.set_label(f"{ax.get_title()}: " + ", ".join(ends))
     return figure
 
 
@@ -57,6 +60,9 @@ def tuning_curves(frame: pd.DataFrame) -> Figure:
     lower.xaxis.get_major_locator().set_params(integer=True)
     upper.set_title("What tuning comes to: each architecture with its own search", fontsize="medium")
     figure.legend(loc="outside right upper", title="architecture", frameon=False, fontsize="small")
+    if len(last := frame[frame["n"] == frame["n"].max()].dropna(subset="loss").sort_values("loss")):
+        values = (f"{short_name(row.architecture)} {np.exp(row.loss):.4f}" for row in last.itertuples())
+        figure.set_label(f"{upper.get_title()}; test loss at {last['n'].iloc[0]} trials: {', '.join(values)}")
     return figure
 
 
@@ -77,6 +83,9 @@ def variance_components(series: pd.Series) -> Figure:
     ax.invert_yaxis()
     ax.set_xlabel("variance of log test loss (1e-4) and its root")
     ax.set_title("What makes tuned test losses differ", fontsize="medium")
+    figure.set_label(
+        f"{ax.get_title()}: {', '.join(f'{n} {t.get_text()}' for n, t in zip(names, ax.texts, strict=True))}"
+    )
     return figure
 
 
