@@ -9,6 +9,10 @@ from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.summaries import no_trial
 from mlp_lib.evidence.verdicts import ONE_ARCHITECTURE, VERDICTS, architecture_end, interval_kind, transfer_end
 
+QUESTIONS = {
+    "hyperparameter_transfer": "Do tuned hyperparameters transfer",
+    "architecture_sensitivity": "Once tuned, does the architecture matter",
+}
 NAMED = 3  # so many pairs are named in a sentence
 
 
@@ -123,3 +127,50 @@ def _short(name: str) -> str:
 
 def _part(log: float) -> float:
     return math.expm1(log)
+
+
+def in_plain_words(name: str, answer: dict) -> str:
+    """An answer's first line, in words without terms; name: its key in answers.yaml, answer: what stands there."""
+    effect, ends = answer["effect"], answer["interval"]
+    if effect is None or None in ends:
+        return f"{QUESTIONS[name]}: this cannot be said from this run."
+    say = _transfer_words if name == "hyperparameter_transfer" else _architecture_words
+    return say(effect, *ends, answer).replace("%", " %")
+
+
+def _transfer_words(effect: float, low: float, high: float, answer: dict) -> str:
+    pairs, bound = answer["pairs"], f"{100 * answer['margin']:g}%"
+    number, costly = pairs.get("all", pairs.get("pairs")), pairs.get("costly", pairs.get("costs_beyond_margin"))
+    basis = f"({effect:+.1%}; {100 * answer['confidence']:g}% interval {low:+.1%} to {high:+.1%})"
+    if low > 0:
+        words = f"On average another architecture's hyperparameters raise the test loss {basis}"
+    elif high < 0:
+        words = f"On average another architecture's hyperparameters lower the test loss {basis}"
+    elif high < answer["margin"]:
+        words = f"On average nothing is shown to be lost by another architecture's hyperparameters {basis}"
+    else:
+        words = f"Whether another architecture's hyperparameters cost anything on average is open {basis}"
+    words += f"; {costly or 'none'} of {number} pairs {'are' if costly > 1 else 'is'} shown to lose more than {bound}."
+    if effect < 0:
+        words += (
+            " A negative cost: the borrowed ones did better than the choice of the own search, which is partly luck."
+        )
+    return words
+
+
+def _architecture_words(effect: float, low: float, high: float, answer: dict) -> str:
+    pairs, bound = answer["pairs"], f"{100 * answer['margin']:g}%"
+    number, names = sum(pairs.values()), answer["pair"]
+    beyond, shown = pairs["different_beyond_margin"], pairs["different_beyond_margin"] + pairs["different"]
+    example = f"{_short(names['upper'])} ends {effect:.1%} above {_short(names['lower'])} ({low:+.1%} to {high:+.1%})"
+    if answer["verdict"] == "equivalent":
+        return (
+            f"Once tuned, the architecture makes less than {bound} of difference: so for all {number} pairs; {example}."
+        )
+    if shown:
+        counts = f"{shown} of {number} pairs differ, {beyond} by more than {bound}"
+        return f"Once tuned, the architecture matters: {counts}; {example}."
+    return (
+        f"Once tuned, whether the architecture matters is open: of {number} pairs none is shown to differ and "
+        f"{pairs['equivalent'] or 'none'} to lie within {bound}; {example}."
+    )

@@ -43,7 +43,7 @@ def tuning_curves(frame: pd.DataFrame) -> Figure:
 
     frame: architecture, n, loss, low, high (logs), share_best.
     """
-    figure = new_figure(7.5, 6)
+    figure = new_figure(6.4, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     curves = dict(list(frame.groupby("architecture", sort=False)))
     bottom = 0.0
