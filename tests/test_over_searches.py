@@ -321,7 +321,7 @@ def test_tuning_cost_counts_the_search_and_one_training_of_the_target():
     assert paid["operations"] == pytest.approx((6 * 11 * 100 + 20_000) / (4 * 11 * 1000 + 20_000))
     losses = costs.set_index(["target", "source", "n"])["loss"]
     assert paid["quotient"] == pytest.approx(np.exp(losses["mlp_2", "mlp_1", 6] - losses["mlp_2", "mlp_2", 4]))
-    assert paid["sentence"].startswith("With at most the cost of 4 trials on mlp_2 itself, tuning on mlp_1 (6 trials")
+    assert paid["sentence"].startswith("With at most the cost of 4 trials on 2 itself, tuning on 1 (6 trials")
     assert small_pays(costs, {"mlp_1": 2, "mlp_2": 1}, BUDGET) is None  # the largest target is the cheapest source
 
 

@@ -142,7 +142,7 @@ def test_the_views_show_what_is_on_disk(views: RunViews) -> None:
     assert list(both) == [f"trial {choice.trial} (chosen)", f"trial {other}"]
     row = views.effects.set_index(["target", "source"]).loc[(choice.target, choice.source)]
     said = views.regret(choice)
-    for number in (f"{row['regret']:+.4f}", f"{row['low']:.3f} to {row['high']:.3f}", f"n = {row['n']:.0f}"):
+    for number in (f"{row['quotient']:.3f} times", f"{row['low']:.3f} to {row['high']:.3f}", f"n = {row['n']:.0f}"):
         assert number in said
     own = Choice(choice.architecture, choice.trial, 1, choice.target, choice.target)
     assert "own hyperparameters" in views.regret(own)

@@ -34,4 +34,6 @@ def html_table(table: pd.DataFrame) -> str:
     text = table.to_html(border=0, float_format="{:.4g}".format, na_rep="", justify="left")
     for tag in ("th", "td"):
         text = text.replace(f"<{tag}>", f'<{tag} style="padding: 0 1em 0 0; text-align: left">')
-    return f'<div style="overflow-x: auto; white-space: nowrap; font-size: 0.9em; line-height: 1.6">{text}</div>'
+    # without a width of its own it takes that of the page, and scrolls: a widget would cut it off
+    style = "width: 0; min-width: 100%; overflow-x: auto; white-space: nowrap; font-size: 0.9em; line-height: 1.6"
+    return f'<div style="{style}">{text}</div>'

@@ -22,15 +22,15 @@ PIECES: dict[str, Callable] = {}  # what each section displays: (tables, value, 
 def piece(
     *needs: str,
     figure: Callable[["Tables", Any], Any] | None = None,
-    shown: Callable[["Tables", Any, Any], Iterable[Any]] = lambda _, value, fig: (fig or value,),
+    shown: Callable[["Tables", Any, Any], Iterable[Any]] = lambda _, value, drawn: (drawn or value,),
     kept: bool = True,
 ) -> Callable:
     """Declare a method as a piece of the analysis: made once, and written once under the method's name.
 
     needs: the tables, and pieces, without which there is none: its value is then an empty table, and neither written
     nor shown. A table is kept as CSV, with its index if that has a name, another value as YAML (unless it is not
-    `kept`); what `figure` draws of the value as PNG. `shown`: what its section displays, in order; else the figure, or the
-    table where there is none.
+    `kept`); what `figure` draws of the value as PNG. `shown`: what its section displays, in order; by default the
+    figure, or the table where there is none.
     """
 
     def declare(compute: Callable[["Tables"], Any]) -> Callable[["Tables"], Any]:
