@@ -182,6 +182,10 @@ def test_learning_curves_highlight_the_chosen_trial():
     best = max(figure.axes[0].lines, key=lambda line: line.get_linewidth())
     np.testing.assert_allclose(best.get_ydata(), [3 / 8, 3 / 16, 3 / 24])
     assert figure.axes[0].get_yscale() == "log"
+    far = pd.concat([two, curves(1).assign(architecture="mlp_8x2", trial=9, val_loss=300.0)])
+    far.loc[far["architecture"] == "mlp_8x2", "val_loss"] /= 2  # the last panel has the lowest
+    bottom, top = learning_curves(far, both).axes[0].get_ylim()
+    assert bottom < far["val_loss"].min() < 1 < top < 100
 
 
 def test_search_overview_has_a_panel_a_hyperparameter():

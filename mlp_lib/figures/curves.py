@@ -77,6 +77,7 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
         ax.set_title(f"{short_name(architecture)} (trial {best[architecture]})", fontsize=10)
         plain_axes(ax)
         log_if_wide(ax, "y", curves["val_loss"].clip(upper=top))
+    for ax in panels.values():  # once all is drawn, since the axis is shared
         ax.set_ylim(top=1.05 * top)
     return figure
 

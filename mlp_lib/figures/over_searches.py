@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mlp_lib.figures.style import BLUE, LOSS, ORANGE, drawn, looks, new_figure, panel_grid, plain_axes, short_name
 
@@ -107,7 +108,11 @@ def tuning_cost(frame: pd.DataFrame) -> Figure:
             label = short_name(source) if target == names[0] else None
             _band(ax, curve["operations"], np.exp(curve[ends]), **look, label=label)
         ax.set_title(f"target {short_name(target)}", fontsize=10)
-        ax.set_xscale("log" if frame["loss"].notna().any() else "linear")
+        if frame["loss"].notna().any():
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            ax.xaxis.set_major_formatter("{x:.0e}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
         plain_axes(ax)
     if panels:
         legend = figure.legend(loc="outside right upper", title="tuned on", frameon=False, fontsize="small")
