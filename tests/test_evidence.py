@@ -383,7 +383,7 @@ def test_transfer_depends_on_the_pair():
     assert answer["interval"][1] < 0.05
     assert answer["pairs"]["worst_pair"]["source"] == B
     assert "some pairs cost more than the 5 % margin, others do not, so it depends on the pair." in answer["sentence"]
-    assert "1 cost more than the margin" in answer["sentence"]
+    assert "1 of these pairs cost more than the margin" in answer["sentence"]
     gain = answer_transfer(random_transfer(8, spread=0.01, AB=0.7), 0.05, 0.95)
     assert (gain["verdict"], gain["pairs"]["gains_beyond_margin"]) == ("transfers", 1)
 

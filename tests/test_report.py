@@ -187,6 +187,7 @@ def test_the_index_begins_with_the_answer_in_plain_words(tmp_path: Path) -> None
     run = fake_run(tmp_path / "run")
     pairs = {"all": 56, "costly": 4, "broken": 0, "within": 9}
     answer = {"verdict": "depends_on_the_pair", "confidence": 0.95, "margin": 0.05, "n": 4, "sentence": "Long."}
+    answer |= {"trials": 30}
     costs = answer | {"effect": -0.004, "interval": [-0.01, 0.002], "pairs": pairs}
     counts = {"equivalent": 20, "different_beyond_margin": 5, "different": 2, "undetermined": 1}
     pair = {"upper": "mlp_8x4", "lower": "mlp_4x8"}
@@ -202,6 +203,13 @@ def test_the_index_begins_with_the_answer_in_plain_words(tmp_path: Path) -> None
         "Once tuned, the architecture matters: 7 of 28 pairs differ, 5 by more than 5 %; 8x4 ends 13.7 % above 4x8 "
         "(+9.0 % to +18.5 %).",
     ]
+    del costs["trials"]
+    (run / "analysis/answers.yaml").write_text(yaml.safe_dump(answers | {"hyperparameter_transfer": costs}))
+    write_run_index(run)
+    assert (
+        "For the hyperparameters that this one search chose: On"
+        in read_index(run).select_one("main > * > p").get_text()
+    )
 
 
 def test_index_of_a_run_that_has_only_begun(tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ def in_plain_words(name: str, answer: dict) -> str:
     if effect is None or None in ends:
         return f"{QUESTIONS[name]}: this cannot be said from this run."
     say = _transfer_words if name == "hyperparameter_transfer" else _architecture_words
-    return say(effect, *ends, answer).replace("%", " %")
+    words = say(effect, *ends, answer).replace("%", " %")
+    return words if "trials" in answer else f"For the hyperparameters that this one search chose: {words}"
 
 
 def _transfer_words(effect: float, low: float, high: float, answer: dict) -> str:

@@ -92,6 +92,7 @@ class PiecesOfChosen(Tables):
         figure=lambda self, pairs: figures.architecture_intervals(
             pairs, self.settings.margin, "Test losses with the chosen hyperparameters: differences"
         ),
+        shown=lambda self, pairs, figure: [figure] if len(self.judged) else [],  # else it stands with the answers
     )
     def architecture_pairs(self) -> pd.DataFrame:
         """The differences of test loss between all pairs of architectures, with tests of difference and equivalence."""
