@@ -323,8 +323,8 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> d
         sentence = f"For these hyperparameters only: {claim[0].lower()}{claim[1:]} {basis}: {end}"
     if n > 1 and pairs["pairs"]:
         sentence += (
-            f" After correction for their number {pairs['costs_beyond_margin']} of these pairs cost more than the margin,"
-            f" {pairs['within_margin']} lie within it."
+            f" After correction for their number {pairs['costs_beyond_margin']} of these pairs cost more than the"
+            f" margin, {pairs['within_margin']} lie within it."
         )
     if diverged := int(effects.loc[effects["counted"], "diverged"].sum()):
         sentence += f" Not counted: {diverged} trainings with transferred hyperparameters diverged or were not trained."
