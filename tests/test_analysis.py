@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
-from study import evidence_of, run_all, study_of
+from study import evidence_of, kinds, run_all, study_of
 
 from mlp_lib.lab import coordinate_check
 from mlp_lib.reports import pieces
@@ -130,10 +130,6 @@ def test_a_piece_is_made_and_written_once(whole: Path, shown: list) -> None:
     assert evidence.transfer_effects() is first
     assert (whole / "analysis/transfer_effects.csv").stat().st_mtime_ns == written
     assert kinds(shown) == [Markdown, Markdown, Figure, Markdown, Figure, Markdown, HTML]
-
-
-def kinds(shown: list) -> list[type]:
-    return [next(kind for kind in (Markdown, HTML, Figure) if isinstance(item, kind)) for item in shown]
 
 
 def test_the_seeds_that_would_decide_are_said(whole: Path) -> None:

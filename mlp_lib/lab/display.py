@@ -1,11 +1,9 @@
 """How a notebook shows pictures and tables, to somebody who sits at it and in what is saved."""
 
 import io
-from typing import Any
 
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import Image
 from matplotlib.figure import Figure
 
 
@@ -22,11 +20,6 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.canvas.print_figure(buffer, format="png", dpi=figure.dpi)
     return buffer.getvalue()
-
-
-def picture(figure: Figure, text: str) -> Any:
-    """The figure as an output that stays what it is in a saved notebook, with a text beside it for screen readers."""
-    return Image(data=png(figure), alt=text)
 
 
 def html_table(table: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ from mlp_lib.core.errors import DataError, MlpError
 from mlp_lib.core.values import HYPERPARAMETERS, DataSettings
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.figures import images as image_figures
-from mlp_lib.lab.display import is_interactive, picture
+from mlp_lib.lab.display import is_interactive
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run.files import ROOT
 
@@ -207,7 +207,7 @@ def show(evidence: Evidence) -> None:
 
 def _display(view: Figure | pd.DataFrame | str, text: str = "") -> None:
     if isinstance(view, Figure):
-        view = picture(view, text)
+        view.set_label(text)
     elif isinstance(view, pd.DataFrame):
         view = HTML(view.to_html(border=0))
     display(Markdown(view) if isinstance(view, str) else view)
