@@ -12,7 +12,7 @@ run: $(VENV)/installed
 # JupyterLab on this machine alone, with this environment's kernel even where the user has another of its name
 lab: $(VENV)/installed
 	JUPYTER_PATH= JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
-		--LabApp.default_url=/lab/tree/notebooks/00_explore.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+		--LabApp.news_url=None --LabApp.default_url=/lab/tree/notebooks/00_explore.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # README, docs and the kept reports as linked static pages: build/site/index.html, from a folder or on any host
 site: $(VENV)/installed-test

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import yaml
+from matplotlib.figure import Figure
 
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.reports import analysis
@@ -294,3 +295,8 @@ def processes_under(holder: int) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             pass
     return found
+
+
+def kinds(shown: list) -> list[type]:
+    """What was displayed: HTML, Markdown or a Figure of whichever class."""
+    return [Figure if isinstance(item, Figure) else type(item) for item in shown]

@@ -6,16 +6,17 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
-from study import evidence_of, run_all, study_of
+from study import evidence_of, kinds, run_all, study_of
 
 from mlp_lib.lab import coordinate_check
-from mlp_lib.reports import analysis
+from mlp_lib.reports import pieces
 from mlp_lib.run.files import ROOT, read_table, read_yaml
 from mlp_lib.study import phases
 
-PIECES = tuple(analysis.PIECES)
+PIECES = tuple(pieces.PIECES)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shown(monkeypatch: pytest.MonkeyPatch) -> list:
     """What is displayed."""
     items: list = []
-    monkeypatch.setattr(analysis, "display", items.append)
+    monkeypatch.setattr(pieces, "display", items.append)
     return items
 
 
@@ -103,12 +104,21 @@ def test_one_seed_one_architecture_two_trials_is_too_little_and_said(tmp_path: P
 
 
 def test_every_piece_has_its_section_and_the_notebook_shows_each_once() -> None:
-    sections = analysis.read_sections()
-    assert sections.keys() == {*analysis.PIECES, "parametrization"}
+    sections = pieces.read_sections()
+    assert sections.keys() == {*PIECES, "parametrization"}
     assert all(prose.startswith(("## ", "### ")) for prose in sections.values())
     cells = nbformat.read(ROOT / "notebooks/04_analysis.ipynb", 4).cells
     shown = [name for cell in cells for name in re.findall(r'evidence\.show\("(\w+)"\)', cell.source)]
-    assert shown == [name for name in sections if name in analysis.PIECES]
+    assert shown == [name for name in sections if name in PIECES]
+
+
+def test_a_table_is_shown_to_be_read() -> None:
+    table = pd.DataFrame({"n_seeds": [214.0], "who": ["mlp_8x4"], "p": [float("nan")], "q": [0.123456], "k": [3]})
+    page = BeautifulSoup(pieces.table_html(table), "html.parser")
+    assert [th.get_text() for th in page.select("th")] == ["n seeds", "who", "p", "q", "k"]
+    assert [td.get_text() for td in page.select("td")] == ["214", "8x4", "", "0.1235", "3"]
+    named = pieces.table_html(pd.DataFrame({"mlp_8": [1.0]}, index=pd.Index(["mlp_8"], name="architecture")))
+    assert [th.get_text() for th in BeautifulSoup(named, "html.parser").select("th")] == ["architecture", "8"]
 
 
 def test_a_piece_is_made_and_written_once(whole: Path, shown: list) -> None:
@@ -119,8 +129,7 @@ def test_a_piece_is_made_and_written_once(whole: Path, shown: list) -> None:
     evidence.show("transfer_effects")
     assert evidence.transfer_effects() is first
     assert (whole / "analysis/transfer_effects.csv").stat().st_mtime_ns == written
-    of_answer = [Markdown, Figure]
-    assert [type(item) for item in shown] == [Markdown, *of_answer, *of_answer, Markdown, HTML]
+    assert kinds(shown) == [Markdown, Markdown, Figure, Markdown, Figure, Markdown, HTML]
 
 
 def test_the_seeds_that_would_decide_are_said(whole: Path) -> None:
@@ -137,4 +146,4 @@ def test_the_coordinate_check_has_a_section_under_mup_alone(make_split, training
     coordinate_check.show(make_split(100, 64), training_settings)
     assert shown == []
     coordinate_check.show(make_split(100, 64), training_settings.model_copy(update={"parametrization": "mup"}))
-    assert [type(item) for item in shown] == [Markdown, Figure]
+    assert kinds(shown) == [Markdown, Figure]

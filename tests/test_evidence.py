@@ -21,7 +21,7 @@ from mlp_lib.evidence.architectures import (
     seeds_to_decide,
 )
 from mlp_lib.evidence.intervals import mean_interval
-from mlp_lib.evidence.summaries import regret_matrix, relative_regret_matrix
+from mlp_lib.evidence.summaries import regret_matrix
 from mlp_lib.evidence.transfer import (
     answer_transfer,
     architecture_distances,
@@ -100,13 +100,12 @@ def test_errors_stand_beside_losses():
     assert pair[["upper_error", "lower_error"]].to_numpy().tolist() == [pytest.approx([0.35, 0.15])]
 
 
-def test_regrets_are_the_matrices():
+def test_regrets_are_the_matrix():
     losses = random_transfer(AB=1.3, AC=0.8)
     effects = transfer_effects(losses, 0.05, 0.95)
     assert len(effects) == 12
-    for matrix, name in ((regret_matrix(losses), "regret"), (relative_regret_matrix(losses), "relative_regret")):
-        for row in effects.itertuples():
-            assert getattr(row, name) == matrix.at[row.target, row.source]
+    matrix = regret_matrix(losses)
+    assert [row.regret for row in effects.itertuples()] == [matrix.at[r.target, r.source] for r in effects.itertuples()]
     assert pair_of(effects, A, C)["oracle_regret"] == 0
     assert pair_of(effects, A, B)["oracle_regret"] == pair_of(effects, A, B)["mean"] - pair_of(effects, A, C)["mean"]
 
@@ -148,8 +147,7 @@ def test_equal_hyperparameters_cost_exactly_nothing_and_count_once():
     effects = transfer_effects(losses, 0.05, 0.95)
     for target, source in ((A, C), (C, A)):
         row = pair_of(effects, target, source)
-        exact = ["quotient", "low", "high", "relative_regret"]
-        assert row[exact].tolist() == [1] * 4
+        assert row[["quotient", "low", "high"]].tolist() == [1] * 3
         assert row["regret"] == row["sd"] == 0
         assert row[["identical", "counted", "excludes_zero", "within_margin"]].tolist() == [True, False, False, True]
         assert math.isnan(row["p"])
@@ -284,18 +282,36 @@ def test_anova_needs_two_of_each(losses):
     assert math.isnan(same_seed_correlation(anova))
 
 
-def test_two_architectures_are_the_paired_tests():
+@pytest.mark.parametrize(("shift", "verdict", "level"), [(0, "equivalent", 0.8), (0.004, "different", 0.9)])
+def test_two_architectures_are_the_paired_tests(shift, verdict, level):
     x, y = np.random.default_rng(6).normal(0.06, 0.002, (2, 7))
+    x += shift
     pair = architecture_pairs(retrained(A=x, B=y), 0.05, 0.9).iloc[0]
     test, bound = stats.ttest_rel(np.log(x), np.log(y)), math.log(1.05)
     assert pair["upper"] == (A if test.statistic > 0 else B)
     assert pair["p"] == pair["p_adjusted"] == pytest.approx(test.pvalue)
     assert pair["p_equivalence"] == pytest.approx(ttost_paired(np.log(x), np.log(y), -bound, bound)[0])
-    for level, ends in ((0.9, ["low", "high"]), (0.8, ["equivalence_low", "equivalence_high"])):
-        interval = np.sort(np.sign(test.statistic) * np.array(test.confidence_interval(level)))
-        assert pair[ends].tolist() == pytest.approx(np.expm1(interval).tolist())
+    assert pair["verdict"] == verdict
+    interval = np.sort(np.sign(test.statistic) * np.array(test.confidence_interval(level)))
+    assert pair[["low", "high"]].tolist() == pytest.approx(np.expm1(interval).tolist())
     assert pair["relative"] == pytest.approx(abs(math.expm1(np.log(x / y).mean())), rel=0.01)
     assert abs(pair["difference"]) == pytest.approx(abs(x.mean() - y.mean()))
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05, 0.2])
+def test_an_interval_and_its_verdict_never_disagree(margin):
+    seen = set()
+    for seed in range(30):
+        draws = np.random.default_rng(seed)
+        logs = draws.normal(draws.normal(0, 0.06, 4)[:, None], 0.03, (4, 4))
+        pairs = architecture_pairs(retrained(**dict(zip("ABCD", np.exp(logs).tolist(), strict=True))), margin, 0.95)
+        low, high, verdict = pairs["low"], pairs["high"], pairs["verdict"]
+        assert (low[verdict == "different_beyond_margin"] > margin).all()
+        assert ((low > 0) == verdict.str.startswith("different"))[verdict != "equivalent"].all()
+        inside = (high < margin) & (low > 1 / (1 + margin) - 1)
+        assert (inside == (verdict == "equivalent")).all()
+        seen |= set(verdict)
+    assert len(seen) >= 3
 
 
 E1 = {
@@ -367,7 +383,7 @@ def test_transfer_depends_on_the_pair():
     assert answer["interval"][1] < 0.05
     assert answer["pairs"]["worst_pair"]["source"] == B
     assert "some pairs cost more than the 5 % margin, others do not, so it depends on the pair." in answer["sentence"]
-    assert "1 cost more than the margin" in answer["sentence"]
+    assert "1 of these pairs cost more than the margin" in answer["sentence"]
     gain = answer_transfer(random_transfer(8, spread=0.01, AB=0.7), 0.05, 0.95)
     assert (gain["verdict"], gain["pairs"]["gains_beyond_margin"]) == ("transfers", 1)
 
@@ -437,7 +453,7 @@ def test_architecture_answer_by_hand():
     half = stats.t.ppf(1 - 0.05 / 3 / 2, 2) * math.sqrt(1.5)
     assert [answer["effect"], *answer["interval"]] == pytest.approx(np.expm1([3.5, 3.5 - half, 3.5 + half]).tolist())
     assert (answer["verdict"], answer["n"]) == ("undetermined", 2)
-    assert "8x8x8 above 32, is 3211.55 % (simultaneous 95 % interval" in answer["sentence"]
+    assert "8x8x8 above 32, is 3211.55 % (adjusted 95 % interval" in answer["sentence"]
     assert answer["sentence"].startswith("For these hyperparameters only: the largest")
     equivalent = answer_architecture(retrained(**E1), margin=math.expm1(8), confidence=0.95)
     half = stats.t.ppf(0.95, 2) * math.sqrt(1.5)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from mlp_lib.figures.effects import architecture_intervals, effect_matrix, effect_table_html, pair_matrix
+from mlp_lib.figures.effects import architecture_intervals, effect_table_html, pair_matrix
 from mlp_lib.figures.over_searches import regret_by_budget, tuning_cost, tuning_curves, variance_components
 from mlp_lib.figures.style import BLUE, COLOURS, ORANGE
 
@@ -19,15 +19,14 @@ NAN = np.nan
 
 
 def effects(number):
-    """The first off-diagonal cell is significant, the second beyond the margin, the third has no result."""
+    """The first off-diagonal cell lies within the margin, the second beyond it, the third has no result."""
     names = [f"mlp_{256 - i}x{32 + i}" for i in range(number)]
     table = pd.DataFrame(itertools.permutations(names, 2), columns=["target", "source"])
-    table = table.assign(relative_regret=1.01, p=0.5, p_adjusted=0.9, beyond_margin=False, within_margin=True)
-    table.loc[:0, ["relative_regret", "p", "p_adjusted"]] = [0.97, 0.001, 0.01]
-    table.loc[1:1, ["relative_regret", "beyond_margin"]] = [1.2, True]
-    table.loc[2:2, ["relative_regret", "p", "p_adjusted"]] = NAN
-    table = table.assign(low=table["relative_regret"] - 0.02, high=table["relative_regret"] + 0.02)
-    return table.assign(excludes_zero=table["p_adjusted"] < 0.05)
+    table = table.assign(quotient=1.01, identical=False, beyond_margin=False, within_margin=False)
+    table.loc[:0, ["quotient", "within_margin"]] = [0.97, True]
+    table.loc[1:1, ["quotient", "beyond_margin"]] = [1.2, True]
+    table.loc[2:2, "quotient"] = NAN
+    return table.assign(low=table["quotient"] - 0.02, high=table["quotient"] + 0.02)
 
 
 def pairs(number):
@@ -35,7 +34,7 @@ def pairs(number):
     table = pd.DataFrame(itertools.combinations(names, 2), columns=["upper", "lower"])
     verdicts = itertools.cycle([("equivalent", 0.01), ("different_beyond_margin", 0.08), ("undetermined", 0.05)])
     table[["verdict", "relative"]] = [next(verdicts) for _ in range(len(table))]
-    ends = {"low": -0.02, "high": 0.02, "equivalence_low": -0.01, "equivalence_high": 0.01}
+    ends = {"low": -0.02, "high": 0.02}
     return table.assign(**{end: table["relative"] + distance for end, distance in ends.items()})
 
 
@@ -51,31 +50,30 @@ def legend(figure):
 
 
 @pytest.mark.parametrize("number", [3, 16])
-def test_stars_and_frames(number):
-    figure = render(effect_matrix(effects(number), 0.05))
+def test_pairs_beyond_the_margin_are_framed_and_those_without_a_result_hatched(number):
+    figure = render(pair_matrix(effects(number), 0.05, "Costs"))
     ax = figure.axes[0]
-    starred = [text.get_position() for text in ax.texts if text.get_text().endswith("*")]
-    assert starred == [(1, 0)]  # column, row
     (frame,) = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert frame.get_xy() == pytest.approx((1.55, -0.45))
-    cells = number * (number - 1)
-    assert legend(figure) == [f"1 of {cells} cells differ from 1 (Benjamini-Hochberg)", "1 wholly beyond ±5 %"]
+    assert legend(figure) == [f"1 of {number * (number - 1)} pairs beyond the 5 % margin"]
     values = ax.images[0].get_array()
     assert (values.diagonal() == 1).all()
     assert list(values[0, 1:3]) == pytest.approx([0.97, 1.2])
+    assert ax.get_title().split("\n")[0].startswith("Costs (hatched:")
+    assert figure.get_label().endswith("the highest quotient is 1.200, 256x32 with 254x34's")
 
 
 def test_a_source_that_is_no_target_and_a_lone_pair():
-    ax = render(effect_matrix(effects(3).iloc[[1]], 0.05)).axes[0]
+    ax = render(pair_matrix(effects(3).iloc[[1]], 0.05, "Costs")).axes[0]
     assert ax.images[0].get_array().shape == (1, 1)
-    render(effect_matrix(effects(2), 0.05))
+    render(pair_matrix(effects(2), 0.05, "Costs"))
     assert [label.get_text() for label in ax.get_xticklabels()] == ["254x34"]
 
 
 @pytest.mark.parametrize("number", [2, 4, 16])
 def test_intervals_are_sorted_and_coloured(number):
     table = pairs(number)
-    figure = render(architecture_intervals(table, 0.05))
+    figure = render(architecture_intervals(table, 0.05, "Differences"))
     ax = figure.axes[0]
     assert len(ax.get_yticklabels()) == len(table)
     assert legend(figure)[0] == f"equivalent ({(table['verdict'] == 'equivalent').sum()})"
@@ -87,15 +85,14 @@ def test_intervals_are_sorted_and_coloured(number):
     assert points[BLUE].get_xdata()[0] == pytest.approx(1)
     assert points[ORANGE].get_ydata()[0] == 0  # the largest difference on top
     assert ax.get_yticklabels()[0].get_text() == "256x32 - 254x34"
-    thin, thick = (ax.collections[i].get_segments()[0][:, 0] for i in (2, 3))  # after the two of "equivalent"
-    assert list(thin) == pytest.approx([6, 10])
-    assert list(thick) == pytest.approx([7, 9])
+    assert list(ax.collections[1].get_segments()[0][:, 0]) == pytest.approx([6, 10])  # after those of "equivalent"
+    assert figure.get_label().endswith("; the largest is 8.0 %, 256x32 - 254x34")
 
 
 def test_intervals_that_are_not_known_are_not_drawn():
-    table = pairs(3).assign(low=NAN, high=NAN, equivalence_low=NAN, equivalence_high=NAN, verdict="undetermined")
-    render(architecture_intervals(table, 0.05))
-    render(architecture_intervals(table.head(0), 0.05))
+    table = pairs(3).assign(low=NAN, high=NAN, verdict="undetermined")
+    render(architecture_intervals(table, 0.05, "Differences"))
+    render(architecture_intervals(table.head(0), 0.05, "Differences"))
 
 
 def test_the_html_table_tells_its_numbers():
@@ -104,17 +101,18 @@ def test_the_html_table_tells_its_numbers():
     cells = [row.findall("td") for row in table.find("tbody")]
     assert ["".join(head.itertext()) for head in table.find("thead/tr")][1:] == ["256x32", "255x33", "254x34"]
     assert [["".join(cell.itertext()) for cell in row] for row in cells] == [
-        ["1", "0.970*", "1.200"],
+        ["1", "0.970", "1.200"],
         ["-", "1", "1.010"],
         ["1.010", "1.010", "1"],
     ]
     assert cells[0][1][0].get("title") == (
-        "target 256x32, source 255x33: relative regret 0.9700, interval 0.9500 to 0.9900, p = 0.001, adjusted 0.01"
+        "target 256x32, source 255x33: 0.970 times the loss, unadjusted interval 0.950 to 0.990; "
+        "adjusted for the number of pairs: within the margin"
     )
     assert "outline" in cells[0][2][0].get("style")
     assert "outline" not in cells[0][1][0].get("style")
     assert "<style" not in html  # which JupyterLab drops from a notebook that it doesn't trust
-    assert "not tested" in effect_table_html(effects(3).assign(p=NAN, p_adjusted=NAN))  # equal hyperparameters
+    assert "the same hyperparameters" in effect_table_html(effects(3).assign(identical=True))
 
 
 def test_the_html_table_escapes_names():
@@ -125,18 +123,6 @@ def test_the_html_table_escapes_names():
 
 
 # --- over searches --------------------------------------------------------------------------------------------------
-
-
-def test_pairs_over_searches_are_quotients_framed_where_costly_and_hatched_where_broken():
-    table = pd.DataFrame(itertools.permutations(["mlp_8", "mlp_4", "mlp_2"], 2), columns=["target", "source"])
-    table = table.assign(regret=np.log(1.1), p_beyond=[0.2, 0.03, NAN, 0.07, 0.5, 0.5])
-    figure = render(pair_matrix(table, 0.05))
-    ax = figure.axes[0]
-    assert [frame.get_xy() for frame in ax.patches] == [pytest.approx((1.55, -0.45)), pytest.approx((-0.45, 0.55))]
-    assert [text.get_text() for text in ax.texts[:6]] == ["1.00", "1.10", "1.10", "", "1.00", "1.10"]
-    assert legend(figure) == ["2 of 6 cost more than 5 %"]
-    assert ax.get_title().endswith("(hatched: most do not\ntrain)")
-    assert legend(pair_matrix(table, 0.05, confidence=0.9)) == ["3 of 6 cost more than 5 %"]
 
 
 def curves():

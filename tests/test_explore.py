@@ -10,7 +10,8 @@ import numpy as np
 import papermill
 import pytest
 import torch
-from IPython.display import Image, Markdown
+from IPython.display import Markdown
+from matplotlib.figure import Figure
 from test_notebooks import FOLDER, parameters_of
 
 from mlp_lib.core import training
@@ -201,8 +202,8 @@ def test_a_line_of_code_shows_the_curves_to_the_end(explorer: Explorer, monkeypa
 
     monkeypatch.setattr(explore, "display", lambda output, display_id: shown.append(output) or Handle)
     explorer.train((8,), lr=1e-2)
-    assert all(isinstance(output, Image) for output in shown)
-    assert "completed, epoch 12 of at most 12" in shown[-1].alt
+    assert all(isinstance(output, Figure) for output in shown)
+    assert "completed, epoch 12 of at most 12" in shown[-1].get_label()
     with pytest.raises(MlpError):
         explorer.train((8,), seed=-1)
 

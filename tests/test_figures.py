@@ -1,5 +1,6 @@
 """The figures: what their axes say, what they mark, and that they render without a warning."""
 
+import base64
 import io
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from mlp_lib import figures
@@ -18,6 +21,8 @@ from mlp_lib.figures.curves import learning_curves, loss_curve
 from mlp_lib.figures.effects import heatmap
 from mlp_lib.figures.losses import loss_distribution, transfer_losses
 from mlp_lib.figures.search import search_overview
+from mlp_lib.figures.style import COLOURS
+from mlp_lib.run.files import write_figure
 
 NAN = np.nan
 OWN_STYLE = {"text.usetex": True, "axes.facecolor": "black", "image.interpolation": "bilinear", "savefig.dpi": 30}
@@ -123,6 +128,33 @@ def test_no_figure_follows_a_matplotlibrc():
     assert [function.__name__ for function in made if not hasattr(function, "__wrapped__")] == []
 
 
+@pytest.mark.parametrize("colour", COLOURS)
+def test_every_line_reads_on_white(colour):
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    contrast = 1.05 / (np.dot(channels, [0.2126, 0.7152, 0.0722]) + 0.05)  # WCAG 2, of what is no text: 3 and more
+    assert contrast >= 3
+
+
+def test_a_notebook_shows_a_figure_as_it_is_stored_with_a_text_that_tells_its_main_number(tmp_path):
+    figure = loss_distribution(losses(2).assign(test_loss=[0.1, 0.1, 0.1, 0.2, 0.2, 0.2]))
+    write_figure(tmp_path / "a.png", figure)
+    with matplotlib.rc_context(OWN_STYLE):
+        data, metadata = DisplayFormatter().format(figure)
+    assert base64.b64decode(data["image/png"]) == (tmp_path / "a.png").read_bytes()
+    assert metadata["image/png"]["alt"].endswith("the lowest mean is 0.1000 (256x32), the highest 0.2000 (255x33)")
+    _, metadata = DisplayFormatter().format(loss_curve(metrics()))
+    assert metadata["image/png"]["alt"].startswith("Loss of one training: best validation loss 0.2500")
+
+
+def test_outliers_do_not_flatten_the_search():
+    table = trials(3)
+    table["val_loss"] = 0.1 + 0.001 * np.arange(len(table))
+    table.loc[5, "val_loss"] = 2.3
+    ax = search_overview(table).axes[0]
+    assert ax.get_ylim()[1] < 0.2
+    assert "1 above 0.12" in search_overview(table).get_suptitle()
+
+
 def test_nothing_global_is_touched():
     code = "import sys, mlp_lib.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -150,6 +182,10 @@ def test_learning_curves_highlight_the_chosen_trial():
     best = max(figure.axes[0].lines, key=lambda line: line.get_linewidth())
     np.testing.assert_allclose(best.get_ydata(), [3 / 8, 3 / 16, 3 / 24])
     assert figure.axes[0].get_yscale() == "log"
+    far = pd.concat([two, curves(1).assign(architecture="mlp_8x2", trial=9, val_loss=300.0)])
+    far.loc[far["architecture"] == "mlp_8x2", "val_loss"] /= 2  # the last panel has the lowest
+    bottom, top = learning_curves(far, both).axes[0].get_ylim()
+    assert bottom < far["val_loss"].min() < 1 < top < 100
 
 
 def test_search_overview_has_a_panel_a_hyperparameter():

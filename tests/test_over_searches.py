@@ -70,6 +70,22 @@ def test_holm_is_that_of_statsmodels(p):
     np.testing.assert_allclose(holm(np.array([*p, np.nan])), [*multipletests(p, method="holm")[1], np.nan])
 
 
+@pytest.mark.parametrize(
+    ("margin", "wanted"), [(0.05, "different_beyond_margin"), (3, "equivalent"), (0.6, "different")]
+)
+def test_the_interval_of_a_pair_is_that_of_the_test_that_decides(margin, wanted):
+    ramp = np.linspace(0.1, 0.2, T)
+    results = [over_searches(*random_study(seed), BUDGET, margin=margin) for seed in range(5)]
+    results.append(over_searches(*study([ramp, 1.05 * ramp, 1.6 * ramp], noise=0.02), BUDGET, margin=margin))
+    pairs, bound = pd.concat([result.decided for result in results]), np.log1p(margin)
+    assert wanted in set(pairs["verdict"])
+    equivalent, differs = pairs["verdict"] == "equivalent", pairs["verdict"].str.startswith("different")
+    assert ((pairs["low"] > -bound) & (pairs["high"] < bound) == equivalent).all()
+    assert (((pairs["low"] > 0) | (pairs["high"] < 0)) == differs)[~equivalent].all()
+    beyond = pairs[pairs["verdict"] == "different_beyond_margin"]
+    assert ((beyond["low"] > bound) | (beyond["high"] < -bound)).all()
+
+
 def test_contenders_miss_one_search_in_a_hundred_at_most():
     search = np.array([np.arange(T) + 1.0, np.roll(np.arange(T) + 1.0, 2)])
     m, chosen = contenders(tables(search, search[:, :, None])[0], BUDGET)
@@ -321,7 +337,7 @@ def test_tuning_cost_counts_the_search_and_one_training_of_the_target():
     assert paid["operations"] == pytest.approx((6 * 11 * 100 + 20_000) / (4 * 11 * 1000 + 20_000))
     losses = costs.set_index(["target", "source", "n"])["loss"]
     assert paid["quotient"] == pytest.approx(np.exp(losses["mlp_2", "mlp_1", 6] - losses["mlp_2", "mlp_2", 4]))
-    assert paid["sentence"].startswith("With at most the cost of 4 trials on mlp_2 itself, tuning on mlp_1 (6 trials")
+    assert paid["sentence"].startswith("With at most the cost of 4 trials on 2 itself, tuning on 1 (6 trials")
     assert small_pays(costs, {"mlp_1": 2, "mlp_2": 1}, BUDGET) is None  # the largest target is the cheapest source
 
 

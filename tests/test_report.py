@@ -14,6 +14,7 @@ from mlp_lib.reports.pages import describe_status, render_notebook, write_run_in
 from mlp_lib.run.claim import claim
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n tiny").decode()
+FINISH = {"tags": ["finish"]}
 HOSTILE = "<script>alert('x')</script>"
 
 
@@ -35,6 +36,17 @@ def notebook_of_everything() -> nbformat.NotebookNode:
         new_markdown_cell("## Loss by trial\n\n| a | b |\n|---|---|\n| 1 | 2 |"),
         new_code_cell("lr = 1  # " + HOSTILE, outputs=outputs, metadata={"tags": ["injected-parameters"]}),
         new_markdown_cell("## Loss by trial\n\nAgain."),
+        new_code_cell(
+            "show()",
+            outputs=[
+                new_output("display_data", data={"text/markdown": "### Fine print\n\nProse."}),
+                new_output("display_data", data={"text/html": "<table><tr><td>in it</td></tr></table>"}),
+                new_output("display_data", data={"text/markdown": "## After it"}),
+            ],
+        ),
+        new_code_cell(
+            "finish()", outputs=[new_output("execute_result", data={"text/plain": "'done'"})], metadata=FINISH
+        ),
         new_code_cell(""),
     ]
     return new_notebook(cells=cells)
@@ -62,12 +74,33 @@ def test_notebook_page_has_title_contents_and_folded_code(html: str) -> None:
     assert page.title.string == page.header.h1.string == "The search"
     assert not page.select("main h1")
     targets = [a["href"].removeprefix("#") for a in page.select("nav a")]
-    assert targets == [heading["id"] for heading in page.select("main h2")]
-    assert len(set(targets)) == 2
-    assert [summary.get_text() for summary in page.select("details.code > summary")] == ["Parameters of this run"]
-    assert page.header.a["href"] == "index.html"
+    assert targets == [heading["id"] for heading in page.select("main h2, main h3")]
+    assert len(set(targets)) == 4
+    told = [summary.get_text() for summary in page.select("details.code > summary")]
+    assert told == ["Parameters of this run", "Code"]
+    assert "'done'" not in page.main.get_text()
+    assert [a["href"] for a in page.select("header a")] == ["index.html", "../index.html"]
+    folded = page.select("main details.more")
+    assert [detail.summary.get_text() for detail in folded] == ["Fine print"]
+    assert [table.get_text() for table in folded[0].select("table")] == ["in it"]
     assert all("scroll" in table.parent["class"] for table in page.select("table"))
-    assert len(page.select("main table")) == 2
+    assert len(page.select("main table")) == 3
+
+
+def test_pages_of_a_run_lead_to_one_another(tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    for name in ("01_search", "02_retrain"):
+        nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / f"{name}.ipynb")
+        render_notebook(tmp_path / f"{name}.ipynb", tmp_path / f"{name}.html")
+    for _ in range(2):  # as written, and after the first was rendered anew
+        pages = [
+            BeautifulSoup((tmp_path / f"{name}.html").read_text(), "html.parser")
+            for name in ("01_search", "02_retrain")
+        ]
+        links = [[a["href"] for a in page.select("header a")] for page in pages]
+        up = ["index.html", "../index.html"]
+        assert links == [[*up, "02_retrain.html"], [*up, "01_search.html"]]
+        render_notebook(tmp_path / "01_search.ipynb", tmp_path / "01_search.html")
 
 
 def test_every_image_has_a_text(html: str) -> None:
@@ -123,7 +156,8 @@ def fake_run(run: Path, text: str = "plain", started: str = "2026-01-02T03:04:05
     (run / "analysis/answers.yaml").write_text(yaml.safe_dump(answers))
     stats = "architecture,parameters,n,mean,var,min,max,mean_accuracy\n"
     (run / "search/search_test_loss_stats.csv").write_text(stats + f'"{text}",12,1,0.123456789,,0.1,0.2,0.95\n')
-    (run / "transfer/regret_matrix_mean.png").write_bytes(b"png")
+    (run / "search/search_test_loss_over_seeds.png").write_bytes(b"png")
+    (run / "analysis/findings.yaml").write_text(yaml.safe_dump([text]))
     (run / "02_retrain.html").write_text("page")
     (run / "index.html").write_text("of before")
     write_run_index(run)
@@ -138,15 +172,44 @@ def test_index_of_a_whole_run(tmp_path: Path) -> None:
     page = read_index(fake_run(tmp_path / "run"))
     assert "complete" in page.header.get_text()
     assert "2 architectures" in page.header.get_text()
-    first = page.select_one("main > *")
-    assert [p.get_text() for p in first.select(".verdict")] == ["plain", "plain"]
-    assert [dd.get_text() for dd in first.select("dd")][:3] == ["0.01235", "0.01 to 0.02", "5"]
+    assert [p.get_text() for p in page.select(".answer .verdict")] == ["plain", "plain"]
+    assert page.select_one("main > ul > li").get_text() == "plain"
+    assert page.select_one("header a")["href"] == "../index.html"
     assert [a["href"] for a in page.select(".reports a")] == ["02_retrain.html"]
-    assert [img["src"] for img in page.select("img")] == ["transfer/regret_matrix_mean.png"]
+    assert [img["src"] for img in page.select("img")] == ["search/search_test_loss_over_seeds.png"]
     assert page.img["alt"]
     assert "1:02:03" in page.get_text()
     assert [td.get_text() for td in page.select("table:not(.words) td")][:5] == ["plain", "12", "1", "0.1235", ""]
     assert "search/search_test_loss_stats.csv" in [a["href"] for a in page.select("details a")]
+
+
+def test_the_index_begins_with_the_answer_in_plain_words(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run")
+    pairs = {"all": 56, "costly": 4, "broken": 0, "within": 9}
+    answer = {"verdict": "depends_on_the_pair", "confidence": 0.95, "margin": 0.05, "n": 4, "sentence": "Long."}
+    answer |= {"trials": 30}
+    costs = answer | {"effect": -0.004, "interval": [-0.01, 0.002], "pairs": pairs}
+    counts = {"equivalent": 20, "different_beyond_margin": 5, "different": 2, "undetermined": 1}
+    pair = {"upper": "mlp_8x4", "lower": "mlp_4x8"}
+    differs = answer | {"effect": 0.137, "interval": [0.09, 0.185], "pairs": counts, "pair": pair}
+    answers = {"hyperparameter_transfer": costs, "architecture_sensitivity": differs}
+    (run / "analysis/answers.yaml").write_text(yaml.safe_dump(answers))
+    write_run_index(run)
+    first = read_index(run).select_one("main > *")
+    assert [p.get_text() for p in first.select("p")] == [
+        "On average nothing is shown to be lost by another architecture's hyperparameters (-0.4 %; 95 % interval "
+        "-1.0 % to +0.2 %); 4 of 56 pairs are shown to lose more than 5 %. A negative cost: the borrowed ones did "
+        "better than the choice of the own search, which is partly luck.",
+        "Once tuned, the architecture matters: 7 of 28 pairs differ, 5 by more than 5 %; 8x4 ends 13.7 % above 4x8 "
+        "(+9.0 % to +18.5 %).",
+    ]
+    del costs["trials"]
+    (run / "analysis/answers.yaml").write_text(yaml.safe_dump(answers | {"hyperparameter_transfer": costs}))
+    write_run_index(run)
+    assert (
+        "For the hyperparameters that this one search chose: On"
+        in read_index(run).select_one("main > * > p").get_text()
+    )
 
 
 def test_index_of_a_run_that_has_only_begun(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from IPython.display import HTML, Image, Markdown
+from IPython.display import HTML, Markdown
 from ipywidgets import VBox
 from matplotlib.figure import Figure
-from study import ARCHITECTURES, evidence_of, run_all, settings_of, study_of
+from study import ARCHITECTURES, evidence_of, kinds, run_all, settings_of, study_of
 from torch import nn
 
 from mlp_lib.core.data import load_dataset
@@ -142,7 +142,7 @@ def test_the_views_show_what_is_on_disk(views: RunViews) -> None:
     assert list(both) == [f"trial {choice.trial} (chosen)", f"trial {other}"]
     row = views.effects.set_index(["target", "source"]).loc[(choice.target, choice.source)]
     said = views.regret(choice)
-    for number in (f"{row['regret']:+.4f}", f"{row['low']:.3f} to {row['high']:.3f}", f"n = {row['n']:.0f}"):
+    for number in (f"{row['quotient']:.3f} times", f"{row['low']:.3f} to {row['high']:.3f}", f"n = {row['n']:.0f}"):
         assert number in said
     own = Choice(choice.architecture, choice.trial, 1, choice.target, choice.target)
     assert "own hyperparameters" in views.regret(own)
@@ -186,6 +186,10 @@ def test_the_mistakes_are_counted_and_the_surest_come_first() -> None:
     assert [ax.get_title() for ax in right.axes if ax.get_title()] == ["2, 0", "0, 2", "1, 0"]
 
 
+def picture(figure: Figure) -> str:
+    return figure._repr_mimebundle_()[0]["image/png"]
+
+
 # --- the explorer ---------------------------------------------------------------------------------------------------
 
 
@@ -195,17 +199,17 @@ def test_the_explorer_follows_its_drop_downs(views: RunViews, monkeypatch: pytes
     monkeypatch.setattr(run_explorer, "display", shown.append)
     top, _, pair, *_ = run_explorer.explorer(views).children
     (architecture, trial, seed), (source, target) = top.children, pair.children
-    first, before = views.typical(), [type(output) for output in shown]
+    first, before = views.typical(), kinds(shown)
     assert (architecture.value, trial.value.trial, seed.value.seed) == (first.architecture, first.trial, first.seed)
-    assert before == [Image, HTML, Markdown, Image]
+    assert before == [Figure, HTML, Markdown, Figure]
     curve, _, _, mistakes = shown
     shown.clear()
     other = next(name for name in ARCHITECTURES if name != architecture.value)
     architecture.value = other
     assert trial.value == Choice(other, views.typical(other).trial)
-    assert [type(output) for output in shown] == [Image, HTML, Image]
-    assert shown[0].data != curve.data
-    assert shown[2].data != mistakes.data
+    assert kinds(shown) == [Figure, HTML, Figure]
+    assert picture(shown[0]) != picture(curve)
+    assert picture(shown[2]) != picture(mistakes)
     shown.clear()
     trial.index = len(trial.options) - 1
     assert f"trial {views.trials(other)['trial'].iloc[-1]}" in shown[1].data
@@ -223,5 +227,5 @@ def test_a_saved_page_holds_the_views_as_pictures_and_tables(
     monkeypatch.setattr(run_explorer, "is_interactive", lambda: interactive)
     assert run_explorer.show(evidence) is None
     assert any(isinstance(output, VBox) for output in shown) == interactive
-    assert [type(output) for output in shown[-4:]] == [Image, HTML, Image, Markdown]
-    assert "Confusion matrix" in shown[-2].alt
+    assert kinds(shown[-4:]) == [Figure, HTML, Figure, Markdown]
+    assert "Confusion matrix" in shown[-2].get_label()

@@ -121,5 +121,5 @@ def test_parallel_coordinates_are_places_in_the_range():
 def test_lr_sensitivity_shows_the_envelope_and_the_width():
     table = trials(1, 3).assign(lr=[0.01, 0.1, 0.03], val_loss=[1.05, 1.0, 3.0])
     (ax,) = panels(lr_sensitivity_curves(table, within=0.1))
-    assert ax.get_title() == "256x32: best lr 0.1, 1.0 decades"
+    assert ax.get_title() == "256x32: best lr 0.1\n1.0 decades"
     assert list(ax.lines[1].get_xdata()) == [0.01, 0.1]

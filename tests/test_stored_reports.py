@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from mlp_lib.reports.analysis import PIECES, Evidence
+from mlp_lib.reports.analysis import Evidence
+from mlp_lib.reports.pieces import PIECES
 from mlp_lib.run.files import ROOT, RunFiles
 from mlp_lib.run.meta import continue_run, read_architectures
 from mlp_lib.run.parameters import AnalysisSettings

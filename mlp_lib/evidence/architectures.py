@@ -16,7 +16,6 @@ from mlp_lib.evidence.intervals import (
     basis_text,
     blocked_differences,
     by_own_spread,
-    half_width,
     p_above,
     plain_answer,
 )
@@ -26,13 +25,15 @@ from mlp_lib.evidence.verdicts import (
     VERDICTS,
     architecture_end,
     architecture_verdict,
+    deciding_half_width,
     difference_tests,
     difference_verdicts,
+    interval_kind,
 )
 
 PAIRS = (
     *("upper", "lower", "n", "diverged", "difference", "relative", "low", "high", "p", "p_adjusted", "p_beyond"),
-    *("equivalence_low", "equivalence_high", "p_equivalence", "sd", "pooled_sd", "df", "verdict"),
+    *("p_equivalence", "sd", "pooled_sd", "df", "verdict"),
     *("upper_error", "lower_error"),
 )
 MAX_SEEDS = 10_000  # where the search for a number of seeds gives up
@@ -93,12 +94,11 @@ def architecture_pairs(losses: pd.DataFrame, margin: float, confidence: float) -
     (`blocked_differences`) unless their spreads differ (`by_own_spread`).
 
     Columns: upper, lower, n (shared seeds), diverged (trainings of the two), difference (of means, nats), relative
-    (upper / lower - 1, of geometric means); low and high, its simultaneous interval (Bonferroni over the pairs); p
-    (Student's), p_adjusted (Holm 1979), p_beyond (of a difference beyond the margin; Holm); equivalence_low and
-    equivalence_high, the interval of level 1 - 2 alpha, and p_equivalence, of the two one-sided tests at the margin
-    (p <= alpha where the interval lies within it); of log losses sd, of the pair's own paired differences, beside
-    pooled_sd; df. verdict: see `difference_tests`; `equivalent` only if nothing diverged. So a difference that is
-    certain but certainly within the margin is equivalent. upper_error, lower_error: means of 1 - accuracy.
+    (upper / lower - 1, of geometric means); low and high, its interval by the test that gave the pair its verdict
+    (`deciding_half_width`); p (Student's), p_adjusted (Holm 1979), p_beyond (of a difference beyond the margin; Holm);
+    p_equivalence, of the two one-sided tests at the margin; of log losses sd, of the pair's own paired differences,
+    beside pooled_sd; df. verdict: see `difference_tests`; `equivalent` only if nothing diverged. So a difference that
+    is certain but certainly within the margin is equivalent. upper_error, lower_error: means of 1 - accuracy.
     """
     alpha, bound, table = 1 - confidence, math.log1p(margin), losses_by_seed(losses)
     logs = np.log(table)
@@ -114,11 +114,10 @@ def architecture_pairs(losses: pd.DataFrame, margin: float, confidence: float) -
     rows["p"] = np.minimum(2 * p_above(log, se, df), 1)
     tests = difference_tests(log, bound, se, df)
     rows["p_equivalence"], rows["p_beyond"], rows["p_adjusted"] = tests.values()
-    for name, level in (("", alpha / max(rows["p"].notna().sum(), 1)), ("equivalence_", min(2 * alpha, 1))):
-        half = half_width(se, df, level)
-        rows[f"{name}low"], rows[f"{name}high"] = np.expm1(log - half), np.expm1(log + half)
     tests["equivalent"] = np.where(rows["diverged"] == 0, tests["equivalent"], np.nan)
     rows["verdict"] = difference_verdicts(tests, alpha)
+    half = deciding_half_width(rows["verdict"], log, bound, se, df, alpha)
+    rows["low"], rows["high"] = np.expm1(log - half), np.expm1(log + half)
     errors = mean_error(losses, "architecture")
     rows["upper_error"], rows["lower_error"] = rows["upper"].map(errors), rows["lower"].map(errors)
     return rows[list(PAIRS)]
@@ -169,9 +168,9 @@ def answer_architecture(losses: pd.DataFrame, margin: float, confidence: float) 
     losses: architecture, seed, test_loss. The rule is that of `architecture_verdict`, of the verdicts of all pairs
     (architecture_pairs); `equivalent` only if no training diverged.
     The effect is the quotient less 1 of one pair, `pair`: the clearest (lowest p) of those with the answer's verdict,
-    with its simultaneous interval; of `equivalent` and `undetermined` the pair whose difference may be the largest, of
-    `equivalent` with the interval that the two one-sided tests hold against the margin. `interval_kind` says which, n
-    is its number of seeds; `pairs` counts a verdict, `seeds_to_decide` how many seeds would (80 % power; see there).
+    of `equivalent` and `undetermined` the pair whose difference may be the largest; with the interval of its test, of
+    which `interval_kind` tells the level. n is its number of seeds; `pairs` counts a verdict, `seeds_to_decide` how
+    many seeds would (80 % power; see there).
     """
     number, diverged = losses["architecture"].nunique(), int((~np.isfinite(losses["test_loss"])).sum())
     pairs = architecture_pairs(losses, margin, confidence)
@@ -185,15 +184,13 @@ def answer_architecture(losses: pd.DataFrame, margin: float, confidence: float) 
     compared = pairs[pairs["n"] > 0]
     if len(compared):
         shown = _shown(compared, verdict)
-        ends = ["equivalence_low", "equivalence_high"] if verdict == "equivalent" else ["low", "high"]
-        estimate, n = tuple(shown[["relative", *ends]].astype(float)), int(shown["n"])
+        estimate, n = tuple(shown[["relative", "low", "high"]].astype(float)), int(shown["n"])
         names = {"upper": shown["upper"], "lower": shown["lower"]}
         end = architecture_end(verdict, counts, margin)
         if math.isnan(estimate[1]):
             end = "one seed gives no interval, so whether the architecture matters cannot be said."
         else:
-            level, which = (2 * confidence - 1, "") if verdict == "equivalent" else (confidence, "simultaneous ")
-            kind = f"{which}{100 * max(level, 0):g}% interval"
+            kind = interval_kind(verdict, confidence)
         which = "The largest" if shown["relative"] == pairs["relative"].max() else "A"
         what = " above ".join(name.removeprefix("mlp_") for name in names.values())
         claim = f"difference of test loss between two of {number} architectures, {what}, is {estimate[0]:.2%}"
@@ -213,7 +210,7 @@ def _shown(pairs: pd.DataFrame, verdict: str) -> pd.Series:
         p = {"different_beyond_margin": "p_beyond", "different": "p"}[verdict]
         among = pairs[pairs["verdict"] == verdict]
         return among.sort_values([p, "relative"], ascending=[True, False], kind="stable").iloc[0]
-    return pairs.loc[pairs["equivalence_high"].fillna(pairs["relative"]).idxmax()]
+    return pairs.loc[pairs["high"].fillna(pairs["relative"]).idxmax()]
 
 
 def _more_seeds(seeds: dict, n: int, margin: float) -> str:

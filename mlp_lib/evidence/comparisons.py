@@ -141,3 +141,36 @@ def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) 
     if regret.left_out:
         said += f" Left out: {regret.left_out} trainings that diverged or were not trained in one of them."
     return said
+
+
+def sources_sentence(sources: pd.DataFrame, confidence: float) -> str:
+    """What each source that is no architecture costs, in a sentence; see extra_sources."""
+    costs = (f"{row.source} {_interval(row.quotient, row.low, row.high)}" for row in sources.itertuples())
+    basis = f"({100 * confidence:g} % interval)"
+    return f"Test loss over all targets, in times that with own hyperparameters {basis}: {'; '.join(costs)}."
+
+
+def kept_sentence(kept: pd.DataFrame, confidence: float) -> str:
+    """How much of tuning's gain another architecture's hyperparameters keep, in a sentence; see gain_kept."""
+    row = kept.iloc[-1]
+    if pd.isna(row["kept"]):
+        return "Tuning gains nothing over torch's default, so transferred hyperparameters can keep none of it."
+    share = _interval(row["kept"], row["low"], row["high"])
+    return (
+        f"Of what tuning gains over torch's default hyperparameters ({row['gain']:.3f} times the loss), another "
+        f"architecture's keep a share of {share} ({100 * confidence:g} % interval)."
+    )
+
+
+def other_search_sentence(other: pd.DataFrame, name: str, confidence: float) -> str:
+    """What the hyperparameters of another run's search cost, in a sentence; see other_search."""
+    row = other.iloc[-1]
+    cost = _interval(row["quotient"], row["low"], row["high"])
+    return (
+        f"With what the search of {name} chose, the test loss is {cost} times that with what this run's own search "
+        f"chose ({100 * confidence:g} % interval)."
+    )
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f}" + ("" if pd.isna(low) else f" ({low:.3f} to {high:.3f})")

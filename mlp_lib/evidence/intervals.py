@@ -38,10 +38,21 @@ def holm(p: np.ndarray) -> np.ndarray:
 
     statsmodels' does the same and collects garbage at each call, which takes longer than everything else here.
     """
+    return np.minimum(_stepped(p), 1)
+
+
+def holm_level(p: np.ndarray, alpha: float) -> np.ndarray:
+    """The level at which each p is significant alone just where `holm` calls it significant at alpha."""
+    p, stepped = np.asarray(p, dtype=float), _stepped(p)
+    return alpha * np.divide(p, stepped, out=np.full(len(p), 1 / max(len(p), 1)), where=stepped != 0)
+
+
+def _stepped(p: np.ndarray) -> np.ndarray:
+    """Holm's adjusted p values before 1 limits them; NaN stays NaN."""
     p = np.asarray(p, dtype=float)
     adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested])]
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
     return adjusted
 
 

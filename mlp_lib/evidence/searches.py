@@ -26,6 +26,7 @@ from mlp_lib.evidence.verdicts import (
     HARMLESS,
     MOST,
     architecture_verdict,
+    deciding_half_width,
     difference_tests,
     difference_verdicts,
     p_within,
@@ -75,6 +76,15 @@ class OverSearches:
     def within(self) -> pd.Series:
         """The pairs shown to lie within the margin, and of which hardly a training diverges."""
         return (self.pairs["p_within"] <= 1 - self.confidence) & (self.pairs["diverged"] < HARMLESS)
+
+    @property
+    def decided(self) -> pd.DataFrame:
+        """`architectures` with low and high of the test that gave each pair its verdict, in place of the unadjusted."""
+        pairs, alpha = self.architectures, 1 - self.confidence
+        half = deciding_half_width(
+            pairs["verdict"], pairs["difference"], math.log1p(self.margin), pairs["se"], self.trials / 2, alpha
+        )
+        return pairs.assign(low=pairs["difference"] - half, high=pairs["difference"] + half)
 
     @property
     def answers(self) -> dict[str, str]:

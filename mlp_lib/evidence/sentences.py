@@ -7,8 +7,12 @@ import pandas as pd
 from mlp_lib.evidence.intervals import plain_answer
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.summaries import no_trial
-from mlp_lib.evidence.verdicts import ONE_ARCHITECTURE, VERDICTS, architecture_end, transfer_end
+from mlp_lib.evidence.verdicts import ONE_ARCHITECTURE, VERDICTS, architecture_end, interval_kind, transfer_end
 
+QUESTIONS = {
+    "hyperparameter_transfer": "Do tuned hyperparameters transfer",
+    "architecture_sensitivity": "Once tuned, does the architecture matter",
+}
 NAMED = 3  # so many pairs are named in a sentence
 
 
@@ -18,8 +22,8 @@ def answers_over_searches(result: OverSearches) -> dict[str, dict]:
     n is the budget n*, trials of a search; trials: T, seeds: k. hyperparameter_transfer: the effect is the mean change
     of the loss over the pairs that are not broken, with `pairs` their numbers: all, costly, broken, within.
     architecture_sensitivity: the effect is the quotient less 1 of the two tuned losses, the greater first, that differ
-    most (of the pairs with the answer's verdict, where there are), and their interval alone; `pair` names them and
-    `pairs` counts a verdict. What can't be said is None.
+    most (of the pairs with the answer's verdict, where there are), with the interval of their test; `pair` names them,
+    and `pairs` counts a verdict. What can't be said is None.
     """
     return {"hyperparameter_transfer": _transfer(result), "architecture_sensitivity": _architecture(result)}
 
@@ -35,11 +39,11 @@ def _transfer(result: OverSearches) -> dict:
         "broken": int(result.broken.sum()),
         "within": int(result.within.sum()),
     }
-    claim = ""
+    claim, kind = "", f"{100 * result.confidence:g}% interval"
     if not math.isnan(estimate[0]):
         claim = (
             f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average over"
-            f" searches of {result.budget} trials ({_basis(result, estimate, len(pairs) - counts['broken'])}): "
+            f" searches of {result.budget} trials ({_basis(result, estimate, len(pairs) - counts['broken'], kind)}): "
         )
     sentence = claim + _transfer_end(result, verdict, estimate)
     sentence = sentence[0].upper() + sentence[1:]
@@ -69,7 +73,7 @@ def _transfer_end(result: OverSearches, verdict: str, estimate: tuple[float, ...
 
 
 def _architecture(result: OverSearches) -> dict:
-    verdict, pairs = result.answers["architecture_sensitivity"], result.architectures
+    verdict, pairs = result.answers["architecture_sensitivity"], result.decided
     counts = {name: int((pairs["verdict"] == name).sum()) for name in VERDICTS}
     more = {"trials": result.trials, "seeds": result.seeds, "pairs": counts, "pair": None}
     known = pairs.dropna(subset="difference")[: 0 if result.untrained else None]
@@ -91,7 +95,7 @@ def _architecture(result: OverSearches) -> dict:
         sentence = (
             f"{which} difference of tuned test loss between two of {len(result.tuned)} architectures over searches of"
             f" {result.budget} trials, {_short(upper)} above {_short(lower)}, is {estimate[0]:.2%}"
-            f" ({_basis(result, estimate, len(pairs))}): {end}"
+            f" ({_basis(result, estimate, len(pairs), interval_kind(shown['verdict'], result.confidence))}): {end}"
         )
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
 
@@ -104,10 +108,10 @@ def _nothing(result: OverSearches) -> str:
     return ONE_ARCHITECTURE if len(result.tuned) == 1 else "There are no finite losses"
 
 
-def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int) -> str:
+def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int, kind: str) -> str:
     interval = ""
     if not math.isnan(estimate[1]):
-        interval = f"{100 * result.confidence:g}% interval {estimate[1]:+.2%} to {estimate[2]:+.2%}, "
+        interval = f"{kind} {estimate[1]:+.2%} to {estimate[2]:+.2%}, "
     counted = [(pairs, "pair"), (result.trials, "trial"), (result.seeds, "run seed")]
     return interval + ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for number, word in counted)
 
@@ -123,3 +127,51 @@ def _short(name: str) -> str:
 
 def _part(log: float) -> float:
     return math.expm1(log)
+
+
+def in_plain_words(name: str, answer: dict) -> str:
+    """An answer's first line, in words without terms; name: its key in answers.yaml, answer: what stands there."""
+    effect, ends = answer["effect"], answer["interval"]
+    if effect is None or None in ends:
+        return f"{QUESTIONS[name]}: this cannot be said from this run."
+    say = _transfer_words if name == "hyperparameter_transfer" else _architecture_words
+    words = say(effect, *ends, answer).replace("%", " %")
+    return words if "trials" in answer else f"For the hyperparameters that this one search chose: {words}"
+
+
+def _transfer_words(effect: float, low: float, high: float, answer: dict) -> str:
+    pairs, bound = answer["pairs"], f"{100 * answer['margin']:g}%"
+    number, costly = pairs.get("all", pairs.get("pairs")), pairs.get("costly", pairs.get("costs_beyond_margin"))
+    basis = f"({effect:+.1%}; {100 * answer['confidence']:g}% interval {low:+.1%} to {high:+.1%})"
+    if low > 0:
+        words = f"On average another architecture's hyperparameters raise the test loss {basis}"
+    elif high < 0:
+        words = f"On average another architecture's hyperparameters lower the test loss {basis}"
+    elif high < answer["margin"]:
+        words = f"On average nothing is shown to be lost by another architecture's hyperparameters {basis}"
+    else:
+        words = f"Whether another architecture's hyperparameters cost anything on average is open {basis}"
+    words += f"; {costly or 'none'} of {number} pairs {'are' if costly > 1 else 'is'} shown to lose more than {bound}."
+    if effect < 0:
+        words += (
+            " A negative cost: the borrowed ones did better than the choice of the own search, which is partly luck."
+        )
+    return words
+
+
+def _architecture_words(effect: float, low: float, high: float, answer: dict) -> str:
+    pairs, bound = answer["pairs"], f"{100 * answer['margin']:g}%"
+    number, names = sum(pairs.values()), answer["pair"]
+    beyond, shown = pairs["different_beyond_margin"], pairs["different_beyond_margin"] + pairs["different"]
+    example = f"{_short(names['upper'])} ends {effect:.1%} above {_short(names['lower'])} ({low:+.1%} to {high:+.1%})"
+    if answer["verdict"] == "equivalent":
+        return (
+            f"Once tuned, the architecture makes less than {bound} of difference: so for all {number} pairs; {example}."
+        )
+    if shown:
+        counts = f"{shown} of {number} pairs differ, {beyond} by more than {bound}"
+        return f"Once tuned, the architecture matters: {counts}; {example}."
+    return (
+        f"Once tuned, whether the architecture matters is open: of {number} pairs none is shown to differ and "
+        f"{pairs['equivalent'] or 'none'} to lie within {bound}; {example}."
+    )

@@ -34,7 +34,7 @@ from mlp_lib.evidence.verdicts import (
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
-    *("mean", "own_mean", "regret", "oracle_regret", "relative_regret"),
+    *("mean", "own_mean", "regret", "oracle_regret"),
     *("quotient", "low", "high", "p", "p_adjusted", "p_beyond", "p_within", "sd", "pooled_sd", "df"),
     *("excludes_zero", "beyond_margin", "within_margin", "broken", "error", "own_error"),
 )
@@ -100,12 +100,11 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     with five seeds a lone pair has 4 degrees of freedom, eight sources together have 28. Equal hyperparameters are
     tested once a target, and the target's own not at all: their quotient is exactly 1.
 
-    In nats: mean, own_mean, regret, oracle_regret (above the target's best source). Quotients: relative_regret (of
-    means), quotient (of geometric means over the n shared seeds), low and high (its t interval), adjusted_low and
-    adjusted_high. Of log losses: sd (of the pair's own paired differences) beside pooled_sd (the model's), df.
-    p is Student's, of a difference, p_adjusted Benjamini & Hochberg's (1995); p_beyond (of costing more than the
-    margin) and p_within (two one-sided tests) are of tests at the margin, each Holm's (1979). The variance is pooled
-    unless the spreads differ (`by_own_spread`).
+    In nats: mean, own_mean, regret, oracle_regret (above the target's best source). quotient: of geometric means over
+    the n shared seeds, low and high its t interval. Of log losses: sd (of the pair's own paired differences) beside
+    pooled_sd (the model's), df. p is Student's, of a difference, p_adjusted Benjamini & Hochberg's (1995); p_beyond (of
+    costing more than the margin) and p_within (two one-sided tests) are of tests at the margin, each Holm's (1979). The
+    variance is pooled unless the spreads differ (`by_own_spread`).
     same_as: the first source with these hyperparameters, the target before all others; identical: that is the target;
     counted: that is this row, so one row a test; diverged: seeds at which the transferred training alone diverged;
     broken: most trainings diverge, or most of the target's own, so that nothing is tested.
@@ -151,8 +150,7 @@ def _with_regret(rows: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     mean, own_mean = values[target, means.columns.get_indexer(rows["source"])], values[target, own]
     own_mean = np.where(own < 0, np.nan, own_mean)
     best = means.min(axis=1).to_numpy()[target]
-    regrets = {"regret": mean - own_mean, "oracle_regret": mean - best, "relative_regret": mean / own_mean}
-    return rows.assign(mean=mean, own_mean=own_mean, **regrets)
+    return rows.assign(mean=mean, own_mean=own_mean, regret=mean - own_mean, oracle_regret=mean - best)
 
 
 def _log_cost(effects: pd.DataFrame) -> pd.Series:
@@ -325,8 +323,8 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> d
         sentence = f"For these hyperparameters only: {claim[0].lower()}{claim[1:]} {basis}: {end}"
     if n > 1 and pairs["pairs"]:
         sentence += (
-            f" Of these pairs, after correction for their number, {pairs['excludes_zero']} differ from 0 and"
-            f" {pairs['costs_beyond_margin']} cost more than the margin; {pairs['within_margin']} lie within it."
+            f" After correction for their number {pairs['costs_beyond_margin']} of these pairs cost more than the"
+            f" margin, {pairs['within_margin']} lie within it."
         )
     if diverged := int(effects.loc[effects["counted"], "diverged"].sum()):
         sentence += f" Not counted: {diverged} trainings with transferred hyperparameters diverged or were not trained."

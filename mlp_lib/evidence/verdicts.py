@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlp_lib.evidence.intervals import holm, p_above
+from mlp_lib.evidence.intervals import half_width, holm, holm_level, p_above
 
 MOST = 0.5  # a pair is broken where a greater share of its trainings diverges
 HARMLESS = 0.05  # the share of trainings that may diverge where hyperparameters are said to transfer
@@ -34,6 +34,31 @@ def difference_tests(log: np.ndarray, bound: float, se: np.ndarray, df: np.ndarr
 def difference_verdicts(tests: dict[str, np.ndarray], alpha: float) -> np.ndarray:
     """The verdict of each pair: the first whose p is at most alpha, else `undetermined`."""
     return np.select([p <= alpha for p in tests.values()], list(tests), "undetermined")
+
+
+def deciding_half_width(
+    verdicts: np.ndarray, log: np.ndarray, bound: float, se: np.ndarray, df: np.ndarray, alpha: float
+) -> np.ndarray:
+    """Half of the interval of each pair's difference of logs: that of the test that gave the pair its verdict.
+
+    So an interval and a verdict never disagree: `equivalent` lies within +-bound, `different_beyond_margin` wholly
+    beyond it, `different` holds no 0 and `undetermined` does. Adjusted as the tests are.
+    """
+    size = np.abs(log)
+    levels = {
+        "equivalent": min(2 * alpha, 1),
+        "different_beyond_margin": 2 * holm_level(p_above(size - bound, se, df), alpha),
+    }
+    two_sided = holm_level(np.minimum(2 * p_above(size, se, df), 1), alpha)
+    level = np.select([verdicts == name for name in levels], list(levels.values()), two_sided)
+    return half_width(se, df, level)
+
+
+def interval_kind(verdict: str, confidence: float) -> str:
+    """What the interval of a pair is called: two one-sided tests are not adjusted for the number of pairs."""
+    if verdict == "equivalent":
+        return f"{100 * max(2 * confidence - 1, 0):g}% interval"
+    return f"adjusted {100 * confidence:g}% interval"
 
 
 def architecture_verdict(pairs: Sequence[str]) -> str:

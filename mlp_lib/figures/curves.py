@@ -18,9 +18,12 @@ from mlp_lib.figures.style import (
     ORANGE,
     drawn,
     log_if_wide,
+    looks,
     new_figure,
+    panel_grid,
     plain_axes,
     short_name,
+    usual_top,
 )
 
 NAMES = {"standard": "standard parametrization", "mup": "maximal update parametrization (mup)"}
@@ -62,23 +65,20 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
 
     curves: architecture, trial, epoch, val_loss; chosen: architecture, trial, a row an architecture.
     """
-    chosen_look, other_look = {"color": BLUE, "linewidth": 2, "zorder": 3}, {"color": GREY, "linewidth": 0.8}
     best = dict(zip(chosen["architecture"], chosen["trial"], strict=True))
-    columns = min(4, len(best))
-    rows = -(-len(best) // columns)
-    figure = new_figure(3.4 * columns, 2.6 * rows + 0.5)
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for ax, (architecture, trial) in zip(panels.flat, best.items(), strict=False):
-        group = curves[curves["architecture"] == architecture]
-        for number, curve in group.groupby("trial"):
-            ax.plot(curve["epoch"], curve["val_loss"], **(chosen_look if number == trial else other_look))
-        ax.set_title(f"{short_name(architecture)} (trial {trial})", fontsize=10)
+    title = "Learning curves of all trials, the chosen one in colour"
+    figure, panels = panel_grid(list(best), 3.2, 2.6, title, "epoch", f"validation {LOSS}")
+    top = usual_top(curves["val_loss"])
+    for (architecture, ax), look in zip(panels.items(), looks(best).values(), strict=True):
+        for number, curve in curves[curves["architecture"] == architecture].groupby("trial"):
+            own = number == best[architecture]
+            colour, width = (look["color"], 2) if own else (GREY, 0.8)
+            ax.plot(curve["epoch"], curve["val_loss"], color=colour, linewidth=width, zorder=3 if own else 2)
+        ax.set_title(f"{short_name(architecture)} (trial {best[architecture]})", fontsize=10)
         plain_axes(ax)
-    for ax in panels.flat[len(best) :]:
-        ax.remove()
-    log_if_wide(panels[0, 0], "y", curves["val_loss"])
-    figure.supxlabel("epoch")
-    figure.supylabel(f"validation {LOSS}")
+        log_if_wide(ax, "y", curves["val_loss"].clip(upper=top))
+    for ax in panels.values():  # once all is drawn, since the axis is shared
+        ax.set_ylim(top=1.05 * top)
     return figure
 
 

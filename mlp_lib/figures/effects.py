@@ -1,7 +1,6 @@
 """Pure functions from the tables of effects to their figures, one of them an HTML table.
 
-`effects`: a row a pair of target and another source: target, source, relative_regret (transferred / own), low and high
-(interval of the quotient), p, p_adjusted, excludes_zero (after Benjamini-Hochberg), beyond_margin, within_margin.
+A pair is a target and another source; its quotient is transferred / own, the exponential of a mean log difference.
 """
 
 import textwrap
@@ -81,11 +80,11 @@ def _limit(values: np.ndarray, centre: float) -> tuple[float, bool]:
     return float(distances.max()), False
 
 
-def _matrix(effects: pd.DataFrame) -> pd.DataFrame:
-    """Relative regret by target (row) and source (column), in order of first appearance as targets; 1 for its own."""
-    targets, sources = effects["target"].unique(), effects["source"].unique()
+def _matrix(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Quotients by target (row) and source (column), in order of first appearance as targets; 1 for its own."""
+    targets, sources = pairs["target"].unique(), pairs["source"].unique()
     columns = [name for name in dict.fromkeys([*targets, *sources]) if name in sources]
-    matrix = effects.pivot(index="target", columns="source", values="relative_regret")
+    matrix = pairs.pivot(index="target", columns="source", values="quotient")
     matrix = matrix.reindex(index=targets, columns=columns)
     for name in set(targets) & set(sources):
         matrix.loc[name, name] = 1.0
@@ -93,51 +92,25 @@ def _matrix(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 @drawn
-def effect_matrix(effects: pd.DataFrame, margin: float) -> Figure:
-    """Heatmap of relative regret: * where excludes_zero, a thick border where wholly beyond the margin."""
-    matrix = _matrix(effects)
-    figure = heatmap(matrix, "Test loss relative to the target's own hyperparameters", 1.0, "transferred / own")
-    ax = figure.axes[0]
-    printed = list(ax.texts)
-    for effect in effects[effects["excludes_zero"]].itertuples():
-        row, column = matrix.index.get_loc(effect.target), matrix.columns.get_loc(effect.source)
-        if printed:
-            text = printed[row * matrix.shape[1] + column]
-            text.set(text=text.get_text() + "*", fontweight="bold")
-        else:
-            ink = _ink(*ax.images[0].to_rgba([effect.relative_regret])[0])
-            ax.text(column, row, "*", color=ink, ha="center", va="center_baseline", fontweight="bold")
-    star = f"{effects['excludes_zero'].sum()} of {len(effects)} cells differ from 1 (Benjamini-Hochberg)"
-    frame = f"{effects['beyond_margin'].sum()} wholly beyond ±{100 * margin:g} %"
-    star = Line2D([], [], linestyle="", marker="$*$", color="black", label=star)
-    _frame(figure, matrix, effects[effects["beyond_margin"]], frame, star)
-    return figure
+def pair_matrix(pairs: pd.DataFrame, margin: float, title: str) -> Figure:
+    """Heatmap of what each source's hyperparameters cost on each target, framed where shown to be beyond the margin.
 
-
-@drawn
-def pair_matrix(pairs: pd.DataFrame, margin: float, confidence: float = 0.95) -> Figure:
-    """Heatmap of the quotients over searches: framed where costly, hatched where broken.
-
-    pairs: target, source, regret (log), p_beyond (NaN: broken), of `over_searches`.
+    pairs: target, source, quotient (transferred / own; NaN: hatched, most trainings fail), beyond_margin.
     """
-    table = pairs.assign(relative_regret=np.exp(pairs["regret"]).where(pairs["p_beyond"].notna()))
-    costly = table["p_beyond"].isna() | (table["p_beyond"] <= 1 - confidence)
-    matrix = _matrix(table)
-    title = "Test loss relative to the target's own hyperparameters, over searches"
+    matrix, beyond = _matrix(pairs), pairs[pairs["beyond_margin"]]
     figure = heatmap(matrix, title, 1.0, "transferred / own", "hatched: most do not train")
-    _frame(figure, matrix, table[costly], f"{costly.sum()} of {len(pairs)} cost more than {100 * margin:g} %")
-    return figure
-
-
-def _frame(figure: Figure, matrix: pd.DataFrame, cells: pd.DataFrame, label: str, *marks: Line2D) -> None:
-    """Frame the cells of a heatmap, a row a target and source, and say so below it, after the other `marks`."""
-    for target, source in zip(cells["target"], cells["source"], strict=True):
+    for target, source in zip(beyond["target"], beyond["source"], strict=True):
         row, column = matrix.index.get_loc(target), matrix.columns.get_loc(source)
         corner = (column - 0.45, row - 0.45)
         figure.axes[0].add_patch(Rectangle(corner, 0.9, 0.9, fill=False, edgecolor="black", linewidth=2))
-    handles = [*marks, Patch(fill=False, edgecolor="black", linewidth=2, label=label)]
-    columns = 1 if figure.get_figwidth() < 6 else len(handles)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    label = f"{len(beyond)} of {len(pairs)} pairs beyond the {100 * margin:g} % margin"
+    handle = Patch(fill=False, edgecolor="black", linewidth=2, label=label)
+    figure.legend(handles=[handle], loc="outside lower center", frameon=False)
+    if len(known := pairs.dropna(subset="quotient")):
+        worst = known.loc[known["quotient"].idxmax()]
+        names = f"{short_name(worst['target'])} with {short_name(worst['source'])}'s"
+        figure.set_label(f"{title}: {label}; the highest quotient is {worst['quotient']:.3f}, {names}")
+    return figure
 
 
 def _ink(red: float, green: float, blue: float, _alpha: float = 1.0) -> str:
@@ -146,14 +119,13 @@ def _ink(red: float, green: float, blue: float, _alpha: float = 1.0) -> str:
 
 
 @drawn
-def architecture_intervals(pairs: pd.DataFrame, margin: float) -> Figure:
-    """Forest plot: the difference of every two architectures with its intervals, coloured by verdict, largest first.
+def architecture_intervals(pairs: pd.DataFrame, margin: float, title: str) -> Figure:
+    """Forest plot: the difference of every two architectures, coloured by verdict, with the interval of that test.
 
-    pairs: upper, lower, relative (upper - lower), low and high (its simultaneous interval: thin), equivalence_low and
-    equivalence_high (the interval that two one-sided tests hold against the margin: thick), all of quotients
-    less 1, verdict.
+    pairs: upper, lower, relative (upper / lower), low and high, all of quotients less 1, verdict; the largest is drawn
+    on top.
     """
-    rows = 100 * pairs[["relative", "low", "high", "equivalence_low", "equivalence_high"]].astype(float)
+    rows = 100 * pairs[["relative", "low", "high"]].astype(float)
     rows = rows.assign(
         verdict=pairs["verdict"], label=pairs["upper"].map(short_name) + " - " + pairs["lower"].map(short_name)
     )
@@ -166,8 +138,7 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float) -> Figure:
     handles = []
     for verdict, (colour, marker) in VERDICTS.items():
         group = rows[rows["verdict"] == verdict]
-        ax.hlines(group.index, group["low"], group["high"], color=colour, linewidth=1)
-        ax.hlines(group.index, group["equivalence_low"], group["equivalence_high"], color=colour, linewidth=3)
+        ax.hlines(group.index, group["low"], group["high"], color=colour, linewidth=1 if many else 2)
         look = {"color": colour, "marker": marker, "markeredgecolor": "white", "markersize": 5 if many else 7}
         ax.plot(group["relative"], group.index, linestyle="", **look)
         handles.append(Line2D([], [], label=f"{verdict.replace('_', ' ')} ({len(group)})", **look))
@@ -178,10 +149,12 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("difference of test loss (quotient less 1, %)")
     number = len({*pairs["upper"], *pairs["lower"]})
-    ax.set_title(f"Pairwise differences of {number} architectures, paired by seed", fontsize="medium")
+    ax.set_title(f"{title} of {number} architectures", fontsize="medium")
+    if len(rows):
+        largest = f"the largest is {rows['relative'].iloc[0]:.1f} %, {rows['label'].iloc[0]}"
+        figure.set_label(f"{ax.get_title()}: {', '.join(h.get_label() for h in handles)}; {largest}")
     handles += [
-        Line2D([], [], color="black", linewidth=1, label="simultaneous interval"),
-        Line2D([], [], color="black", linewidth=3, label="interval of the equivalence test"),
+        Line2D([], [], color="black", linewidth=2, label="interval of the test that decides"),
         Patch(color="0.93", label=f"margin ±{100 * margin:g} %"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
@@ -189,16 +162,16 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float) -> Figure:
 
 
 def effect_table_html(effects: pd.DataFrame) -> str:
-    """The matrix of relative regret as an HTML table whose cells tell their numbers when pointed at.
+    """The matrix of quotients as an HTML table whose cells tell their numbers when pointed at.
 
-    Colours, stars and frames as in effect_matrix. All style is inline: JupyterLab drops the style sheet that pandas'
-    Styler writes from a notebook that it does not trust, and a kept report is such a one.
+    effects: of transfer_effects. Colours and frames as in pair_matrix. All style is inline: JupyterLab drops the style
+    sheet that pandas' Styler writes from a notebook that it does not trust, and a kept report is such a one.
     """
     matrix = _matrix(effects)
     norm = CenteredNorm(1.0, _limit(matrix.to_numpy(dtype=float), 1.0)[0])
     cells = matrix.map(lambda value: "1" if value == 1 else "&ndash;")
-    for effect in effects[np.isfinite(effects["relative_regret"])].itertuples():
-        cells.loc[effect.target, effect.source] = _cell(effect, colormaps["RdBu_r"](norm(effect.relative_regret)))
+    for effect in effects[np.isfinite(effects["quotient"])].itertuples():
+        cells.loc[effect.target, effect.source] = _cell(effect, colormaps["RdBu_r"](norm(effect.quotient)))
     cells = cells.rename(index=_escaped, columns=_escaped).rename_axis(index=None, columns="target \\ source")
     with pd.option_context("display.max_colwidth", None):
         return cells.to_html(escape=False, border=0, justify="center")
@@ -213,10 +186,10 @@ def _cell(effect: Any, colour: Sequence[float]) -> str:
     style = f"display:block;padding:2px 5px;background:{to_hex(colour)};color:{_ink(*colour)}"
     style += ";outline:2px solid black;outline-offset:-2px" if effect.beyond_margin else ""
     title = (
-        f"target {short_name(effect.target)}, source {short_name(effect.source)}: relative regret"
-        f" {effect.relative_regret:.4f}, interval {effect.low:.4f} to {effect.high:.4f}, "
+        f"target {short_name(effect.target)}, source {short_name(effect.source)}: {effect.quotient:.3f} times"
+        f" the loss, unadjusted interval {effect.low:.3f} to {effect.high:.3f}; adjusted for the number of pairs: "
     )
-    known = np.isfinite(effect.p_adjusted)
-    title += f"p = {effect.p:.2g}, adjusted {effect.p_adjusted:.2g}" if known else "not tested"
-    star = "*" if effect.excludes_zero else ""
-    return f'<span title="{escape(title)}" style="{style}">{effect.relative_regret:.3f}{star}</span>'
+    flags = {"the same hyperparameters": effect.identical, "beyond the margin": effect.beyond_margin}
+    flags |= {"within the margin": effect.within_margin}
+    title += next((words for words, holds in flags.items() if holds), "undecided")
+    return f'<span title="{escape(title)}" style="{style}">{effect.quotient:.3f}</span>'

@@ -15,9 +15,11 @@ from mlp_lib.figures.style import (
     ORANGE,
     drawn,
     log_if_wide,
+    looks,
     new_figure,
     plain_axes,
     rows_of_architectures,
+    short_name,
     spread,
     with_untrained,
 )
@@ -34,11 +36,11 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
     ax = figure.subplots()
     finite = losses[np.isfinite(losses["test_loss"])]
     accuracies = []
-    for row, architecture in enumerate(architectures):
+    for row, (architecture, look) in enumerate(looks(architectures).items()):
         group = finite[finite["architecture"] == architecture]
-        ax.plot(group["test_loss"], row + spread(len(group), 0.18), "o", color=BLUE, alpha=0.6, markeredgewidth=0)
+        ax.plot(group["test_loss"], row + spread(len(group), 0.18), linestyle="", alpha=0.7, markeredgewidth=0, **look)
         if len(group):
-            ax.vlines(group["test_loss"].mean(), row - 0.33, row + 0.33, color=ORANGE, linewidth=2.5)
+            ax.vlines(group["test_loss"].mean(), row - 0.33, row + 0.33, color="black", linewidth=2)
         accuracies.append(f"{group['test_accuracy'].mean():.2%}" if len(group) else "none trained")
     rows_of_architectures(ax, architectures)
     right = ax.secondary_yaxis("right")
@@ -49,6 +51,10 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
     log_if_wide(ax, "x", finite["test_loss"])
     ax.set(xlabel=f"test {LOSS}", ylabel="architecture")
     title = f"Test loss over {losses['seed'].nunique()} retrain seeds by architecture (bar: mean)"
+    means = finite.groupby("architecture")["test_loss"].mean()
+    if len(means):
+        lowest = f"the lowest mean is {means.min():.4f} ({short_name(means.idxmin())})"
+        figure.set_label(f"{title}: {lowest}, the highest {means.max():.4f} ({short_name(means.idxmax())})")
     ax.set_title(with_untrained(title, len(losses) - len(finite), "training"), fontsize="medium")
     return figure
 
@@ -107,6 +113,8 @@ def quotient_intervals(table: pd.DataFrame, label: str, title: str) -> Figure:
     log_if_wide(ax, "x", table["quotient"])
     ax.set_xlabel("quotient of test losses (interval: Student's t over the run seeds)")
     ax.set_title(title, fontsize="medium")
+    values = (f"{name} {value:.3f}" for name, value in zip(table[label], table["quotient"], strict=True))
+    figure.set_label(f"{title}: {', '.join(values)}")
     return figure
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mlp_lib.figures.style import BLUE, LOSS, ORANGE, drawn, looks, new_figure, panel_grid, plain_axes, short_name
 
@@ -31,6 +32,9 @@ def regret_by_budget(frame: pd.DataFrame, margin: float) -> Figure:
     ax.set(xlabel=TRIALS, ylabel="transferred / own (mean over the pairs)")
     ax.set_title("What another architecture's hyperparameters cost, over searches", fontsize="medium")
     ax.legend(frameon=False)
+    if len(frame):
+        ends = (f"{np.exp(row.regret):.3f} at {row.n:g} trials" for row in (frame.iloc[0], frame.iloc[-1]))
+        figure.set_label(f"{ax.get_title()}: " + ", ".join(ends))
     return figure
 
 
@@ -40,7 +44,7 @@ def tuning_curves(frame: pd.DataFrame) -> Figure:
 
     frame: architecture, n, loss, low, high (logs), share_best.
     """
-    figure = new_figure(7.5, 6)
+    figure = new_figure(6.4, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     curves = dict(list(frame.groupby("architecture", sort=False)))
     bottom = 0.0
@@ -57,6 +61,9 @@ def tuning_curves(frame: pd.DataFrame) -> Figure:
     lower.xaxis.get_major_locator().set_params(integer=True)
     upper.set_title("What tuning comes to: each architecture with its own search", fontsize="medium")
     figure.legend(loc="outside right upper", title="architecture", frameon=False, fontsize="small")
+    if len(last := frame[frame["n"] == frame["n"].max()].dropna(subset="loss").sort_values("loss")):
+        values = (f"{short_name(row.architecture)} {np.exp(row.loss):.4f}" for row in last.itertuples())
+        figure.set_label(f"{upper.get_title()}; test loss at {last['n'].iloc[0]} trials: {', '.join(values)}")
     return figure
 
 
@@ -77,6 +84,9 @@ def variance_components(series: pd.Series) -> Figure:
     ax.invert_yaxis()
     ax.set_xlabel("variance of log test loss (1e-4) and its root")
     ax.set_title("What makes tuned test losses differ", fontsize="medium")
+    figure.set_label(
+        f"{ax.get_title()}: {', '.join(f'{n} {t.get_text()}' for n, t in zip(names, ax.texts, strict=True))}"
+    )
     return figure
 
 
@@ -98,7 +108,11 @@ def tuning_cost(frame: pd.DataFrame) -> Figure:
             label = short_name(source) if target == names[0] else None
             _band(ax, curve["operations"], np.exp(curve[ends]), **look, label=label)
         ax.set_title(f"target {short_name(target)}", fontsize=10)
-        ax.set_xscale("log" if frame["loss"].notna().any() else "linear")
+        if frame["loss"].notna().any():
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            ax.xaxis.set_major_formatter("{x:.0e}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
         plain_axes(ax)
     if panels:
         legend = figure.legend(loc="outside right upper", title="tuned on", frameon=False, fontsize="small")

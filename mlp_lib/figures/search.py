@@ -18,6 +18,7 @@ from mlp_lib.figures.style import (
     GREY,
     LOSS,
     ORANGE,
+    WIDTH,
     drawn,
     log_if_wide,
     looks,
@@ -25,10 +26,12 @@ from mlp_lib.figures.style import (
     panel_grid,
     plain_axes,
     short_name,
+    usual_top,
     with_untrained,
 )
 from mlp_lib.run.parameters import SearchSpace
 
+ARROW = r"$\uparrow$"
 FADING = LinearSegmentedColormap.from_list("fading", ["#08306b", "#c6dbef"])  # from dark to a blue still seen on white
 
 
@@ -39,19 +42,22 @@ def search_overview(results: pd.DataFrame) -> Figure:
     results: architecture and the columns of search_results.csv; a row a trial.
     """
     architectures = results["architecture"].unique()
-    columns = -(-len(architectures) // 18)  # of the legend, which takes the eighth panel
-    figure = new_figure(13 + 1.6 * (columns - 1), 6.5)
-    *panels, legend = figure.subplots(2, 4, sharey=True).flat
+    columns = -(-len(architectures) // 12)  # of the legend, which takes the eighth panel
+    figure = new_figure(WIDTH, 8)
+    *panels, legend, rest = figure.subplots(3, 3, sharey=True).flat
+    rest.remove()
     finite = results[np.isfinite(results["val_loss"])]
-    handles = []
+    top, handles = usual_top(finite["val_loss"]), []
     for architecture, look in looks(architectures).items():
         trials = finite[finite["architecture"] == architecture]
+        shown, beyond = trials[trials["val_loss"] <= top], trials[trials["val_loss"] > top]
         for ax, name in zip(panels, HYPERPARAMETERS, strict=True):
-            ax.scatter(trials[name], trials["val_loss"], s=22, alpha=0.75, linewidths=0, **look)
+            ax.scatter(shown[name], shown["val_loss"], s=22, alpha=0.75, linewidths=0, **look)
+            ax.plot(beyond[name], [top] * len(beyond), linestyle="", marker=ARROW, color=look["color"], markersize=8)
         handles.append(Line2D([], [], linestyle="", label=short_name(architecture), **look))
     for i, (ax, name) in enumerate(zip(panels, HYPERPARAMETERS, strict=True)):
         plain_axes(ax)
-        ax.set(xlabel=name, ylabel=f"validation {LOSS}" if i % 4 == 0 else "")
+        ax.set(xlabel=name, ylabel=f"validation {LOSS}" if i % 3 == 0 else "")
         if name in fixed(results):
             value = results[name].iloc[0]
             ax.set(xlabel=f"{name} (fixed)", xticks=[value], xticklabels=[f"{value:g}"])
@@ -59,10 +65,12 @@ def search_overview(results: pd.DataFrame) -> Figure:
             ax.set_xscale("log")
         else:
             ax.locator_params(axis="x", nbins=5)
-    log_if_wide(panels[0], "y", finite["val_loss"])
+    log_if_wide(panels[0], "y", finite["val_loss"].clip(upper=top))
     legend.axis("off")
     legend.legend(handles=handles, title="architecture", loc="center", ncols=columns, frameon=False, fontsize="small")
     title = f"Validation loss of {len(finite)} trials against each hyperparameter"
+    if number := (finite["val_loss"] > top).sum():
+        title += f"\n(arrows: {number} above {top:.2g})"
     figure.suptitle(with_untrained(title, len(results) - len(finite), "trial"))
     return figure
 
@@ -77,22 +85,23 @@ def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Fi
     title = "What n random trials find: expected best validation loss"
     figure, panels = panel_grid(names, 3.2, 2.5, title, "number of trials n", f"validation {LOSS}")
     curves = {name: expected[expected["architecture"] == name] for name in names}
-    for name, ax in panels.items():
+    for (name, ax), look in zip(panels.items(), looks(names).values(), strict=True):
+        colour = look["color"]
         for curve in curves.values():
             ax.plot(curve["n"], curve["expected"], color="0.8", linewidth=0.8, zorder=1)
         own = curves[name]
-        ax.fill_between(own["n"], own["low"], own["high"], color=BLUE, alpha=0.2, linewidth=0)
-        ax.plot(own["n"], own["expected"], color=BLUE, linewidth=2)
+        ax.fill_between(own["n"], own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
+        ax.plot(own["n"], own["expected"], color=colour, linewidth=2)
         last = own.iloc[-1]
-        ax.plot(last["n"], last["expected"], "o", color=BLUE, markersize=4)
+        ax.plot(last["n"], last["expected"], "o", color=colour, markersize=4)
         found = "none trained" if np.isnan(last["expected"]) else f"{last['expected']:.4f} after {last['n']:g}"
         ax.set_title(f"{short_name(name)}: {found}", fontsize=10)
         log_if_wide(ax, "y", pd.concat([expected[column] for column in ("expected", "low", "high")]))
         plain_axes(ax)
         ax.locator_params(axis="x", integer=True)
     handles = [
-        Line2D([], [], color=BLUE, linewidth=2, label="expected best"),
-        Patch(color=BLUE, alpha=0.2, label=f"{100 * confidence:g} % band of the best"),
+        Line2D([], [], color="black", linewidth=2, label="expected best"),
+        Patch(color="black", alpha=0.2, label=f"{100 * confidence:g} % band of the best"),
         Line2D([], [], color="0.8", label="other architectures"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -182,22 +191,25 @@ def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
     """
     names = list(trials["architecture"].unique())
     title = "How much the learning rate matters"
-    figure, panels = panel_grid(names, 3.2, 2.5, title, "learning rate lr", f"validation {LOSS}")
+    figure, panels = panel_grid(names, 3.2, 2.6, title, "learning rate lr", f"validation {LOSS}")
     finite = trials[np.isfinite(trials["val_loss"])]
     envelope = lr_envelope(trials)
     sensitivity = lr_sensitivity(trials, within).set_index("architecture")
-    for name, ax in panels.items():
+    for (name, ax), look in zip(panels.items(), looks(names).values(), strict=True):
+        colour = look["color"]
         points, lower = (table[table["architecture"] == name] for table in (finite, envelope))
         width = sensitivity.loc[name]
         ax.plot(points["lr"], points["val_loss"], "o", color=GREY, markersize=3.5, markeredgewidth=0)
-        ax.plot(lower["lr"], lower["val_loss"], color=BLUE, linewidth=1.8)
+        ax.plot(lower["lr"], lower["val_loss"], color=colour, linewidth=1.8)
         title = f"{short_name(name)}: "
         if len(points):
-            ax.plot(width["best_lr"], points["val_loss"].min(), "*", color=BLUE, markeredgecolor="black", markersize=11)
+            ax.plot(
+                width["best_lr"], points["val_loss"].min(), "*", color=colour, markeredgecolor="black", markersize=11
+            )
             title += f"{'fixed' if 'lr' in fixed(trials) else 'best'} lr {width['best_lr']:.2g}"
         if np.isfinite(width["decades"]):
             ax.axvspan(width["low"], width["high"], color=ORANGE, alpha=0.2, linewidth=0)
-            title += f", {width['decades']:.1f} decades"
+            title += f"\n{width['decades']:.1f} decades"
         ax.set_title(title if len(points) else f"{title}none trained", fontsize=10)
         log_if_wide(ax, "y", finite["val_loss"])
         plain_axes(ax)
@@ -205,8 +217,8 @@ def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
             ax.set_xscale("log")
     handles = [
         Line2D([], [], color=GREY, marker="o", markersize=4, linestyle="", label="trial"),
-        Line2D([], [], color=BLUE, label="lower envelope"),
-        Line2D([], [], color=BLUE, marker="*", markeredgecolor="black", markersize=11, linestyle="", label="best"),
+        Line2D([], [], color="black", label="lower envelope"),
+        Line2D([], [], color="white", marker="*", markeredgecolor="black", markersize=11, linestyle="", label="best"),
         Patch(color=ORANGE, alpha=0.2, label=f"trials within {100 * within:g} % of the best"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)

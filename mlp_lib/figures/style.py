@@ -1,6 +1,9 @@
 """What the figures share: colours, sizes, axes and names."""
 
+import base64
+import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,17 +14,29 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"  # Okabe & Ito's colour-blind-safe pair
-# Tol's "muted", safe for the colour-blind; past nine architectures the marker tells them apart
-COLOURS = ("#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499")
+# after Tol's "muted", the light ones darker, so that each line reads on white; past nine the marker tells them apart
+COLOURS = ("#332288", "#CC6677", "#117733", "#B8860B", "#0077BB", "#882255", "#009988", "#6F6F1F", "#AA4499")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 LOSS = "loss (nats per example)"
 MAX_PRINTED = 12  # architectures up to which a heatmap prints its values
 MAX_INCHES = 40
-COLUMNS = 4  # panels side by side
+COLUMNS = 3  # panels side by side
+WIDTH = 8.5  # inches of the widest figure: a page shows it in its own size, so that letters keep theirs
 
 
 # as a decorator: a figure is made, shown and saved by matplotlib's own defaults, whatever the user's matplotlibrc says
 drawn = style.context("default")
+
+
+class _Figure(Figure):
+    """A figure that a notebook shows just as it is stored; its label, else its title, is the text beside it."""
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        picture = io.BytesIO()
+        self.canvas.print_figure(picture, format="png", dpi=self.dpi)
+        titles = [self.get_label(), self.get_suptitle(), *(ax.get_title() for ax in self.axes)]
+        text = " ".join(next(filter(None, titles), "Figure").split())
+        return {"image/png": base64.b64encode(picture.getvalue()).decode()}, {"image/png": {"alt": text}}
 
 
 class _Canvas(FigureCanvasAgg):
@@ -29,7 +44,7 @@ class _Canvas(FigureCanvasAgg):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    figure = Figure((min(width, MAX_INCHES), min(height, MAX_INCHES)), dpi=120, layout="constrained")
+    figure = _Figure((min(width, MAX_INCHES), min(height, MAX_INCHES)), dpi=120, layout="constrained")
     _Canvas(figure)
     return figure
 
@@ -44,9 +59,9 @@ def panel_grid(
     names: Sequence[str], width: float, height: float, title: str, x: str = "", y: str = ""
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure of one panel a name with shared axes; x and y label the outer ones. Sizes of a panel in inches."""
-    columns = 3 if len(names) in (5, 6, 9) else min(COLUMNS, max(1, len(names)))
+    columns = min(COLUMNS, max(1, len(names)))
     rows = max(1, -(-len(names) // columns))
-    figure = new_figure(max(width * columns, 6) + 0.4, height * rows + 1)
+    figure = new_figure(min(max(width * columns, 6) + 0.4, WIDTH), height * rows + 1)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for i, ax in enumerate(axes.flat):
         if i >= len(names):
@@ -85,6 +100,13 @@ def log_if_wide(ax: Axes, name: str, values: pd.Series) -> None:
 def with_untrained(title: str, number: int, what: str) -> str:
     what += "" if number == 1 else "s"
     return f"{title}\n(not shown: {number} {what} diverged or not trained)" if number else title
+
+
+def usual_top(losses: pd.Series) -> float:
+    """Where an axis of losses may end: Tukey's fence of their logs, so that a few outliers don't flatten the rest."""
+    logs = np.log(losses[np.isfinite(losses) & (losses > 0)])
+    low, high = logs.quantile([0.25, 0.75])
+    return float(np.exp(min(logs.max(), high + 1.5 * (high - low))))
 
 
 def spread(number: int, width: float) -> np.ndarray:

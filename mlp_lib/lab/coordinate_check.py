@@ -16,7 +16,7 @@ from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import to_sequential
 from mlp_lib.core.population import Population, draw_members, prepare
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
-from mlp_lib.reports.analysis import read_sections
+from mlp_lib.reports.pieces import read_sections
 
 _SEEDS = (1, 2, 3)
 _WIDTHS = (32, 64, 128, 256, 512, 1024)

@@ -1,11 +1,9 @@
 """How a notebook shows pictures and tables, to somebody who sits at it and in what is saved."""
 
 import io
-from typing import Any
 
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import Image
 from matplotlib.figure import Figure
 
 
@@ -24,14 +22,11 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def picture(figure: Figure, text: str) -> Any:
-    """The figure as an output that stays what it is in a saved notebook, with a text beside it for screen readers."""
-    return Image(data=png(figure), alt=text)
-
-
 def html_table(table: pd.DataFrame) -> str:
     """The table close-set, in the colours of the page, as an HTML widget has no style for one."""
     text = table.to_html(border=0, float_format="{:.4g}".format, na_rep="", justify="left")
     for tag in ("th", "td"):
         text = text.replace(f"<{tag}>", f'<{tag} style="padding: 0 1em 0 0; text-align: left">')
-    return f'<div style="overflow-x: auto; white-space: nowrap; font-size: 0.9em; line-height: 1.6">{text}</div>'
+    # without a width of its own it takes that of the page, and scrolls: a widget would cut it off
+    style = "width: 0; min-width: 100%; overflow-x: auto; white-space: nowrap; font-size: 0.9em; line-height: 1.6"
+    return f'<div style="{style}">{text}</div>'

@@ -23,7 +23,6 @@ from mlp_lib.core.values import (
     TrainingSettings,
 )
 from mlp_lib.figures import curves as curve_figures
-from mlp_lib.lab.display import picture
 from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_architectures, read_meta
@@ -214,7 +213,9 @@ class Explorer:
             raise MlpError(attempt.message)
 
     def _picture(self) -> Any:
-        return picture(self.figure(), f"Loss by epoch. {self.say()}")
+        figure = self.figure()
+        figure.set_label(f"Loss by epoch. {self.say()}")
+        return figure
 
     def say(self) -> str:
         """A sentence on the last attempt."""

@@ -42,13 +42,15 @@ class Panel:
         sizes = sorted({64, 128, 256, 512, 1024, 4096, settings.batch_size})
         self.batch_size = widgets.Dropdown(options=sizes, value=settings.batch_size, description="batch size", **_WIDE)
         self.max_epochs = widgets.BoundedIntText(settings.max_epochs, 1, 10**9, description="epochs, at most", **_WIDE)
-        self.stored = widgets.Dropdown(description="compare with", **_WIDE)
+        self.stored = widgets.Dropdown(
+            description="compare with", style=_WIDE["style"], layout={"flex": "1 1 25em", "width": "auto"}
+        )  # as wide as there is room: a run's name is long
         self.take = widgets.Button(description="Take its values", icon="sliders", disabled=True)
         self.train = widgets.Button(description="Train", icon="play", button_style="primary")
         self.stop = widgets.Button(description="Stop", icon="stop", disabled=True)
         self.said = widgets.HTML()
         self.curves = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
-        self.table = widgets.HTML()
+        self.table = widgets.HTML(layout={"width": "100%"})
         self._training: asyncio.Task | None = None  # a task that nobody holds may vanish
         self._list_stored()
         self.train.on_click(lambda _: self._press_train())

@@ -14,7 +14,7 @@ from mlp_lib.core.errors import DataError, MlpError
 from mlp_lib.core.values import HYPERPARAMETERS, DataSettings
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.figures import images as image_figures
-from mlp_lib.lab.display import is_interactive, picture
+from mlp_lib.lab.display import is_interactive
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run.files import ROOT
 
@@ -92,22 +92,19 @@ class RunViews:
         """What the source's hyperparameters cost on the target, with its interval, as a sentence."""
         if choice.source is None or choice.target is None:
             return "No transfer of this run is on disk (03_transfer)."
-        if choice.source == choice.target:
-            return f"{choice.target} with its own hyperparameters: a regret of 0, by definition."
+        target, source = (name.removeprefix("mlp_") for name in (choice.target, choice.source))
+        if source == target:
+            return f"{target} with its own hyperparameters: nothing is lost, by definition."
         effects = self.effects
         row = effects[(effects["target"] == choice.target) & (effects["source"] == choice.source)].iloc[0]
         if math.isnan(row["quotient"]):
             return f"{choice.target} has no losses to compare, with {choice.source}'s hyperparameters or with its own."
         level = f"{100 * self.evidence.settings.confidence:g} %"
-        said = (
-            f"{choice.target} trained with the hyperparameters of {choice.source}: regret {row['regret']:+.4f} nats "
-            f"({row['mean']:.4f} against its own {row['own_mean']:.4f}); "
-        )
         if row["identical"]:
-            return said + "the two searches chose the same hyperparameters"
-        return said + (
-            f"{row['quotient']:.3f} times the loss, {level} interval {row['low']:.3f} to {row['high']:.3f} "
-            f"(n = {row['n']:.0f} seeds)."
+            return f"{target} with the hyperparameters of {source}: nothing is lost, both searches chose the same."
+        return (
+            f"{target} trained with the hyperparameters of {source}: {row['quotient']:.3f} times the loss that its own "
+            f"give, {level} interval {row['low']:.3f} to {row['high']:.3f}, unadjusted (n = {row['n']:.0f} seeds)."
         )
 
     def mistakes(self, choice: Choice) -> Figure | str:
@@ -210,7 +207,7 @@ def show(evidence: Evidence) -> None:
 
 def _display(view: Figure | pd.DataFrame | str, text: str = "") -> None:
     if isinstance(view, Figure):
-        view = picture(view, text)
+        view.set_label(text)
     elif isinstance(view, pd.DataFrame):
         view = HTML(view.to_html(border=0))
     display(Markdown(view) if isinstance(view, str) else view)

@@ -1,25 +1,21 @@
 """What there is to say of a run, read from what is on disk, however damaged."""
 
+import contextlib
 import datetime
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from mlp_lib.core.errors import SettingsError
+from mlp_lib.evidence.sentences import QUESTIONS, in_plain_words
 from mlp_lib.run import meta
 from mlp_lib.run.files import NOTEBOOKS, RunFiles, read_yaml
 from mlp_lib.run.parameters import ArchitectureChoice
 from mlp_lib.run.work import Stretch
 
-QUESTIONS = {  # and the figure of the analysis that shows the answer: over searches, else for what was chosen
-    "hyperparameter_transfer": (
-        "How much is lost by hyperparameters that were tuned on another architecture?",
-        ("transfer_over_searches.png", "transfer_effects.png"),
-    ),
-    "architecture_sensitivity": (
-        "Do all architectures end at practically the same test loss once each is tuned?",
-        ("tuning_curves.png", "architecture_pairs.png"),
-    ),
+HEADLINES = {  # the figures of the analysis that show an answer: over searches, else for what was chosen
+    "hyperparameter_transfer": ("transfer_over_searches.png", "transfer_effects.png"),
+    "architecture_sensitivity": ("tuning_curves.png", "architecture_pairs.png"),
 }
 
 
@@ -42,8 +38,13 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         "parameters": parameters,
         "architectures": _count_architectures(parameters, files),
         "answers": [
-            {"question": text, "found": mapping(answers.get(name)), "figure": _first(map(files.evidence, figures))}
-            for name, (text, figures) in QUESTIONS.items()
+            {
+                "question": f"{QUESTIONS[name]}?",
+                "words": _in_plain_words(name, mapping(answers.get(name))),
+                "found": mapping(answers.get(name)),
+                "figure": _first(map(files.evidence, figures)),
+            }
+            for name, figures in HEADLINES.items()
         ],
         "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
         "phases": phases,
@@ -73,6 +74,12 @@ def _is_mixed(work: list[Stretch]) -> bool:
     return max(len(code), len(place)) > 1
 
 
+def _in_plain_words(name: str, answer: dict) -> str:
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged, or of an earlier version
+        return in_plain_words(name, answer)
+    return ""
+
+
 def _first(paths: Iterable[Path]) -> Path:
     """The first that is there, or the last."""
     *paths, last = paths
@@ -93,7 +100,7 @@ def read_any(path: Path, read: Callable[[Path], Any], kind: type, problems: list
         problems.append(f"Unreadable: {path.name}: {error}")
         return kind()
     if not isinstance(value, kind):
-        problems.append(f"Unreadable: {path.name}: not a mapping")
+        problems.append(f"Unreadable: {path.name}: not a {'list' if kind is list else 'mapping'}")
         return kind()
     return value
 

@@ -18,14 +18,15 @@ from bs4 import BeautifulSoup, NavigableString, Tag
 from latex2mathml.converter import convert as to_mathml
 
 from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
-from mlp_lib.reports.overview import QUESTIONS, mapping, read_any, read_run, seconds, since_epoch
+from mlp_lib.reports.overview import HEADLINES, mapping, read_any, read_run, seconds, since_epoch
 from mlp_lib.run import meta
 from mlp_lib.run.claim import find_holder
-from mlp_lib.run.files import ROOT, TEMPORARY, RunFiles, read_table, write_bytes
+from mlp_lib.run.files import NOTEBOOKS, ROOT, TEMPORARY, RunFiles, read_table, read_yaml, write_bytes
 from mlp_lib.run.work import now
 from mlp_lib.workers.progress import seconds_text
 
 TEMPLATES = Path(__file__).parent / "templates"
+NEXT = "<!-- next -->"  # in a page, until there is a next one
 _FORMULA = re.compile(r"\$([^$\n]+)\$")
 _SEEDS = ("retrain_seeds", "transfer_seeds")
 _HEADINGS = ("h1", "h2", "h3", "h4")
@@ -48,14 +49,24 @@ def render_notebook(notebook: Path, page: Path) -> None:
         template_name="report", extra_template_basedirs=folders, extra_template_paths=folders, config=config
     )
     run = RunFiles(page.parent)
+    order = [run.page(phase) for phase in NOTEBOOKS]
+    place = order.index(page) if page in order else len(order)
+    before, after = (
+        [other for other in part[:1] if other.exists()] for part in (order[:place][::-1], order[place + 1 :])
+    )
     resources = {
         "run_name": page.resolve().parent.name,
         "index": run.index.name if run.search.is_dir() else "",
+        "before": [(other.name, other.stem) for other in before],
+        "after": [(other.name, other.stem) for other in after],
         "facts": _facts(run, page),
         "metadata": {"name": notebook.stem, "path": str(notebook.parent)},
     }
     html, _ = exporter.from_filename(str(notebook), resources=resources)
     write_bytes(page, _finish(BeautifulSoup(html, "html.parser"), notebook).encode())
+    for other in before:  # it was written when this one was not there yet
+        link = f'<a href="{quote(page.name)}">{page.stem} →</a>'
+        write_bytes(other, other.read_bytes().replace(NEXT.encode(), link.encode(), 1))
 
 
 def _facts(run: RunFiles, page: Path) -> list[str]:
@@ -94,6 +105,7 @@ def _finish(soup: BeautifulSoup, notebook: Path) -> str:
     heading = soup.main.h1
     title = heading.extract().get_text(strip=True) if heading else notebook.stem
     soup.title.string = soup.header.h1.string = title
+    _fold(soup)
     _list_contents(soup)
     return str(soup)
 
@@ -120,6 +132,21 @@ def _show_formulas(text: NavigableString) -> None:
     text.extract()
 
 
+def _fold(soup: BeautifulSoup) -> None:
+    """Fold each subsection that a cell displays, heading, prose and all that follows up to the next heading."""
+    for heading in soup.select("main .output.prose > h3:first-child"):
+        block = heading.parent
+        parts = [block]
+        for part in block.find_next_siblings():
+            if part.name in ("section", "details") or part.find(_HEADINGS):
+                break
+            parts.append(part)
+        details, summary = soup.new_tag("details", attrs={"class": "more"}), soup.new_tag("summary")
+        block.insert_before(details)
+        summary.append(heading.extract())
+        details.extend([summary, *parts])
+
+
 def _list_contents(soup: BeautifulSoup) -> None:
     headings = soup.main.find_all(_HEADINGS)
     if len(headings) < 2:
@@ -129,7 +156,7 @@ def _list_contents(soup: BeautifulSoup) -> None:
         heading["id"] = f"section-{number}"  # what the prose gives may come twice
         link = soup.new_tag("a", attrs={"class": heading.name, "href": f"#section-{number}"})
         link.string = heading.get_text(" ", strip=True)
-        soup.nav.append(link)
+        soup.nav.div.append(link)
 
 
 def write_run_index(run_dir: Path) -> None:
@@ -141,13 +168,6 @@ def write_run_index(run_dir: Path) -> None:
     run = read_run(files)
     if not _may_write(files.index, "run") and run["meta"].get("layout") == meta.LAYOUT:  # earlier ones bear no mark
         return
-    figures = {
-        files.distribution: "Test loss over the retrain seeds, by architecture",
-        files.regret_figure: "Regret: test loss of each target (row) with each source's hyperparameters (column), "
-        "less the test loss with its own",
-        files.relative_regret_figure: "Relative regret: the same two losses as a quotient, 1 where nothing is lost",
-        files.benchmark_figure: "Time of a member's epoch, by method",
-    }
     content = {
         "root": run_dir,
         "now": _moment(now()),
@@ -155,7 +175,8 @@ def write_run_index(run_dir: Path) -> None:
         "reports": [
             (_link(page, run_dir), page.stem) for page in sorted(run_dir.glob("[!.]*.html")) if page != files.index
         ],
-        "figures": [(_link(path, run_dir), alt) for path, alt in figures.items() if path.exists()],
+        "findings": read_any(files.evidence("findings.yaml"), read_yaml, list, run["problems"]),
+        "figures": [path for path in (files.distribution, files.benchmark_figure) if path.exists()],
         "stats": read_any(files.stats, read_table, pd.DataFrame, run["problems"]),
         "files": _list_files(run_dir),
     }
@@ -178,7 +199,7 @@ def write_runs_index(runs_root: Path) -> None:
         run["name"] = str(run_dir.relative_to(runs_root))
         runs.append({**run, "link": _link(of_run, runs_root) if of_run.exists() else ""})
     runs.sort(key=lambda run: (since_epoch(run["started"]), run["name"]), reverse=True)
-    questions = [name.replace("_", " ") for name in QUESTIONS]
+    questions = [name.replace("_", " ") for name in HEADLINES]
     page = _fill("runs_index.html.j2", runs=runs, root=runs_root.resolve().name, questions=questions)
     own = runs_root / f"{TEMPORARY}{uuid.uuid4()}"  # others may write the list just now
     write_bytes(own, page)

@@ -1,0 +1,125 @@
+"""The pieces of the analysis that speak of the hyperparameters that this run's one search chose."""
+
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from mlp_lib import figures
+from mlp_lib.evidence import architectures as sensitivity
+from mlp_lib.evidence import comparisons, transfer
+from mlp_lib.reports.pieces import Tables, piece, read_losses
+from mlp_lib.run.meta import different_parameters, read_meta
+
+
+class PiecesOfChosen(Tables):
+    """There where 02 or 03 have run."""
+
+    @piece(
+        "transfers",
+        figure=lambda self, effects: figures.pair_matrix(
+            effects,
+            self.settings.margin,
+            "Test loss relative to the target's own hyperparameters, for the chosen ones only",
+        ),
+        shown=lambda self, effects, figure: [HTML(figures.effect_table_html(effects))],
+    )
+    def transfer_effects(self) -> pd.DataFrame:
+        """What each source's hyperparameters cost on each target, with intervals and tests."""
+        return transfer.transfer_effects(self.transfers, *self.limits)
+
+    @piece("transfer_effects", shown=lambda self, summary, figure: [Markdown(_extremes(summary))])
+    def transfer_summary(self) -> dict[str, Any]:
+        """Best donor, most and least tolerant target, shares of pairs."""
+        return transfer.transfer_summary(self.transfer_effects())
+
+    @piece("transfer_effects")
+    def distance_relation(self) -> pd.DataFrame:
+        """Whether hyperparameters cost more between architectures that differ more."""
+        counts = self.counts()
+        table = pd.DataFrame({"architecture": list(counts), "parameters": list(counts.values())})
+        return transfer.distance_relation(self.transfer_effects(), table, self.settings.analysis_seed)
+
+    @piece(
+        "with_extra_sources",
+        figure=lambda self, table: figures.quotient_intervals(
+            table, "source", "Test loss relative to own hyperparameters, over all targets"
+        ),
+    )
+    def extra_sources(self) -> pd.DataFrame:
+        """What the hyperparameters of each source that is no architecture cost over all targets."""
+        if len(self.with_extra_sources) == len(self.transfers):
+            return pd.DataFrame()
+        return comparisons.extra_sources(self.with_extra_sources, self.settings.confidence)
+
+    @piece("with_extra_sources")
+    def gain_kept(self) -> pd.DataFrame:
+        """The share of what tuning gains over torch's default that transferred hyperparameters keep."""
+        default = (self.with_extra_sources["source"] == "default").any()
+        return comparisons.gain_kept(self.with_extra_sources, self.settings.confidence) if default else pd.DataFrame()
+
+    @piece("transfers", "retrainings")
+    def other_search(self) -> pd.DataFrame:
+        """What it costs to take the hyperparameters from the search that `search_dir` names, such as on other data."""
+        if not self.parameters.get("search_dir"):
+            return pd.DataFrame()
+        return comparisons.other_search(self.transfers, self.retrainings, self.settings.confidence)
+
+    @piece(
+        "transfers",
+        figure=lambda self, table: figures.quotient_intervals(
+            table, "quantity", f"This run relative to {self.compared.root.name}"
+        ),
+        shown=lambda self, table, figure: [Markdown(self.comparison_answer()), figure],
+    )
+    def comparison(self) -> pd.DataFrame:
+        """The transfer here beside that of the run to compare with."""
+        there = read_losses(self.compared.transfer_losses, "target source seed") if self.compared else pd.DataFrame()
+        if there.empty:
+            return there
+        return comparisons.compare_transfer(self.transfers, there, self.settings.confidence)
+
+    def comparison_answer(self) -> str:
+        """Whether the regret of transfer is smaller here than in the run to compare with, and how the two differ."""
+        name = self.compared.root.name
+        differences = different_parameters(self.parameters, read_meta(self.compared)["parameters"])
+        listed = "; ".join(differences) or "nothing that decides a result"
+        answer = comparisons.comparison_sentence(self.comparison(), name, self.settings.confidence)
+        return f"{answer} The runs differ in: {listed}."
+
+    @piece(
+        "retrainings",
+        figure=lambda self, pairs: figures.architecture_intervals(
+            pairs, self.settings.margin, "Test losses with the chosen hyperparameters: differences"
+        ),
+        shown=lambda self, pairs, figure: [figure] if len(self.judged) else [],  # else it stands with the answers
+    )
+    def architecture_pairs(self) -> pd.DataFrame:
+        """The differences of test loss between all pairs of architectures, with tests of difference and equivalence."""
+        return sensitivity.architecture_pairs(self.retrainings, *self.limits)
+
+    @piece("architecture_pairs")
+    def architecture_anova(self) -> pd.DataFrame:
+        """Analysis of variance of the test loss by architecture and run seed, with variance shares."""
+        return sensitivity.architecture_anova(self.retrainings)
+
+    @piece("architecture_pairs")
+    def seeds(self) -> pd.DataFrame:
+        """What the run seeds share and how many would decide: same-seed (intraclass) correlation, seeds by goal."""
+        spread = self.architecture_pairs()["pooled_sd"].max()
+        needed = sensitivity.seeds_to_decide(spread, len(self.architectures), *self.limits)
+        found = {"intraclass_correlation": sensitivity.same_seed_correlation(self.architecture_anova())}
+        found |= {f"seeds_for_{goal}": number for goal, number in needed.items()}
+        return pd.DataFrame({"what": list(found), "found": pd.Series(found.values(), dtype=float)})
+
+
+def _extremes(summary: dict[str, Any]) -> str:
+    """The extremes of transfer_summary as a list."""
+    lines = []
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            of = " with the hyperparameters of ".join(
+                str(v).removeprefix("mlp_") for k, v in value.items() if k != "quotient"
+            )
+            lines.append(f"- {name.replace('_', ' ')}: {of}, {value['quotient']:.3f} times the loss")
+    return "\n".join(lines)

@@ -1,0 +1,130 @@
+"""The pieces of the analysis that speak of searches: what chance could have brought, not the one search that was."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from mlp_lib import figures
+from mlp_lib.core.values import DATASETS, HYPERPARAMETERS
+from mlp_lib.evidence import find_budget, over_searches, tuning
+from mlp_lib.evidence.searches import OverSearches
+from mlp_lib.reports.pieces import Tables, piece
+from mlp_lib.run.files import read_image_losses, read_table
+from mlp_lib.run.ledger import read_trainings
+
+
+class PiecesOverSearches(Tables):
+    """There where contenders were judged."""
+
+    @functools.cached_property
+    def found(self) -> OverSearches:
+        """Both answers over searches of the budget; there where contenders were judged."""
+        return over_searches(self.pool_trials, self.judged, self.budget, self.settings.confidence, self.settings.margin)
+
+    @functools.cached_property
+    def pool_trials(self) -> pd.DataFrame:
+        """The trials that the contenders are of: of this run's search, or of the one that search_dir names."""
+        return self._of_architectures("results", self.searched)
+
+    @property
+    def budget(self) -> int:
+        """The search budget, trials of a search."""
+        return find_budget(self.parameters.get("search_budget", "auto"), self.pool_trials)
+
+    @piece(
+        "transfer_over_searches",  # one architecture has none
+        figure=lambda self, table: figures.regret_by_budget(table, self.settings.margin),
+    )
+    def regret_by_budget(self) -> pd.DataFrame:
+        """The mean regret against the search budget, logs."""
+        return self.found.regret_by_budget
+
+    @piece(
+        "judged",
+        figure=lambda self, table: figures.pair_matrix(
+            table.assign(quotient=np.exp(table["regret"]).where(~self.found.broken), beyond_margin=self.found.costly),
+            self.settings.margin,
+            "Test loss relative to the target's own hyperparameters, over searches",
+        ),
+        shown=lambda self, table, figure: (),  # it stands with the answers
+    )
+    def transfer_over_searches(self) -> pd.DataFrame:
+        """What each source's searches cost on each target, logs, with tests at the margin; the errors beside."""
+        errors = tuning.error_pairs(self.pool_trials, self.judged, self.budget).drop(columns="se")
+        return self.found.pairs.merge(errors.rename(columns={"regret": "error_regret"}), on=["target", "source"])
+
+    @piece("judged", figure=lambda self, table: figures.tuning_curves(table), shown=lambda self, table, figure: ())
+    def tuning_curves(self) -> pd.DataFrame:
+        """The judged loss of each architecture against the search budget, logs, and how often each is best."""
+        return self.found.tuning_curves
+
+    @piece(
+        "judged",
+        figure=lambda self, pairs: figures.architecture_intervals(
+            as_quotients(pairs), self.settings.margin, "Tuned test losses over searches: differences"
+        ),
+    )
+    def architectures_over_searches(self) -> pd.DataFrame:
+        """The differences of the tuned architectures, logs, with the interval that decides, and the errors of both."""
+        curves = self.error_curves()
+        errors = curves[curves["n"] == self.budget].set_index("architecture")["error"]
+        pairs = self.found.decided
+        return pairs.assign(first_error=pairs["first"].map(errors), second_error=pairs["second"].map(errors))
+
+    @piece("judged", shown=lambda self, table, figure: [table[table["n"] == self.budget]])
+    def error_curves(self) -> pd.DataFrame:
+        """The tuning curves of the error, 1 - accuracy."""
+        return tuning.error_curves(self.pool_trials, self.judged, self.budget, self.settings.confidence)
+
+    @piece("judged", figure=lambda self, table: figures.variance_components(table.set_index("component")["variance"]))
+    def variance_components(self) -> pd.DataFrame:
+        """Variances of log losses by where they come from, the luck of the test images among them."""
+        components = dict(self.found.components)
+        losses = {a.name: read_image_losses(self.files.architecture(a).image_losses) for a in self.architectures}
+        whole = {name: np.stack([*rows.values()]) for name, rows in losses.items() if rows}
+        known = {name: rows[np.isfinite(rows).all(axis=1)] for name, rows in whole.items()}
+        known = {name: rows for name, rows in known.items() if len(rows)}
+        if len(known) > 1:
+            pairs = tuning.image_variance(known, self.settings.confidence, seed=self.settings.analysis_seed)
+            components["images"] = float(pairs["variance"].mean() / 2)
+        return pd.DataFrame({"component": list(components), "variance": list(components.values())})
+
+    @piece(
+        "judged",
+        figure=lambda self, table: figures.tuning_cost(table),
+        shown=lambda self, table, figure: [figure, Markdown(self.small_pays())],
+    )
+    def tuning_cost(self) -> pd.DataFrame:
+        """What tuning on each source with n trials costs, in operations, and what it yields on each target."""
+        facts = DATASETS[self.parameters["dataset"]]
+        images = facts.images - (self.parameters["validation_size"] or facts.images // 6)
+        return tuning.tuning_cost(
+            self.pool_trials, self._with_epochs(), self.budget, self.counts(), images, self.settings.confidence
+        )
+
+    def small_pays(self) -> str:
+        """Where tuning on a smaller architecture pays most, in a sentence; empty where it doesn't."""
+        found = tuning.small_pays(self.tuning_cost(), self.counts(), self.budget)
+        return found["sentence"] if found else ""
+
+    def _with_epochs(self) -> pd.DataFrame:
+        """The judged trainings with the epochs that they took, which the ledger knows."""
+        vectors = read_table(self.files.contenders)[["trial", *HYPERPARAMETERS]]
+        ledger = read_trainings(self.files, "retrain", "transfer").drop(columns="trial")
+        epochs = ledger.drop_duplicates(["architecture", "seed", *HYPERPARAMETERS])
+        epochs = epochs.rename(columns={"architecture": "target"})[
+            ["target", "seed", *HYPERPARAMETERS, "epochs_trained"]
+        ]
+        keyed = self.judged.merge(vectors, on="trial")
+        return keyed.merge(epochs, on=["target", "seed", *HYPERPARAMETERS], how="left")
+
+
+def as_quotients(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Differences of logs (first, second, difference, low, high) as quotients less 1, the greater loss as `upper`."""
+    swap = pairs["difference"] < 0
+    ends = {"relative": pairs["difference"].abs(), "low": pairs["low"].mask(swap, -pairs["high"])}
+    ends["high"] = pairs["high"].mask(swap, -pairs["low"])
+    upper, lower = pairs["first"].mask(swap, pairs["second"]), pairs["second"].mask(swap, pairs["first"])
+    return pairs.assign(upper=upper, lower=lower, **{name: np.expm1(values) for name, values in ends.items()})

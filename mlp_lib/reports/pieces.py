@@ -1,0 +1,154 @@
+"""What a piece of the analysis is: made from a run's tables once, written under analysis/ and shown as a section."""
+
+import functools
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown, display
+
+from mlp_lib.core.values import CLASSES, DATASETS, Architecture
+from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
+from mlp_lib.run.meta import find_search, read_meta
+from mlp_lib.run.parameters import AnalysisSettings
+
+SECTIONS = Path(__file__).parent / "templates/sections.md"  # heading and prose of each piece, below <!-- its name -->
+PIECES: dict[str, Callable] = {}  # what each section displays: (tables, value, figure) to displayables
+
+
+def piece(
+    *needs: str,
+    figure: Callable[["Tables", Any], Any] | None = None,
+    shown: Callable[["Tables", Any, Any], Iterable[Any]] = lambda _, value, drawn: (drawn or value,),
+    kept: bool = True,
+) -> Callable:
+    """Declare a method as a piece of the analysis: made once, and written once under the method's name.
+
+    needs: the tables, and pieces, without which there is none: its value is then an empty table, and neither written
+    nor shown. A table is kept as CSV, with its index if that has a name, another value as YAML (unless it is not
+    `kept`); what `figure` draws of the value as PNG. `shown`: what its section displays, in order; by default the
+    figure, or the table where there is none.
+    """
+
+    def declare(compute: Callable[["Tables"], Any]) -> Callable[["Tables"], Any]:
+        name = compute.__name__
+
+        @functools.wraps(compute)
+        def once(tables: "Tables") -> Any:
+            if name not in tables.made:
+                there = all(len(tables.table(need)) for need in needs)
+                tables.made[name] = compute(tables) if there else pd.DataFrame()
+                if not _is_nothing(tables.made[name]):
+                    tables.write(name, kept, figure)
+            return tables.made[name]
+
+        PIECES[name] = shown
+        return once
+
+    return declare
+
+
+def _is_nothing(value: Any) -> bool:
+    return isinstance(value, pd.DataFrame) and value.empty
+
+
+class Tables:
+    """A run's tables, read once, and what its pieces came to; a table that isn't there yet is empty.
+
+    trials: the trials of all architectures with `chosen`, whether the search chose it; curves: their learning curves;
+    retrainings: architecture, seed, test_loss; transfers: target, source, seed, test_loss of the architectures as
+    sources, with_extra_sources of all. `compared` is the run that this one is compared with.
+    """
+
+    def __init__(
+        self,
+        files: RunFiles,
+        settings: AnalysisSettings,
+        architectures: tuple[Architecture, ...],
+        compared: RunFiles | None = None,
+    ):
+        self.files, self.settings, self.architectures, self.compared = files, settings, architectures, compared
+        self.parameters = read_meta(files)["parameters"]
+        self.limits = (settings.margin, settings.confidence)
+        self.made: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {}
+        self.trials = self._of_architectures("results")
+        self.curves = self._of_architectures("curves")
+        best = {a.name: files.architecture(a).best for a in architectures}
+        chosen = {name: read_yaml(path)["trial"] for name, path in best.items() if path.exists()}
+        if len(self.trials):
+            self.trials["chosen"] = self.trials["trial"] == self.trials["architecture"].map(chosen)
+        self.retrainings = read_losses(files.seed_losses, "architecture seed")
+        self.with_extra_sources = read_losses(files.transfer_losses, "target source seed")
+        if settings.parts == "search":
+            self.with_extra_sources = self.with_extra_sources.iloc[:0]
+        self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(best)]
+        self.judged = read_losses(files.contender_losses, "target trial seed")
+        if settings.parts == "search":
+            self.judged = self.judged.iloc[:0]
+        searched = find_search(self.parameters["search_dir"]) if self.parameters.get("search_dir") else files
+        self.searched, self.search_parameters = searched, read_meta(searched)["parameters"]
+
+    def _of_architectures(self, name: str, files: RunFiles | None = None) -> pd.DataFrame:
+        paths = {a.name: getattr((files or self.files).architecture(a), name) for a in self.architectures}
+        tables = [read_table(path).assign(architecture=name) for name, path in paths.items() if path.exists()]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def table(self, name: str) -> Any:
+        """One of the run's tables, or the value of a piece."""
+        return getattr(self, name)() if name in PIECES else getattr(self, name)
+
+    def write(self, name: str, kept: bool, figure: Callable | None) -> None:
+        """Write what was made of a piece, and its figure."""
+        value, path = self.made[name], self.files.evidence(name)
+        if kept and isinstance(value, pd.DataFrame):
+            write_table(path.with_suffix(".csv"), value, index=value.index.name is not None)
+        elif kept:
+            write_yaml(path.with_suffix(".yaml"), value)
+        if figure:
+            self.figures[name] = figure(self, value)
+            write_figure(path.with_suffix(".png"), self.figures[name])
+
+    def show(self, name: str) -> None:
+        """Display a section: heading and prose, then the figure and table; nothing where there is nothing to show."""
+        value = self.table(name)
+        if _is_nothing(value):
+            return
+        display(Markdown(read_sections()[name]))
+        for item in PIECES[name](self, value, self.figures.get(name)):
+            display(HTML(table_html(item)) if isinstance(item, pd.DataFrame) else item)
+
+    def counts(self) -> dict[str, int]:
+        """The number of parameters of each architecture."""
+        inputs = DATASETS[self.parameters["dataset"]].inputs
+        return {a.name: a.count_parameters(inputs, CLASSES) for a in self.architectures}
+
+
+def table_html(table: pd.DataFrame) -> str:
+    """The table to be read: four digits, no prefixes, no index, nothing where a value is NaN."""
+    table = table.reset_index() if table.index.name else table
+    names = {name: str(name).removeprefix("mlp_").replace("_", " ") for name in table}
+    with pd.option_context("display.max_colwidth", None):
+        return table.rename(columns=names).map(_cell).to_html(border=0, index=False)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    return value.removeprefix("mlp_").replace("_", " ") if isinstance(value, str) else value
+
+
+def read_sections() -> dict[str, str]:
+    """The heading and prose, in Markdown, of each piece."""
+    _, *parts = re.split(r"<!-- (\w+) -->\n", SECTIONS.read_text(encoding="utf-8"))
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def read_losses(path: Path, keys: str) -> pd.DataFrame:
+    """A table of losses, empty with `keys` as its columns where there is none."""
+    if path.exists():
+        return read_table(path)
+    return pd.DataFrame(columns=[*keys.split(), "test_loss"]).astype({"test_loss": float})

@@ -1,0 +1,88 @@
+"""The pieces of the analysis that speak of the search itself: how good it was, and which hyperparameters matter."""
+
+import pandas as pd
+from IPython.display import Markdown
+
+from mlp_lib import figures
+from mlp_lib.evidence import comparisons, search, transfer
+from mlp_lib.reports.pieces import Tables, piece
+from mlp_lib.run.ledger import read_trainings
+from mlp_lib.run.meta import read_architectures
+from mlp_lib.run.parameters import SearchSpace
+
+_METHODS = {  # what the statistics of random draws can't be held to
+    "sobol": "The trials are points of a Sobol sequence, no independent draws: bands of the best of n are too wide.",
+    "successive_halving": "Most trials were dropped before their best check: their losses, and what follows from all "
+    "trials below, are of shorter trainings.",
+}
+
+
+class PiecesOfSearch(Tables):
+    """There where 01 has run."""
+
+    @piece(
+        "trials",
+        shown=lambda self, warnings, figure: [Markdown("\n".join(f"- {w}" for w in warnings) or "Nothing to warn of.")],
+    )
+    def search_warnings(self) -> list[str]:
+        """Sentences on what the search leaves open."""
+        warnings = search.search_warnings(self.trials, self._space(), self.parameters["max_epochs"])
+        method = _METHODS.get(self.parameters.get("search_method"))
+        return warnings + ([method] if method else [])
+
+    def _space(self) -> SearchSpace:
+        return SearchSpace.model_validate(self.parameters["search_space"])
+
+    @piece(
+        "trials",
+        figure=lambda self, expected: figures.expected_best_curves(expected, self.settings.confidence),
+    )
+    def expected_best(self) -> pd.DataFrame:
+        """Expected best validation loss after n trials."""
+        return search.expected_best(self.trials, confidence=self.settings.confidence)
+
+    @piece("trials")
+    def winner_instability(self) -> pd.DataFrame:
+        """How easily another trial would have won."""
+        spread = search.unshared_seed_spread(read_trainings(self.files, "retrain", "transfer"))
+        if spread.isna().any() or spread.empty:  # it takes two vectors at two seeds
+            spread = search.relative_seed_spread(self.retrainings)
+        return search.winner_instability(self.trials, spread, self.settings.analysis_seed)
+
+    @piece("trials")
+    def validation_test_correlation(self) -> pd.DataFrame:
+        """Rank correlation of validation and test loss among the top trials."""
+        return search.validation_test_correlation(self.trials)
+
+    @piece("trials", figure=lambda self, table: figures.importance_bars(table))
+    def importance(self) -> pd.DataFrame:
+        """Permutation importance of each hyperparameter among the better trials."""
+        return search.importance(self.trials, self.settings.analysis_seed)
+
+    @piece(
+        "trials",
+        figure=lambda self, trials: figures.parallel_coordinates(trials, self._space()),
+        kept=False,
+    )
+    def parallel_coordinates(self) -> pd.DataFrame:
+        """The trials, of which the figure shows the top ones over the seven hyperparameters."""
+        return self.trials
+
+    @piece("trials", figure=lambda self, _: figures.lr_sensitivity_curves(self.trials))
+    def lr_sensitivity(self) -> pd.DataFrame:
+        """How wide the range of good learning rates is, by architecture."""
+        return search.lr_sensitivity(self.trials)
+
+    @piece("trials")
+    def trial_rank_correlation(self) -> pd.DataFrame:
+        """Rank correlation of the trials' losses between architectures, where all had the same trials."""
+        same = self.parameters.get("same_trials_for_all_architectures")
+        return transfer.trial_rank_correlation(self.trials) if same else pd.DataFrame()
+
+    @piece("trials")
+    def search_comparison(self) -> pd.DataFrame:
+        """The search here beside what that of the run to compare with is expected to find at equal cost."""
+        if self.compared is None:
+            return pd.DataFrame()
+        there = Tables(self.compared, self.settings, read_architectures(self.compared)).trials
+        return comparisons.compare_search(self.trials, there) if len(there) else there
