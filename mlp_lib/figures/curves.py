@@ -1,6 +1,6 @@
 """Tables of losses by epoch to matplotlib Figures; losses are in nats an example."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,6 @@ from mlp_lib.figures.style import (
     plain_axes,
     short_name,
 )
-
-NAMES = {"standard": "standard parametrization", "mup": "maximal update parametrization (mup)"}
 
 
 def _label(ax: Axes, title: str, losses: Sequence[pd.Series]) -> None:
@@ -56,6 +54,12 @@ def loss_curve(metrics: pd.DataFrame) -> Figure:
     return figure
 
 
+def _trainings(curves: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """(trial, its curve) of each training of an architecture; a grid's trial has one a run seed."""
+    for key, curve in curves.groupby([name for name in ("trial", "seed") if name in curves]):
+        yield key[0], curve
+
+
 @drawn
 def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     """Validation loss by epoch of all trials, a panel an architecture, the chosen trial highlighted.
@@ -70,7 +74,7 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for ax, (architecture, trial) in zip(panels.flat, best.items(), strict=False):
         group = curves[curves["architecture"] == architecture]
-        for number, curve in group.groupby("trial"):
+        for number, curve in _trainings(group):
             ax.plot(curve["epoch"], curve["val_loss"], **(chosen_look if number == trial else other_look))
         ax.set_title(f"{short_name(architecture)} (trial {trial})", fontsize=10)
         plain_axes(ax)
@@ -91,15 +95,14 @@ def coordinate_sizes(table: pd.DataFrame) -> Figure:
     figure = new_figure(8.5, 3.8)
     panels = figure.subplots(1, 2, sharey=True)
     layers, steps = sorted(table["layer"].unique()), table["step"].max()
-    for ax, (name, title) in zip(panels, NAMES.items(), strict=True):
-        rows = table[table["parametrization"] == name]
+    for ax, (name, rows) in zip(panels, table.groupby("parametrization", sort=False), strict=True):
         for (layer, step), line in rows.groupby(["layer", "step"]):
             look = {"color": COLOURS[layer - 1], "marker": MARKERS[layer - 1], "markersize": 4}
             ax.plot(line["width"], line["change"], alpha=0.25 + 0.75 * step / steps, **look)
         plain_axes(ax)
         log_if_wide(ax, "x", rows["width"])
         log_if_wide(ax, "y", table["change"])
-        ax.set(xlabel="width of both hidden layers", title=title)
+        ax.set(xlabel="width of both hidden layers", title=name)
     panels[0].set_ylabel("mean absolute change of activations")
     names = [f"hidden layer {layer}" for layer in layers[:-1]] + ["logits"]
     looks = [{"color": COLOURS[i], "marker": MARKERS[i], "label": label} for i, label in enumerate(names)]
@@ -148,12 +151,15 @@ def trial_curve(curves: pd.DataFrame, architecture: str, trial: int, chosen: int
     """
     figure = new_figure(6.5, 3.9)
     ax = figure.subplots()
-    for number, curve in curves.groupby("trial"):
+    own = curves[curves["trial"] == trial]
+    for number, curve in _trainings(curves):
         if number != trial:
             ax.plot(curve["epoch"], curve["val_loss"], color=GREY, linewidth=0.7, zorder=1)
-    own = curves[curves["trial"] == trial]
-    ax.plot(own["epoch"], own["train_loss"], color=ORANGE, label="training (with dropout)")
-    ax.plot(own["epoch"], own["val_loss"], color=BLUE, marker=".", linewidth=2, label="validation")
+            continue
+        ax.plot(curve["epoch"], curve["train_loss"], color=ORANGE)
+        ax.plot(curve["epoch"], curve["val_loss"], color=BLUE, marker=".", linewidth=2)
+    ax.plot([], [], color=ORANGE, label="training (with dropout)")
+    ax.plot([], [], color=BLUE, marker=".", linewidth=2, label="validation")
     ax.plot([], [], color=GREY, linewidth=0.7, label="validation, other trials")
     title = f"{short_name(architecture)}, trial {trial}" + (" (the chosen one)" if trial == chosen else "")
     title += "" if len(own) else ": no check was reached"

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from IPython.display import HTML, Markdown, display
 from mlp_lib import figures
 from mlp_lib.core.values import CLASSES, DATASETS, HYPERPARAMETERS, Architecture
 from mlp_lib.evidence import architectures as sensitivity
-from mlp_lib.evidence import comparisons, find_budget, over_searches, search, summaries, transfer, tuning
+from mlp_lib.evidence import comparisons, find_budget, over_searches, search, summaries, transfer, tuning, widths
 from mlp_lib.evidence.intervals import plain_answer
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.sentences import answers_over_searches
@@ -31,6 +31,7 @@ TITLES = {
 }
 _METHODS = {  # what the statistics of random draws can't be held to
     "sobol": "The trials are points of a Sobol sequence, no independent draws: bands of the best of n are too wide.",
+    "grid": "The trials are points of a grid, each the mean over its run seeds: a best value lies between points.",
     "successive_halving": "Most trials were dropped before their best check: their losses, and what follows from all "
     "trials below, are of shorter trainings.",
 }
@@ -81,8 +82,9 @@ class Evidence:
     """A run's tables, read once, and the pieces that follow from them; a table that isn't there yet is empty.
 
     trials: the trials of all architectures with `chosen`, whether the search chose it; curves: their learning curves;
-    retrainings: architecture, seed, test_loss; transfers: target, source, seed, test_loss of the architectures as
-    sources, with_extra_sources of all. `compared` is the run that this one is compared with.
+    draws: the same where they are draws, not points of a grid; grid: the trainings of such points; retrainings:
+    architecture, seed, test_loss; transfers: target, source, seed, test_loss of the architectures as sources,
+    with_extra_sources of all. `compared` are the runs that this one is compared with.
     """
 
     def __init__(
@@ -90,19 +92,21 @@ class Evidence:
         files: RunFiles,
         settings: AnalysisSettings,
         architectures: tuple[Architecture, ...],
-        compared: RunFiles | None = None,
+        compared: Sequence[RunFiles] = (),
     ):
         self.files, self.settings, self.architectures, self.compared = files, settings, architectures, compared
         self.parameters = read_meta(files)["parameters"]
         self.limits = (settings.margin, settings.confidence)
         self.made: dict[str, Any] = {}
         self.figures: dict[str, Any] = {}
-        self.trials = self._of_architectures("results")
+        results = self._of_architectures("results")
+        self.trials = summaries.by_trial(results)
         self.curves = self._of_architectures("curves")
         best = {a.name: files.architecture(a).best for a in architectures}
         chosen = {name: read_yaml(path)["trial"] for name, path in best.items() if path.exists()}
         if len(self.trials):
             self.trials["chosen"] = self.trials["trial"] == self.trials["architecture"].map(chosen)
+        self.grid, self.draws = (results, results[:0]) if "seed" in results else (results[:0], self.trials)
         self.retrainings = _read(files.seed_losses, "architecture seed")
         self.with_extra_sources = _read(files.transfer_losses, "target source seed")
         if settings.parts == "search":
@@ -116,8 +120,7 @@ class Evidence:
 
     def _of_architectures(self, name: str, files: RunFiles | None = None) -> pd.DataFrame:
         paths = {a.name: getattr((files or self.files).architecture(a), name) for a in self.architectures}
-        tables = [read_table(path).assign(architecture=name) for name, path in paths.items() if path.exists()]
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        return _joined(read_table(path).assign(architecture=name) for name, path in paths.items() if path.exists())
 
     def table(self, name: str) -> Any:
         """One of the run's tables, or the value of a piece."""
@@ -293,6 +296,54 @@ class Evidence:
         inputs = DATASETS[self.parameters["dataset"]].inputs
         return {a.name: a.count_parameters(inputs, CLASSES) for a in self.architectures}
 
+    # --- on a grid
+
+    @functools.cached_property
+    def points(self) -> pd.DataFrame:
+        """The trainings of the grids of this run and of those that it is compared with, by `parametrization`."""
+        tables: dict[str, pd.DataFrame] = {}
+        for run in (self, *map(self.of_run, self.compared)):
+            name = run.parameters.get("parametrization", "standard")
+            name += f" ({run.files.root.name})" if name in tables else ""
+            tables |= {name: run.grid.assign(parametrization=name)} if len(run.grid) else {}
+        return _joined(tables.values())
+
+    @functools.cached_property
+    def widths(self) -> widths.Widths:
+        """How the optima of the grids move with the width."""
+        return widths.over_widths(self.points, *self.limits, self.settings.analysis_seed)
+
+    @piece(
+        "points",
+        figure=lambda self, table: figures.loss_by_width(widths.find_curves(self.points), table, self.widths.drifts),
+        shown=lambda self, table, figure: [Markdown(self._drifts_in_words()), figure, table],
+    )
+    def optimum_by_width(self) -> pd.DataFrame:
+        """The optimum of each hyperparameter by width, and what the narrowest width's optimum costs there."""
+        return self.widths.optima
+
+    @piece("optimum_by_width")
+    def drift_by_width(self) -> pd.DataFrame:
+        """How each optimum moves along the widths, with a verdict."""
+        return self.widths.drifts
+
+    def _drifts_in_words(self) -> str:
+        told = [widths.drift_sentence(drift, *self.limits) for drift in self.widths.drifts.to_dict("records")]
+        for run in self.compared:
+            differences = different_parameters(self.parameters, read_meta(run)["parameters"])
+            told.append(f"This run and {run.root.name} differ in: {'; '.join(differences) or 'nothing'}.")
+        return "\n".join(f"- {line}" for line in told)
+
+    @piece(
+        "grid",
+        figure=lambda self, trials: figures.grid_maps(trials, self._space().free),
+        shown=_figure_alone,
+        kept=False,
+    )
+    def grid_map(self) -> pd.DataFrame:
+        """The trials of a grid over two hyperparameters, of which the figure is a map."""
+        return self.trials if len(self._space().free) == 2 else pd.DataFrame()
+
     # --- transfer
 
     @piece(
@@ -352,32 +403,43 @@ class Evidence:
     @piece(
         "transfers",
         figure=lambda self, table: figures.quotient_intervals(
-            table, "quantity", f"This run relative to {self.compared.root.name}"
+            table.assign(quantity=table["quantity"] + " to " + table["run"]), "quantity", "This run relative to another"
         ),
         shown=lambda self, table, figure: [Markdown(self.comparison_answer()), figure, table],
     )
     def comparison(self) -> pd.DataFrame:
-        """The transfer here beside that of the run to compare with."""
-        there = _read(self.compared.transfer_losses, "target source seed") if self.compared else pd.DataFrame()
-        if there.empty:
-            return there
-        return comparisons.compare_transfer(self.transfers, there, self.settings.confidence)
+        """The transfer here beside that of each run to compare with, by `run`."""
+        there = {run.root.name: _read(run.transfer_losses, "target source seed") for run in self.compared}
+        return _joined(
+            comparisons.compare_transfer(self.transfers, losses, self.settings.confidence).assign(run=name)
+            for name, losses in there.items()
+            if len(losses)
+        )
 
     def comparison_answer(self) -> str:
-        """Whether the regret of transfer is smaller here than in the run to compare with, and how the two differ."""
-        name = self.compared.root.name
-        differences = different_parameters(self.parameters, read_meta(self.compared)["parameters"])
-        listed = "; ".join(differences) or "nothing that decides a result"
-        answer = comparisons.comparison_sentence(self.comparison(), name, self.settings.confidence)
-        return f"{answer}\n\nThe runs differ in: {listed}."
+        """Whether the regret of transfer is smaller here than in each run to compare with, and how the two differ."""
+        told = []
+        for name, rows in self.comparison().groupby("run", sort=False):
+            run = next(run for run in self.compared if run.root.name == name)
+            differences = different_parameters(self.parameters, read_meta(run)["parameters"])
+            listed = "; ".join(differences) or "nothing that decides a result"
+            told.append(comparisons.comparison_sentence(rows, name, self.settings.confidence))
+            told.append(f"The runs differ in: {listed}.")
+        return "\n\n".join(told)
 
-    @piece("trials")
+    @piece("draws")
     def search_comparison(self) -> pd.DataFrame:
-        """The search here beside what that of the run to compare with is expected to find at equal cost."""
-        if self.compared is None:
-            return pd.DataFrame()
-        there = Evidence(self.compared, self.settings, read_architectures(self.compared)).trials
-        return comparisons.compare_search(self.trials, there) if len(there) else there
+        """The search here beside what that of each run to compare with is expected to find at equal cost, by `run`."""
+        there = {run.root.name: self.of_run(run).draws for run in self.compared}
+        return _joined(
+            comparisons.compare_search(self.draws, trials).assign(run=name)
+            for name, trials in there.items()
+            if len(trials)
+        )
+
+    def of_run(self, files: RunFiles) -> "Evidence":
+        """The evidence of another run, by the settings of this one."""
+        return Evidence(files, self.settings, read_architectures(files))
 
     # --- architectures
 
@@ -425,7 +487,7 @@ class Evidence:
         return SearchSpace.model_validate(self.parameters["search_space"])
 
     @piece(
-        "trials",
+        "draws",
         figure=lambda self, expected: figures.expected_best_curves(expected, self.settings.confidence),
         shown=_figure_alone,
     )
@@ -433,7 +495,7 @@ class Evidence:
         """Expected best validation loss after n trials."""
         return search.expected_best(self.trials, confidence=self.settings.confidence)
 
-    @piece("trials")
+    @piece("draws")
     def winner_instability(self) -> pd.DataFrame:
         """How easily another trial would have won."""
         spread = search.unshared_seed_spread(read_trainings(self.files, "retrain", "transfer"))
@@ -458,13 +520,13 @@ class Evidence:
         """The trials; the figure shows validation loss against each hyperparameter, the section the chosen ones too."""
         return self.trials
 
-    @piece("trials", figure=lambda self, table: figures.importance_bars(table), shown=_figure_alone)
+    @piece("draws", figure=lambda self, table: figures.importance_bars(table), shown=_figure_alone)
     def importance(self) -> pd.DataFrame:
         """Permutation importance of each hyperparameter among the better trials."""
         return search.importance(self.trials, self.settings.analysis_seed)
 
     @piece(
-        "trials",
+        "draws",
         figure=lambda self, trials: figures.parallel_coordinates(trials, self._space()),
         shown=_figure_alone,
         kept=False,
@@ -493,6 +555,11 @@ def read_sections() -> dict[str, str]:
     """The heading and prose, in Markdown, of each piece."""
     _, *parts = re.split(r"<!-- (\w+) -->\n", SECTIONS.read_text(encoding="utf-8"))
     return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    found = list(tables)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def _read(path: Path, keys: str) -> pd.DataFrame:
