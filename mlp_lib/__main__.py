@@ -18,7 +18,7 @@ from mlp_lib.reports.voice import Voice, speaking
 from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
-from mlp_lib.run.meta import continue_run, find_search
+from mlp_lib.run.meta import continue_run, find_searches
 from mlp_lib.run.parameters import FREE, PHASES, SearchSettings, change_of
 from mlp_lib.run.parsing import Merged, check_all, merge, parse
 
@@ -61,7 +61,7 @@ def execute_phases(
             raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
         for phase, name in (("transfer", "search_dir"), ("analysis", "compare_with")):
             if phase in COMMANDS[command] and parsed[phase][name]:
-                find_search(parsed[phase][name], name)
+                find_searches(parsed[phase][name], name)
         stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
         run_dir = make_run_directory(runs_root, run_name or f"{parsed['search']['project_name']}_{stamp}")
     files = RunFiles(run_dir)

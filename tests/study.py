@@ -108,6 +108,21 @@ def in_process(settings: Any) -> Processes:
     return Processes(settings, start_thread)
 
 
+class Stopping(Processes):
+    """Workers of this process that are interrupted after that many units."""
+
+    def __init__(self, settings: Any, after: int):
+        super().__init__(settings, start_thread)
+        self.left = after
+
+    def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
+        for trained in super().train(units, job):
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            yield trained
+
+
 class Doing(Workers):
     """Workers that make of each unit what a function makes of it; None: they are interrupted."""
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from study import command
+from study import FIXED, command
 
 from mlp_lib import __main__
 from mlp_lib.core.values import HYPERPARAMETERS, MAX_SEED
@@ -56,7 +56,6 @@ NO_SEEDS = st.one_of(
     WORDS,
     NOTHING,
     seeds_with(NO_WHOLE),
-    seeds_with(st.just(0)),  # the training seed
     st.lists(st.integers(1, 3), min_size=4, max_size=8),  # three values: one is repeated
 )
 WRONG_WIDTHS = st.one_of(st.just([]), st.lists(NO_WHOLE | st.just(0), min_size=1, max_size=3), st.integers(), WORDS)
@@ -111,7 +110,9 @@ WRONG: dict[str, st.SearchStrategy] = {
         ("deterministic", "mixed_devices", "save_checkpoints"),
         (NO_WHOLE | NOTHING).filter(lambda v: not isinstance(v, bool)),
     ),
-    **dict.fromkeys(("retrain_seeds", "transfer_seeds"), NO_SEEDS),
+    **dict.fromkeys(("retrain_seeds", "transfer_seeds"), NO_SEEDS | seeds_with(st.just(0))),  # the training seed
+    "grid_seeds": NO_SEEDS,
+    "grid_points": NO_WHOLE | NOTHING | st.sampled_from([0, 1, 10_001]),
     "same_trials_for_all_architectures": (NO_WHOLE | NOTHING).filter(lambda value: not isinstance(value, bool)),
     "validation_size": NO_WHOLE | st.integers(60000, 10**9) | st.just(0),
     "workers": no_choice("auto") | st.just(0),
@@ -287,6 +288,9 @@ def test_wrong_run_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     refuse(capsys, tmp_path, "--run-name", name)
 
 
+GRID = {"search_method": "grid"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -298,6 +302,8 @@ def test_wrong_run_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
         ({"device": "cuda"}, "device = auto takes one when there is one"),
         ({"device": "cpu", "preload": "cuda", "scheduler": "tcp://127.0.0.1:9"}, "not cpu; preload = auto"),
         ({"training_seed": 3}, "should not hold the training_seed 3"),
+        (GRID, "grid_points = 9: should give at most 10000 trials, not 4782969: 9 values each of lr, beta1, beta2"),
+        (GRID | {"search_space": str(FIXED), "grid_seeds": "[2, 101]"}, "should not hold the grid_seeds 2"),
         ({"num_trials": 3, "search_budget": 2}, "at most half of num_trials (3), so at most 1, or auto"),
         (
             {"same_trials_for_all_architectures": "false", "transfer_extra_sources": "[consensus]"},
@@ -305,6 +311,7 @@ def test_wrong_run_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
         ),
         ({"search_dir": "nowhere/x"}, "search_dir = nowhere/x: no search there"),
         ({"compare_with": "nowhere/x"}, "compare_with = nowhere/x: no search there"),
+        ({"compare_with": "[nowhere/x]"}, "compare_with = nowhere/x: no search there"),
     ],
 )
 def test_parameters_that_do_not_go_together(
@@ -360,6 +367,7 @@ SEEDS = st.lists(st.integers(1, MAX_SEED), min_size=1, max_size=6, unique=True)
 COUNT = st.integers(1, 10**9) | st.sampled_from(["1e3", "2E+2", "1e0"])  # as YAML 1.1 reads them: text
 COUNT_SMALL = st.integers(1, 1000)
 WIDTHS = st.lists(st.integers(1, 65536), min_size=1, max_size=5, unique=True)
+RUN = st.sampled_from(["executed/x", "/runs/x/search"])
 BOUNDS = {"lr": (1e-9, 1e3), "eps": (1e-12, 1.0), "weight_decay": (1e-9, 1e3)}
 BOUNDS |= {"beta1": (0.0, 0.999), "beta2": (0.0, 0.999), "dropout": (0.0, 0.999), "leaky_relu_alpha": (0.0, 1.0)}
 
@@ -383,7 +391,8 @@ ARCHITECTURES = st.one_of(
 RIGHT: dict[str, st.SearchStrategy] = {
     **dict.fromkeys(("batch_size", "max_epochs", "patience", "val_interval"), COUNT),
     **dict.fromkeys(("split_seed", "search_seed", "analysis_seed"), SEED),
-    **dict.fromkeys(("retrain_seeds", "transfer_seeds"), SEEDS),
+    **dict.fromkeys(("retrain_seeds", "transfer_seeds", "grid_seeds"), SEEDS),
+    "grid_points": st.integers(2, 10_000),
     **dict.fromkeys(("deterministic", "mixed_devices", "save_checkpoints"), st.booleans()),
     "same_trials_for_all_architectures": st.booleans(),
     "training_seed": st.just(0),
@@ -399,13 +408,14 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "parts": st.sampled_from(["all", "search"]),
     "contenders": st.sampled_from(["auto", "chosen"]),
     "search_budget": st.sampled_from(["auto", 1]),  # what any number of trials allows
-    "parametrization": st.sampled_from(["standard", "mup"]),
-    "search_method": st.sampled_from(["random", "sobol", "successive_halving"]),
+    "parametrization": st.sampled_from(["standard", "mup", "mup_independent_decay", "standard_by_layer"]),
+    "search_method": st.sampled_from(["random", "sobol", "successive_halving"]),  # a grid may be too large
     "base_width": st.integers(1, 65536),
     "transfer_extra_sources": st.lists(st.sampled_from(["cheapest", "median", "default"]), unique=True),
     "project_name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True),
     "data_root": st.sampled_from(["data", "/data", "~/data", "a b/ü"]),
-    **dict.fromkeys(("search_dir", "compare_with"), st.none() | st.sampled_from(["executed/x", "/runs/x/search"])),
+    "search_dir": st.none() | RUN,
+    "compare_with": st.none() | RUN | st.lists(RUN, min_size=1, unique=True),
     "search_space": right_space(),
     "architectures": ARCHITECTURES,
     "margin": st.floats(1e-9, 10) | st.just("1e-2"),

@@ -13,6 +13,7 @@ from mlp_lib.core import kernels, population, training
 from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import Network, draw_weights
 from mlp_lib.core.optimizer import AdamW
+from mlp_lib.core.parametrization import LayerScale
 from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, Architecture, Hyperparameters
 from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.workers.jobs import Job
@@ -78,8 +79,13 @@ def test_units_are_the_same_bits_as_member_by_member(how, on_fused, members, str
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("lr_scales", [[1, 1, 1, 1], [1, 0.5, 2, 0.5]], ids=["one rate", "a rate a layer"])
-def test_adamw_is_torchs(how, on_fused, lr_scales):
+OF_LAYERS = [
+    LayerScale(lr=lr, decay=decay, eps=eps) for lr, decay, eps in ((1, 1, 2), (0.5, 2, 1), (2, 1, 3), (1, 4, 1))
+]
+
+
+@pytest.mark.parametrize("scales", [[LayerScale()] * 4, OF_LAYERS], ids=["one rate", "a rate a layer"])
+def test_adamw_is_torchs(how, on_fused, scales):
     stack = network(3, 1)
     torch.manual_seed(0)
     gradients = [[torch.randn_like(w) for w in stack.weights] for _ in range(20)]
@@ -89,9 +95,7 @@ def test_adamw_is_torchs(how, on_fused, lr_scales):
             on_fused()
         fresh = Network(ARCHITECTURE, [w.clone() for w in stack.weights], stack.hyperparameters, 1)
         moments = tuple([torch.zeros_like(w) for w in fresh.weights] for _ in range(2))
-        optimizer = AdamW(
-            fresh.weights, fresh.gradients, moments, 0, fresh.hyperparameters, lr_scales, fused=make_fused
-        )
+        optimizer = AdamW(fresh.weights, fresh.gradients, moments, 0, fresh.hyperparameters, scales, fused=make_fused)
         for step in gradients:
             for place, gradient in zip(fresh.gradients, step, strict=True):
                 place.copy_(gradient)

@@ -2,15 +2,23 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from study import ARCHITECTURES, differing, evidence_of, fixed_space, refusing, study_of, tables
+from study import (
+    ARCHITECTURES,
+    Stopping,
+    differing,
+    evidence_of,
+    fixed_space,
+    refusing,
+    settings_of,
+    study_of,
+    tables,
+)
 
 from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.training import Training
@@ -21,9 +29,7 @@ from mlp_lib.run.meta import merge_parameters, read_architectures
 from mlp_lib.study import phases
 from mlp_lib.study.draws import rung_epochs, survivors
 from mlp_lib.workers import units
-from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers
-from mlp_lib.workers.processes import Processes
 
 HALVING = {"search_method": "successive_halving", "num_trials": 5, "max_epochs": 16, "val_interval": 2, "patience": 4}
 
@@ -129,18 +135,8 @@ def test_workers_do_not_matter(halved: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_an_interrupted_search_goes_on_to_the_same_files(halved: Path, tmp_path: Path, after: int) -> None:
-    settings, done = study_of(tmp_path, "search", **HALVING).settings, []
-
-    class Stopped(Processes):
-        def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
-            for trained in super().train(units, job):
-                if len(done) == after:
-                    raise KeyboardInterrupt
-                done.append(trained)
-                yield trained
-
     with pytest.raises(KeyboardInterrupt):
-        run_search(tmp_path, Stopped(settings, lambda number, raw: ThreadPoolExecutor(1)))
+        run_search(tmp_path, Stopping(settings_of("search", **HALVING), after))
     run_search(tmp_path)
     assert tables(tmp_path) == tables(halved)
 
@@ -191,7 +187,7 @@ def test_the_analysis_compares_with_another_run(halved: Path, tmp_path: Path) ->
     evidence_of(tmp_path, **HALVING | {"search_method": "random"})
     ours = evidence_of(halved, **HALVING)
     files = RunFiles(halved)
-    table = Evidence(files, ours.settings, read_architectures(files), RunFiles(tmp_path)).search_comparison()
+    table = Evidence(files, ours.settings, read_architectures(files), [RunFiles(tmp_path)]).search_comparison()
     assert table["architecture"].tolist() == list(ARCHITECTURES)
     assert (
         table["epochs"] == [ours.trials.groupby("architecture")["epochs_trained"].sum()[a] for a in ARCHITECTURES]

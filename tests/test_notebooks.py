@@ -70,6 +70,8 @@ DEFAULTS = {
     },
     "search": {
         "search_method": "random",
+        "grid_points": 9,
+        "grid_seeds": [101, 102, 103],
         "num_trials": 30,
         "search_seed": 0,
         "training_seed": 0,

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import yaml
 from lan import Lan
-from study import TINY, statuses, succeed
+from study import FIXED, TINY, statuses, succeed
 
 from mlp_lib.run.files import RunFiles, read_table
 from mlp_lib.run.parameters import FIELDS, PHASES
@@ -22,14 +22,17 @@ VALUES: dict[str, list[Any]] = {
     "deterministic": [False, True],
     "mixed_devices": [False, True],
     "matmul_precision": ["highest", "high", "medium"],
-    "parametrization": ["standard", "mup"],
+    "parametrization": ["standard", "mup", "standard_by_layer"],
     "validation_size": [None, 300],
     "batch_size": [128, 5000],
     "max_epochs": [6, 1],
     "val_interval": [2, 10],
     "patience": [2, 1],
     "architectures": [{"list": [[4], [3, 2]]}, {"list": [[4]]}],
-    "search_method": ["random", "sobol", "successive_halving"],
+    "search_method": ["random", "sobol", "successive_halving", "grid"],
+    "search_space": [FIXED | {"lr": {"distribution": "log_uniform", "low": 1e-3, "high": 1e-2}}],
+    "grid_points": [2, 3],
+    "grid_seeds": [[101], [101, 102]],
     "num_trials": [4, 1],
     "same_trials_for_all_architectures": [True, False],
     "save_checkpoints": [True, False],

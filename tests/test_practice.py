@@ -256,8 +256,9 @@ def test_the_answers_are_about_the_architectures_alone(extended: Path, tmp_path:
 def test_a_run_compared_with_itself_is_the_same(extended: Path) -> None:
     evidence_of(extended, **STUDY, transfer_extra_sources=ALL_EXTRA)
     files = RunFiles(extended)
-    evidence = Evidence(files, settings_of("analysis"), read_architectures(files), files)
+    evidence = Evidence(files, settings_of("analysis"), read_architectures(files), [files])
     assert evidence.comparison()["quotient"].tolist() == [1.0] * 3
+    assert set(evidence.comparison()["run"]) == {extended.name}
     assert "nothing that decides a result" in evidence.comparison_answer()
     assert (extended / "analysis" / "comparison.csv").exists()
     alone = Evidence(files, settings_of("analysis"), read_architectures(files))

@@ -5,8 +5,7 @@ Shape letters: P members, N images, D inputs; a tile is some members on some row
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch.nn.utils import skip_init
 from mlp_lib.core import kernels
 from mlp_lib.core.kernels import multiply
 from mlp_lib.core.streams import Stream, generator
-from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
 
 UNIFORM_LEVELS = 2**16  # dropout's uniforms are 16-bit integers: a dropout probability counts in 1/65536
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
@@ -25,47 +24,12 @@ _TILE_ROWS = 512
 _TILE_VALUES = 2**19  # activations of a tile of several members: they should stay in a core's cache
 
 
-@dataclass(frozen=True)
-class LayerScale:
-    """A layer's numbers as multiples of the standard ones."""
-
-    weight: float = 1.0  # initial weights
-    bias: float = 1.0  # initial biases
-    lr: float = 1.0  # learning rate of the weights; a bias has the standard one
-
-
-def layer_scales(architecture: Architecture, settings: TrainingSettings) -> list[LayerScale]:
-    """One scale a layer; all are 1 in the standard parametrization, and in muP where the width is the base width.
-
-    muP keeps the size of every activation, and of its change in a step, the same at any width, so that a learning rate
-    tuned on a narrow network should serve a wide one: Yang et al. 2022, Tensor Programs V. This is their table 3: table
-    8 without its output multiplier (their lemma J.1), so that a trained member stays an ordinary nn.Sequential.
-
-    With r = inputs of the layer / base width, for AdamW: hidden and output weights learn at lr / r, and output weights
-    start r^-1/2 times PyTorch's size (1 / inputs in all; a hidden weight's 1 / sqrt(inputs) is right as it is). A bias
-    learns at lr, and starts with one size at all widths, PyTorch's at the base width. The first layer's inputs are the
-    images, whose number is no width: it is standard.
-    """
-    scales = [LayerScale()]
-    for layer, width in enumerate(architecture.widths, start=1):
-        ratio = width / settings.base_width if settings.parametrization == "mup" else 1.0
-        output = layer == len(architecture.widths)
-        scales.append(LayerScale(ratio**-0.5 if output else 1.0, ratio**0.5, 1 / ratio))
-    return scales
-
-
-def draw_weights(
-    architecture: Architecture, inputs: int, classes: int, seed: int, scales: Sequence[LayerScale] | None = None
-) -> list[np.ndarray]:
-    """Initial weights [out, in + 1] of each layer: uniform in +-1/sqrt(in), PyTorch's default, times the scales."""
-    scales = scales or [LayerScale()] * (len(architecture.widths) + 1)
+def draw_weights(architecture: Architecture, inputs: int, classes: int, seed: int) -> list[np.ndarray]:
+    """Initial weights [out, in + 1] of each layer: uniform in +-1/sqrt(in), PyTorch's default."""
     weights = []
     for layer, (n_in, n_out) in enumerate(architecture.layer_sizes(inputs, classes)):
-        bound = 1 / math.sqrt(n_in)
-        draws = generator(seed, Stream.WEIGHTS, layer, *architecture.widths)
-        weight = draws.uniform(-bound, bound, (n_out, n_in + 1))
-        weight *= [scales[layer].weight] * n_in + [scales[layer].bias]
-        weights.append(weight)
+        bound, draws = 1 / math.sqrt(n_in), generator(seed, Stream.WEIGHTS, layer, *architecture.widths)
+        weights.append(draws.uniform(-bound, bound, (n_out, n_in + 1)))
     return weights
 
 

@@ -24,10 +24,10 @@ from mlp_lib.core.network import (
     cross_entropy_gradient,
     draw_uniforms,
     draw_weights,
-    layer_scales,
     tile_rows,
 )
 from mlp_lib.core.optimizer import AdamW
+from mlp_lib.core.parametrization import layer_scales
 from mlp_lib.core.streams import Stream, generator
 from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
 
@@ -38,10 +38,12 @@ def draw_members(
     architecture: Architecture, seeds: Sequence[int], settings: TrainingSettings, images: Tensor
 ) -> Stacks:
     """Fresh members for images [N, D + 1], where those lie: initial weights of (run seed, architecture), no moments."""
-    scales, inputs = layer_scales(architecture, settings), images.shape[1] - 1
-    drawn = {seed: draw_weights(architecture, inputs, CLASSES, seed, scales) for seed in dict.fromkeys(seeds)}
-    stacked = (np.stack([drawn[seed][layer] for seed in seeds]) for layer in range(len(scales)))
-    weights = [torch.from_numpy(layer).to(images) for layer in stacked]
+    drawn = {seed: draw_weights(architecture, images.shape[1] - 1, CLASSES, seed) for seed in dict.fromkeys(seeds)}
+    stacked = [np.stack(layer) for layer in zip(*(drawn[seed] for seed in seeds), strict=True)]
+    for stack, scale in zip(stacked, layer_scales(architecture, settings), strict=True):
+        stack[..., :-1] *= scale.weight
+        stack[..., -1] *= scale.bias
+    weights = [torch.from_numpy(stack).to(images) for stack in stacked]
     return weights, *([torch.zeros_like(weight) for weight in weights] for _ in range(2))
 
 
@@ -63,8 +65,8 @@ class Population:
         weights, *moments = stacks
         self.seeds, self.settings, self.stacks = seeds, settings, stacks
         self.network = network = Network(architecture, weights, hyperparameters, len(set(seeds)))
-        lr_scales = [scale.lr for scale in layer_scales(architecture, settings)]
-        self.optimizer = AdamW(weights, network.gradients, moments, steps, hyperparameters, lr_scales, network.fused)
+        scales = layer_scales(architecture, settings)
+        self.optimizer = AdamW(weights, network.gradients, moments, steps, hyperparameters, scales, network.fused)
         self.losses = torch.zeros(len(seeds), dtype=torch.float64, device=weights[0].device)  # of this epoch
         train_rows = functools.partial(_train_rows, network, self.optimizer, self.losses)
         self._train_rows = Graph(train_rows) if network.fused else train_rows

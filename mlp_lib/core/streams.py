@@ -15,11 +15,9 @@ class Stream(enum.IntEnum):
     DROPOUT = 4
 
 
-def sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:
-    """The seed sequence of (seed, stream, key); keys of one stream have one length, or a prefix-free first part."""
-    return np.random.SeedSequence(seed, spawn_key=(stream, *key))
-
-
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
-    """A generator of its own for (seed, stream, key): numpy's SFC64, the fastest it has."""
-    return np.random.Generator(np.random.SFC64(sequence(seed, stream, *key)))
+    """A generator of its own for (seed, stream, key): numpy's SFC64, the fastest it has.
+
+    Keys of one stream have one length, or a prefix-free first part.
+    """
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(stream, *key))))

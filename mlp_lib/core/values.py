@@ -155,7 +155,17 @@ class DataSettings(_Frozen):
         return self
 
 
-Parametrization = Literal["standard", "mup"]
+# Powers of width / base width that a layer's numbers go by, those of LayerScale (core/parametrization.py). mup: Yang et
+# al. 2022 (Tensor Programs V), table 3, which is table 8 without its output multiplier (lemma J.1): a trained member
+# stays an ordinary nn.Sequential. independent_decay: the decay of a step is the same at any width, Kosson et al. 2025
+# (Weight decay may matter more than muP). by_layer: the largest stable rates of Adam for PyTorch's initial weights, and
+# eps in proportion to gradients, Everett et al. 2024 (Scaling exponents), table 1, full alignment.
+PARAMETRIZATIONS: dict[str, dict[str, float]] = {
+    "standard": {},
+    "mup": {"weight": -0.5, "bias": 0.5, "lr": -1.0},
+    "mup_independent_decay": {"weight": -0.5, "bias": 0.5, "lr": -1.0, "decay": 1.0},
+    "standard_by_layer": {"lr": -1.0, "eps": -0.5},
+}
 
 
 class TrainingSettings(_Frozen):
@@ -169,7 +179,10 @@ class TrainingSettings(_Frozen):
         "highest", "float32 products, the latter two by TF32 on CUDA"
     )
     deterministic: Flag = told(False, "true: torch's deterministic algorithms")
-    parametrization: Parametrization = told(
-        "standard", "under mup learning rates and initial sizes follow a layer's width"
+    parametrization: Literal[tuple(PARAMETRIZATIONS)] = told(
+        "standard",
+        "rates by layer and width\n"
+        "mup: maximal update (Yang et al. 2022); mup_independent_decay: the same, with one decay a step in all layers "
+        "(Kosson et al. 2025); standard_by_layer: PyTorch's initial weights, rates by layer (Everett et al. 2024).",
     )
-    base_width: Width = told(128, "under mup, the width that is trained as standard")
+    base_width: Width = told(128, "the width that any parametrization trains as standard")

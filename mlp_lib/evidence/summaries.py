@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mlp_lib.core.values import CLASSES, GUESSING, HYPERPARAMETERS
+from mlp_lib.core.values import CLASSES, COMPLETED, GUESSING, HYPERPARAMETERS
+
+_LOSSES = ["val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 
 
 def _summary(group: pd.DataFrame) -> dict[str, float]:
@@ -87,6 +89,24 @@ def log_costs(losses: pd.DataFrame) -> pd.DataFrame:
     own = table.loc[table["target"] == table["source"], ["target", "seed", "log"]].rename(columns={"log": "own"})
     table = table.merge(own, on=["target", "seed"], how="left")
     return table.assign(cost=table["log"] - table["own"])
+
+
+def by_trial(results: pd.DataFrame) -> pd.DataFrame:
+    """A row a trial: of a grid, which trained each at several run seeds, the means over these.
+
+    results: the columns of search_results.csv, which has `seed` in a grid, and maybe `architecture`. A trial that
+    diverged at a seed has diverged; whole numbers are rounded.
+    """
+    if "seed" not in results:
+        return results
+    names = [name for name in ("architecture", "trial", *HYPERPARAMETERS) if name in results]
+    marked = results.assign(status=results["status"].where(results["status"] != COMPLETED))
+    groups = marked.drop(columns="seed").groupby(names, sort=False)
+    means = groups.mean(numeric_only=True)
+    means[_LOSSES] = means[_LOSSES].where(groups[_LOSSES].count().eq(groups.size(), axis=0))
+    means.insert(0, "status", groups["status"].first().fillna(COMPLETED))
+    whole = dict.fromkeys(("best_epoch", "epochs_trained"), "Int64")
+    return means.round(dict.fromkeys(whole, 0)).astype(whole).reset_index()
 
 
 def best_trial(results: pd.DataFrame) -> pd.Series | None:

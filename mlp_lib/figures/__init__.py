@@ -12,6 +12,7 @@ from mlp_lib.figures.search import (
     parallel_coordinates,
     search_overview,
 )
+from mlp_lib.figures.widths import grid_maps, loss_by_width
 
 __all__ = [
     "architecture_intervals",
@@ -19,9 +20,11 @@ __all__ = [
     "coordinate_sizes",
     "effect_table_html",
     "expected_best_curves",
+    "grid_maps",
     "heatmap",
     "importance_bars",
     "learning_curves",
+    "loss_by_width",
     "loss_curve",
     "loss_distribution",
     "lr_sensitivity_curves",

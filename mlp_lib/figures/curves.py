@@ -1,6 +1,6 @@
 """Tables of losses by epoch to matplotlib Figures; losses are in nats an example."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,8 +25,6 @@ from mlp_lib.figures.style import (
     short_name,
     usual_top,
 )
-
-NAMES = {"standard": "standard parametrization", "mup": "maximal update parametrization (mup)"}
 
 
 def _label(ax: Axes, title: str, losses: Sequence[pd.Series]) -> None:
@@ -59,6 +57,12 @@ def loss_curve(metrics: pd.DataFrame) -> Figure:
     return figure
 
 
+def _trainings(curves: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """(trial, its curve) of each training of an architecture; a grid's trial has one a run seed."""
+    for key, curve in curves.groupby([name for name in ("trial", "seed") if name in curves]):
+        yield key[0], curve
+
+
 @drawn
 def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     """Validation loss by epoch of all trials, a panel an architecture, the chosen trial highlighted.
@@ -70,7 +74,7 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     figure, panels = panel_grid(list(best), 3.2, 2.6, title, "epoch", f"validation {LOSS}")
     top = usual_top(curves["val_loss"])
     for (architecture, ax), look in zip(panels.items(), looks(best).values(), strict=True):
-        for number, curve in curves[curves["architecture"] == architecture].groupby("trial"):
+        for number, curve in _trainings(curves[curves["architecture"] == architecture]):
             own = number == best[architecture]
             colour, width = (look["color"], 2) if own else (GREY, 0.8)
             ax.plot(curve["epoch"], curve["val_loss"], color=colour, linewidth=width, zorder=3 if own else 2)
@@ -78,7 +82,7 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
         plain_axes(ax)
         log_if_wide(ax, "y", curves["val_loss"].clip(upper=top))
     for ax in panels.values():  # once all is drawn, since the axis is shared
-        ax.set_ylim(top=1.05 * top)
+        ax.set_ylim(top=1.05 * top if np.isfinite(top) else None)
     return figure
 
 
@@ -91,15 +95,14 @@ def coordinate_sizes(table: pd.DataFrame) -> Figure:
     figure = new_figure(8.5, 3.8)
     panels = figure.subplots(1, 2, sharey=True)
     layers, steps = sorted(table["layer"].unique()), table["step"].max()
-    for ax, (name, title) in zip(panels, NAMES.items(), strict=True):
-        rows = table[table["parametrization"] == name]
+    for ax, (name, rows) in zip(panels, table.groupby("parametrization", sort=False), strict=True):
         for (layer, step), line in rows.groupby(["layer", "step"]):
             look = {"color": COLOURS[layer - 1], "marker": MARKERS[layer - 1], "markersize": 4}
             ax.plot(line["width"], line["change"], alpha=0.25 + 0.75 * step / steps, **look)
         plain_axes(ax)
         log_if_wide(ax, "x", rows["width"])
         log_if_wide(ax, "y", table["change"])
-        ax.set(xlabel="width of both hidden layers", title=title)
+        ax.set(xlabel="width of both hidden layers", title=name)
     panels[0].set_ylabel("mean absolute change of activations")
     names = [f"hidden layer {layer}" for layer in layers[:-1]] + ["logits"]
     looks = [{"color": COLOURS[i], "marker": MARKERS[i], "label": label} for i, label in enumerate(names)]

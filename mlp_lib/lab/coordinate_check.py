@@ -25,8 +25,8 @@ _HYPERPARAMETERS = Hyperparameters()  # torch's AdamW, no dropout
 
 
 def show(train: Split, settings: TrainingSettings) -> None:
-    """Display the section on the coordinate check under `mup`; nothing under `standard`, which is PyTorch's way."""
-    if settings.parametrization == "mup":
+    """Display the section on the parametrization with its coordinate check; none under `standard`, PyTorch's way."""
+    if settings.parametrization != "standard":
         display(Markdown(read_sections()["parametrization"]))
         display(figures.coordinate_sizes(coordinate_check(train, settings, _WIDTHS)))
 
@@ -36,12 +36,12 @@ def coordinate_check(train: Split, settings: TrainingSettings, widths: Sequence[
 
     Columns: parametrization, width (of both hidden layers), step, layer (1, 2, 3: the logits), size (mean absolute
     activation before its nonlinearity), change (the same of its difference to that before the first step). Means over
-    three run seeds. The parametrizations are both, whatever the settings' own.
+    three run seeds. The parametrizations are `standard` and the settings' own.
     """
     images = train.images[:_IMAGES]
     batch = Split(images, train.labels[:_IMAGES])
     rows = []
-    for name in ("standard", "mup"):
+    for name in ("standard", settings.parametrization):
         chosen = settings.model_copy(update={"parametrization": name, "batch_size": len(images)})
         for width in widths:
             architecture = Architecture((width, width))

@@ -12,6 +12,7 @@ from mlp_lib.evidence import comparisons, summaries, transfer
 from mlp_lib.evidence.intervals import plain_answer
 from mlp_lib.evidence.sentences import answers_over_searches, in_plain_words
 from mlp_lib.reports.chosen import PiecesOfChosen
+from mlp_lib.reports.on_grid import PiecesOfGrid
 from mlp_lib.reports.over_searches import PiecesOverSearches
 from mlp_lib.reports.pieces import piece
 from mlp_lib.reports.searched import PiecesOfSearch
@@ -22,7 +23,7 @@ from mlp_lib.run.parsing import no_pool
 _CONDITIONAL = "This holds for these hyperparameters only, not over searches:"
 
 
-class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfSearch):
+class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch):
     """All pieces of a run."""
 
     def _show_answers(self, answers: dict[str, dict[str, Any]], _: Any) -> Iterable[Any]:

@@ -8,7 +8,7 @@ from IPython.display import HTML, Markdown
 from mlp_lib import figures
 from mlp_lib.evidence import architectures as sensitivity
 from mlp_lib.evidence import comparisons, transfer
-from mlp_lib.reports.pieces import Tables, piece, read_losses
+from mlp_lib.reports.pieces import Tables, joined, piece, read_losses
 from mlp_lib.run.meta import different_parameters, read_meta
 
 
@@ -68,24 +68,29 @@ class PiecesOfChosen(Tables):
     @piece(
         "transfers",
         figure=lambda self, table: figures.quotient_intervals(
-            table, "quantity", f"This run relative to {self.compared.root.name}"
+            table.assign(quantity=table["quantity"] + " to " + table["run"]), "quantity", "This run relative to another"
         ),
         shown=lambda self, table, figure: [Markdown(self.comparison_answer()), figure],
     )
     def comparison(self) -> pd.DataFrame:
-        """The transfer here beside that of the run to compare with."""
-        there = read_losses(self.compared.transfer_losses, "target source seed") if self.compared else pd.DataFrame()
-        if there.empty:
-            return there
-        return comparisons.compare_transfer(self.transfers, there, self.settings.confidence)
+        """The transfer here beside that of each run to compare with, by `run`."""
+        there = {run.root.name: read_losses(run.transfer_losses, "target source seed") for run in self.compared}
+        return joined(
+            comparisons.compare_transfer(self.transfers, losses, self.settings.confidence).assign(run=name)
+            for name, losses in there.items()
+            if len(losses)
+        )
 
     def comparison_answer(self) -> str:
-        """Whether the regret of transfer is smaller here than in the run to compare with, and how the two differ."""
-        name = self.compared.root.name
-        differences = different_parameters(self.parameters, read_meta(self.compared)["parameters"])
-        listed = "; ".join(differences) or "nothing that decides a result"
-        answer = comparisons.comparison_sentence(self.comparison(), name, self.settings.confidence)
-        return f"{answer} The runs differ in: {listed}."
+        """Whether the regret of transfer is smaller here than in each run to compare with, and how the two differ."""
+        told = []
+        for name, rows in self.comparison().groupby("run", sort=False):
+            run = next(run for run in self.compared if run.root.name == name)
+            differences = different_parameters(self.parameters, read_meta(run)["parameters"])
+            listed = "; ".join(differences) or "nothing that decides a result"
+            said = comparisons.comparison_sentence(rows, name, self.settings.confidence)
+            told.append(f"{said} The runs differ in: {listed}.")
+        return "\n\n".join(told)
 
     @piece(
         "retrainings",

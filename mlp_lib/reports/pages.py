@@ -77,8 +77,10 @@ def _facts(run: RunFiles, page: Path) -> list[str]:
     work = phase.get("work") or [{}]
     latest, versions = work[-1], mapping(work[-1].get("versions"))
     architectures = f"{found['architectures']} architectures" if found["architectures"] else None
-    counts = [f"{parameters['num_trials']} trials"] if "num_trials" in parameters else []
-    counts += [f"{len(parameters[name])} {name.replace('_', ' ')}" for name in _SEEDS if parameters.get(name)]
+    counts, seeds = [f"{parameters['num_trials']} trials"] if "num_trials" in parameters else [], _SEEDS
+    if parameters.get("search_method") == "grid":
+        counts, seeds = [f"grid of {parameters.get('grid_points')} points"], ("grid_seeds", *_SEEDS)
+    counts += [f"{len(parameters[name])} {name.replace('_', ' ')}" for name in seeds if parameters.get(name)]
     facts = [parameters.get("dataset"), architectures, *counts, latest.get("device"), latest.get("machine")]
     facts += [f"{name} {versions[name]}" for name in ("mlp_lib", "torch") if name in versions]
     facts += [_moment(latest.get("started")), _duration(phase.get("duration_s"))]

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from mlp_lib.core.values import CLASSES, DATASETS, Architecture
+from mlp_lib.evidence import summaries
 from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
-from mlp_lib.run.meta import find_search, read_meta
-from mlp_lib.run.parameters import AnalysisSettings
+from mlp_lib.run.meta import find_search, read_architectures, read_meta
+from mlp_lib.run.parameters import AnalysisSettings, SearchSpace
 
 SECTIONS = Path(__file__).parent / "templates/sections.md"  # heading and prose of each piece, below <!-- its name -->
 PIECES: dict[str, Callable] = {}  # what each section displays: (tables, value, figure) to displayables
@@ -59,8 +60,9 @@ class Tables:
     """A run's tables, read once, and what its pieces came to; a table that isn't there yet is empty.
 
     trials: the trials of all architectures with `chosen`, whether the search chose it; curves: their learning curves;
-    retrainings: architecture, seed, test_loss; transfers: target, source, seed, test_loss of the architectures as
-    sources, with_extra_sources of all. `compared` is the run that this one is compared with.
+    draws: the same where they are draws, not points of a grid; grid: the trainings of such points; retrainings:
+    architecture, seed, test_loss; transfers: target, source, seed, test_loss of the architectures as sources,
+    with_extra_sources of all. `compared` are the runs that this one is compared with.
     """
 
     def __init__(
@@ -68,19 +70,21 @@ class Tables:
         files: RunFiles,
         settings: AnalysisSettings,
         architectures: tuple[Architecture, ...],
-        compared: RunFiles | None = None,
+        compared: Sequence[RunFiles] = (),
     ):
         self.files, self.settings, self.architectures, self.compared = files, settings, architectures, compared
         self.parameters = read_meta(files)["parameters"]
         self.limits = (settings.margin, settings.confidence)
         self.made: dict[str, Any] = {}
         self.figures: dict[str, Any] = {}
-        self.trials = self._of_architectures("results")
+        results = self._of_architectures("results")
+        self.trials = summaries.by_trial(results)
         self.curves = self._of_architectures("curves")
         best = {a.name: files.architecture(a).best for a in architectures}
         chosen = {name: read_yaml(path)["trial"] for name, path in best.items() if path.exists()}
         if len(self.trials):
             self.trials["chosen"] = self.trials["trial"] == self.trials["architecture"].map(chosen)
+        self.grid, self.draws = (results, results[:0]) if "seed" in results else (results[:0], self.trials)
         self.retrainings = read_losses(files.seed_losses, "architecture seed")
         self.with_extra_sources = read_losses(files.transfer_losses, "target source seed")
         if settings.parts == "search":
@@ -94,8 +98,16 @@ class Tables:
 
     def _of_architectures(self, name: str, files: RunFiles | None = None) -> pd.DataFrame:
         paths = {a.name: getattr((files or self.files).architecture(a), name) for a in self.architectures}
-        tables = [read_table(path).assign(architecture=name) for name, path in paths.items() if path.exists()]
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        return joined(read_table(path).assign(architecture=name) for name, path in paths.items() if path.exists())
+
+    def of_run(self, files: RunFiles) -> "Tables":
+        """Those of another run, by the settings of this one."""
+        return type(self)(files, self.settings, read_architectures(files))
+
+    @property
+    def space(self) -> SearchSpace:
+        """What the search drew from."""
+        return SearchSpace.model_validate(self.parameters["search_space"])
 
     def table(self, name: str) -> Any:
         """One of the run's tables, or the value of a piece."""
@@ -145,6 +157,12 @@ def read_sections() -> dict[str, str]:
     """The heading and prose, in Markdown, of each piece."""
     _, *parts = re.split(r"<!-- (\w+) -->\n", SECTIONS.read_text(encoding="utf-8"))
     return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all; empty where there is none."""
+    found = list(tables)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def read_losses(path: Path, keys: str) -> pd.DataFrame:

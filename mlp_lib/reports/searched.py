@@ -5,13 +5,12 @@ from IPython.display import Markdown
 
 from mlp_lib import figures
 from mlp_lib.evidence import comparisons, search, transfer
-from mlp_lib.reports.pieces import Tables, piece
+from mlp_lib.reports.pieces import Tables, joined, piece
 from mlp_lib.run.ledger import read_trainings
-from mlp_lib.run.meta import read_architectures
-from mlp_lib.run.parameters import SearchSpace
 
 _METHODS = {  # what the statistics of random draws can't be held to
     "sobol": "The trials are points of a Sobol sequence, no independent draws: bands of the best of n are too wide.",
+    "grid": "The trials are points of a grid, each the mean over its run seeds: a best value lies between points.",
     "successive_halving": "Most trials were dropped before their best check: their losses, and what follows from all "
     "trials below, are of shorter trainings.",
 }
@@ -26,22 +25,19 @@ class PiecesOfSearch(Tables):
     )
     def search_warnings(self) -> list[str]:
         """Sentences on what the search leaves open."""
-        warnings = search.search_warnings(self.trials, self._space(), self.parameters["max_epochs"])
+        warnings = search.search_warnings(self.trials, self.space, self.parameters["max_epochs"])
         method = _METHODS.get(self.parameters.get("search_method"))
         return warnings + ([method] if method else [])
 
-    def _space(self) -> SearchSpace:
-        return SearchSpace.model_validate(self.parameters["search_space"])
-
     @piece(
-        "trials",
+        "draws",
         figure=lambda self, expected: figures.expected_best_curves(expected, self.settings.confidence),
     )
     def expected_best(self) -> pd.DataFrame:
         """Expected best validation loss after n trials."""
         return search.expected_best(self.trials, confidence=self.settings.confidence)
 
-    @piece("trials")
+    @piece("draws")
     def winner_instability(self) -> pd.DataFrame:
         """How easily another trial would have won."""
         spread = search.unshared_seed_spread(read_trainings(self.files, "retrain", "transfer"))
@@ -54,14 +50,14 @@ class PiecesOfSearch(Tables):
         """Rank correlation of validation and test loss among the top trials."""
         return search.validation_test_correlation(self.trials)
 
-    @piece("trials", figure=lambda self, table: figures.importance_bars(table))
+    @piece("draws", figure=lambda self, table: figures.importance_bars(table))
     def importance(self) -> pd.DataFrame:
         """Permutation importance of each hyperparameter among the better trials."""
         return search.importance(self.trials, self.settings.analysis_seed)
 
     @piece(
-        "trials",
-        figure=lambda self, trials: figures.parallel_coordinates(trials, self._space()),
+        "draws",
+        figure=lambda self, trials: figures.parallel_coordinates(trials, self.space),
         kept=False,
     )
     def parallel_coordinates(self) -> pd.DataFrame:
@@ -79,10 +75,12 @@ class PiecesOfSearch(Tables):
         same = self.parameters.get("same_trials_for_all_architectures")
         return transfer.trial_rank_correlation(self.trials) if same else pd.DataFrame()
 
-    @piece("trials")
+    @piece("draws")
     def search_comparison(self) -> pd.DataFrame:
-        """The search here beside what that of the run to compare with is expected to find at equal cost."""
-        if self.compared is None:
-            return pd.DataFrame()
-        there = Tables(self.compared, self.settings, read_architectures(self.compared)).trials
-        return comparisons.compare_search(self.trials, there) if len(there) else there
+        """The search here beside what that of each run to compare with is expected to find at equal cost, by `run`."""
+        there = {run.root.name: self.of_run(run).draws for run in self.compared}
+        return joined(
+            comparisons.compare_search(self.draws, trials).assign(run=name)
+            for name, trials in there.items()
+            if len(trials)
+        )

@@ -20,7 +20,7 @@ from mlp_lib.reports.restore import clear_lost, describe_missing, restore
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import ROOT, RunFiles
-from mlp_lib.run.meta import find_search
+from mlp_lib.run.meta import find_search, find_searches
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
 from mlp_lib.run.parsing import check_together, no_pool, parse
 
@@ -65,10 +65,9 @@ class Session:
         data = f"the same data, {there}" if there == here else f"**{there}**, and are trained here on **{here}**"
         return f"The hyperparameters were chosen by the search of another run, {files.root.name}, on {data}.{pool}"
 
-    def compared_files(self) -> RunFiles | None:
-        """The run that the analysis compares this one with, if it names one."""
-        name = self.settings.compare_with
-        return find_search(name, "compare_with") if name else None
+    def compared_files(self) -> list[RunFiles]:
+        """The runs that the analysis compares this one with."""
+        return find_searches(self.settings.compare_with, "compare_with")
 
     def table(self) -> pd.DataFrame:
         """The architectures with their numbers of parameters."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -267,6 +267,11 @@ def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
     if not files.meta.exists():
         raise SettingsError(f"{parameter} = {search_dir}: no search there (no {files.meta})")
     return files
+
+
+def find_searches(names: str | Sequence[str] | None, parameter: str) -> list[RunFiles]:
+    """The runs that a parameter names: one, several or none."""
+    return [find_search(name, parameter) for name in ([names] if isinstance(names, str) else names or ())]
 
 
 def continue_run(run_dir: Path, merged: Merged) -> Merged:

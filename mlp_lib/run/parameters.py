@@ -36,6 +36,7 @@ def _refuse_repeats(values: tuple) -> tuple:
 
 
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=10**5), AfterValidator(_refuse_repeats)]
+MOST_POINTS = 10_000  # trials of a grid
 _NAME_RULE = "at most 100 letters, digits, dots, hyphens and underscores, the first a letter or digit"
 Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", title=_NAME_RULE)]
 
@@ -66,6 +67,12 @@ class SearchSpace(_Frozen):
     weight_decay: Range
     dropout: Range
     leaky_relu_alpha: Range
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The hyperparameters that are not fixed."""
+        ranges = {name: getattr(self, name) for name in HYPERPARAMETERS}
+        return tuple(name for name, range_ in ranges.items() if range_.low < range_.high)
 
     @model_validator(mode="after")
     def _ends_are_allowed(self) -> "SearchSpace":
@@ -158,19 +165,41 @@ class SearchSettings(StudySettings):
         GROWS,
         small={"grid": [], "list": [[64], [32, 32], [64, 32, 16]]},
     )
-    search_method: Literal["random", "sobol", "successive_halving"] = told(
+    search_method: Literal["random", "sobol", "successive_halving", "grid"] = told(
         "random",
         "how trials are drawn, and dropped\n"
         "random: independent draws; sobol: a scrambled Sobol sequence, which covers the space more evenly; "
         "successive_halving: random draws of which the worse half is dropped at each rung, after max_epochs / 2^k "
-        "epochs (a winner may peak late).",
+        "epochs (a winner may peak late); grid: every combination of grid_points values of each range that is not "
+        "fixed, the same on all architectures, in place of num_trials draws.",
     )
+    grid_points: Annotated[Whole, Field(ge=2, le=MOST_POINTS), _Exponent] = told(
+        9,
+        "of a grid: values of each range that is not fixed\nEvenly spaced on the range's scale, both ends among them.",
+    )
+    grid_seeds: Seeds = told((101, 102, 103), "of a grid: run seeds of each trial; no other phase's", GROWS)
     num_trials: Annotated[Whole, Field(ge=1, le=10**6), _Exponent] = told(
         30, "hyperparameter draws an architecture", GROWS, small=8
     )
     search_seed: Seed = told(0, "decides the draws; with draws of its own, an architecture's depend on it too")
     training_seed: Seed = told(0, "run seed of every trial; no retrain seed")
     same_trials_for_all_architectures: Flag = told(True, "true: the same draws for all, as answers over searches need")
+
+    @property
+    def trial_seeds(self) -> tuple[int, ...]:
+        """The run seeds of every trial."""
+        return self.grid_seeds if self.search_method == "grid" else (self.training_seed,)
+
+    @model_validator(mode="after")
+    def _grid_is_no_wall(self) -> "SearchSettings":
+        trials = self.grid_points ** len(self.search_space.free)
+        if self.search_method == "grid" and trials > MOST_POINTS:
+            raise ValueError(
+                f"grid_points = {self.grid_points}: should give at most {MOST_POINTS} trials, not {trials}: "
+                f"{self.grid_points} values each of {', '.join(self.search_space.free)}; fix some of search_space "
+                "(low == high), or take fewer points"
+            )
+        return self
 
 
 class RetrainSettings(StudySettings):
@@ -212,6 +241,9 @@ class TransferSettings(StudySettings):
     )
 
 
+Runs = Annotated[tuple[Text, ...], Field(min_length=1, max_length=20), AfterValidator(_refuse_repeats)]
+
+
 class AnalysisSettings(_Frozen):
     """Phase 04: the answers."""
 
@@ -220,8 +252,11 @@ class AnalysisSettings(_Frozen):
     )
     confidence: Annotated[Real, Field(gt=0, lt=1), _Exponent] = told(0.95, "level of the intervals", FREE)
     analysis_seed: Seed = told(0, "seed of resampling", FREE)
-    compare_with: Text | None = told(
-        None, "another run, whose regret of transfer is compared with this one's; null: none", FREE
+    compare_with: Text | Runs | None = told(
+        None,
+        "another run, or a list of them, to compare this one with; null: none\n"
+        "The regret of transfer, what the searches find, and of grids how the optimum moves with the width.",
+        FREE,
     )
     parts: Literal["all", "search"] = told("all", "the whole, or the part on the search alone", FREE)
 

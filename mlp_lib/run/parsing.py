@@ -117,13 +117,16 @@ def check_device(parameters: Mapping[str, Any], where: Mapping[str, str]) -> Non
 
 
 def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
-    """The trials' run seed must not be a retrain or transfer seed: they would see the very training that was chosen."""
+    """A trial's run seed must not be a retrain or transfer seed: they would see the very training that was chosen."""
+    of = "grid_seeds" if parameters.get("search_method") == "grid" else "training_seed"
+    trials = parameters.get(of, ())
     for name in ("retrain_seeds", "transfer_seeds"):
-        if parameters.get("training_seed") in parameters.get(name, ()):
-            raise SettingsError(
-                f"{where.get(name, 'the run')}: {name} = {list(parameters[name])}: should not hold the "
-                f"training_seed {parameters['training_seed']}, which chose the hyperparameters"
-            )
+        for seed in [trials] if isinstance(trials, int) else trials:
+            if seed in parameters.get(name, ()):
+                raise SettingsError(
+                    f"{where.get(name, 'the run')}: {name} = {list(parameters[name])}: should not hold the "
+                    f"{of} {seed}, which chose the hyperparameters"
+                )
 
 
 def check_consensus(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:

@@ -1,5 +1,6 @@
-"""Draws of hyperparameters from a search space."""
+"""Draws of hyperparameters from a search space, and its grid."""
 
+import itertools
 import math
 
 import numpy as np
@@ -29,6 +30,22 @@ def draw_trials(
     return [
         Hyperparameters(**{name: _scale(getattr(space, name), u) for name, u in zip(HYPERPARAMETERS, row, strict=True)})
         for row in uniforms
+    ]
+
+
+def grid_trials(space: SearchSpace, points: int) -> list[Hyperparameters]:
+    """Every combination of `points` values of each range that is not fixed, evenly spaced on its scale, ends included.
+
+    The last hyperparameter changes fastest.
+    """
+    values = []
+    for name in HYPERPARAMETERS:
+        range_ = getattr(space, name)
+        spaced = np.geomspace if range_.distribution == "log_uniform" else np.linspace
+        values.append(spaced(range_.low, range_.high, points) if name in space.free else [range_.low])
+    return [
+        Hyperparameters(**dict(zip(HYPERPARAMETERS, map(float, row), strict=True)))
+        for row in itertools.product(*values)
     ]
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.evidence import auto_budget, count_best
+from mlp_lib.evidence import auto_budget, count_best, summaries
 from mlp_lib.run.files import RunFiles
 from mlp_lib.run.ledger import missing
 from mlp_lib.run.meta import find_search
@@ -56,7 +56,7 @@ def describe(
     if not any(one.new for one in plans.values()):
         return "\n".join([*lines, "nothing to train"])
     settings: SearchSettings = study.settings
-    tried = [Wanted(a, _TYPICAL, 0, trial) for a in study.architectures for trial in range(settings.num_trials)]
+    tried = [replace(one, hyperparameters=_TYPICAL) for one in wanted_trials(study)]
     units: dict[Any, Unit] = {unit.architecture: unit for unit in reversed(study.workers.cut(tried, study.inputs))}
     new = {one.architecture for plan in plans.values() for one in plan.new}
     each = {architecture: seconds(units[architecture]) / study.workers.shares for architecture in new}
@@ -121,7 +121,8 @@ def _sources(study: Study, undecided: set[Architecture]) -> Sources:
         return read_sources(study.settings, study.architectures, study.inputs, searched)
     chosen, names = _choices(study, study.files, undecided), list(study.settings.transfer_extra_sources)
     if "consensus" not in names or not undecided:
-        return make_sources(chosen, names, study.inputs, study.trainings("search"))
+        trials = summaries.by_trial(study.trainings("search")) if "consensus" in names else None
+        return make_sources(chosen, names, study.inputs, trials)
     names.remove("consensus")
     return {
         target: row | {"consensus": _stand_in(-2)} for target, row in make_sources(chosen, names, study.inputs).items()

@@ -28,7 +28,7 @@ from mlp_lib.run.ledger import RESULT, keys, missing
 from mlp_lib.run.parameters import RetrainSettings, SearchSettings
 from mlp_lib.run.parsing import parse
 from mlp_lib.run.recipe import Key, Recipe, Recorded, Wanted
-from mlp_lib.study.draws import draw_trials, rung_epochs, survivors
+from mlp_lib.study.draws import draw_trials, grid_trials, rung_epochs, survivors
 from mlp_lib.study.sources import Chosen, Sources, pool_vectors, read_best, read_contenders, read_sources
 from mlp_lib.study.study import Study
 from mlp_lib.workers.jobs import Result, Unit
@@ -36,13 +36,13 @@ from mlp_lib.workers.jobs import Result, Unit
 # --- search ---------------------------------------------------------------------------------------------------------
 
 _METRICS = ["epoch", "train_loss", "val_loss", "val_accuracy"]
-_CURVES = ["trial", "epoch", "train_loss", "val_loss"]
 
 
 def search(study: Study) -> pd.DataFrame:
     """Train the trials that are not on disk; all of them, a row a trial (search_results.csv with `architecture`).
 
-    Raises TrainingError if every trial of an architecture diverged.
+    A grid's trials are means over its seeds (see summaries.by_trial). Raises TrainingError if every trial of an
+    architecture diverged.
     """
     rungs = _rungs(study.settings)
     with claim(study.files.root, "search"):
@@ -63,12 +63,15 @@ def search(study: Study) -> pd.DataFrame:
 def wanted_trials(study: Study) -> list[Wanted]:
     """All trials of the settings."""
     settings: SearchSettings = study.settings
-    wanted = []
+    wanted, grid = [], settings.search_method == "grid"
     for architecture in study.architectures:
-        key = None if settings.same_trials_for_all_architectures else architecture
-        sobol = settings.search_method == "sobol"
-        draws = draw_trials(settings.search_space, settings.num_trials, settings.search_seed, key, sobol)
-        wanted += [Wanted(architecture, draw, settings.training_seed, trial) for trial, draw in enumerate(draws)]
+        if grid:
+            draws = grid_trials(settings.search_space, settings.grid_points)
+        else:
+            key = None if settings.same_trials_for_all_architectures else architecture
+            sobol = settings.search_method == "sobol"
+            draws = draw_trials(settings.search_space, settings.num_trials, settings.search_seed, key, sobol)
+        wanted += [Wanted(architecture, h, seed, i) for seed in settings.trial_seeds for i, h in enumerate(draws)]
     return wanted
 
 
@@ -110,21 +113,35 @@ def _rungs_of(study: Study, architecture: Architecture, rows: pd.DataFrame, epoc
     return survivors(results, read_table(study.files.architecture(architecture).curves), epochs)
 
 
+def _names(settings: SearchSettings) -> list[str]:
+    """The columns that tell the search's trainings of an architecture apart."""
+    return ["trial", "seed"] if settings.search_method == "grid" else ["trial"]
+
+
 def _keep_curves(study: Study, unit: Unit, result: Result) -> None:
-    """Add the epochs of a unit's trials to the files; of a trial that comes again the last ones count."""
-    files = study.files.architecture(unit.architecture)
-    epochs = pd.DataFrame(result.history | {"trial": [unit.labels[member] for member in result.history["member"]]})
-    append_table(files.epochs, epochs[["trial", *_METRICS]])
-    append_table(files.curves, epochs.loc[epochs["val_loss"].notna(), _CURVES])
+    """Add the epochs of a unit's trials to the files; of a trial that comes again the last ones count.
+
+    A grid that grows by seeds may choose a trial of before: all that is kept of one is its learning curve.
+    """
+    files, names = study.files.architecture(unit.architecture), _names(study.settings)
+    members = result.history["member"]
+    labels = {"trial": [unit.labels[i] for i in members], "seed": [unit.seeds[i] for i in members]}
+    epochs = pd.DataFrame(result.history | labels)
+    checks = epochs[epochs["val_loss"].notna()]
+    if "seed" in names:
+        append_table(files.curves, checks[[*names, *_METRICS]])
+    else:
+        append_table(files.epochs, epochs[[*names, *_METRICS]])
+        append_table(files.curves, checks[[*names, *_METRICS[:-1]]])
 
 
 def _write_results(study: Study, architecture: Architecture, epochs: list[int]) -> None:
     """search_results.csv, with the last rung (from 0) of each trial where there are rungs, and the curves in order."""
-    files, rows = study.files.architecture(architecture), study.trainings("search")
-    results = rows.loc[rows["architecture"] == architecture.name, ["trial", *HYPERPARAMETERS, *RESULT]]
-    curves = read_table(files.curves).drop_duplicates(["trial", "epoch"], keep="last")
+    files, rows, names = study.files.architecture(architecture), study.trainings("search"), _names(study.settings)
+    results = rows.loc[rows["architecture"] == architecture.name, [*names, *HYPERPARAMETERS, *RESULT]]
+    curves = read_table(files.curves).drop_duplicates([*names, "epoch"], keep="last")
     curves = curves[curves["trial"].isin(results["trial"])]
-    write_table(files.curves, curves.sort_values(["trial", "epoch"]))
+    write_table(files.curves, curves.sort_values([*names, "epoch"]))
     if len(epochs) > 1:
         rungs = _rungs_of(study, architecture, rows, epochs)
         last = {trial: rung for rung, trials in enumerate(rungs) for trial in trials}
@@ -133,21 +150,23 @@ def _write_results(study: Study, architecture: Architecture, epochs: list[int]) 
 
 
 def _choose(study: Study, architecture: Architecture) -> pd.DataFrame:
-    """Name the winner, the trial of lowest validation loss; the results with `chosen` and `architecture`."""
+    """Name the winner, the trial of lowest validation loss; the trials with `chosen` and `architecture`."""
     files = study.files.architecture(architecture)
-    results = read_table(files.results)
+    results = summaries.by_trial(read_table(files.results))
     best = _best_trial(results, files)
     if best is None:
         raise TrainingError(
             f"all {len(results)} trials of {architecture.name} diverged: no hyperparameters to choose; "
             "lower the learning rates in search_space or add trials"
         )
-    if files.epochs.exists():
-        epochs = read_table(files.epochs)
-        metrics = epochs.loc[epochs["trial"] == best["trial"], _METRICS].drop_duplicates("epoch", keep="last")
-        if len(metrics):  # else it was the best before
-            write_table(files.metrics, metrics.sort_values("epoch"))
-        files.epochs.unlink()
+    grid = "seed" in _names(study.settings)
+    if grid or files.epochs.exists():
+        epochs = read_table(files.curves if grid else files.epochs)
+        own = epochs[epochs["trial"] == best["trial"]]
+        own = own[own["seed"] == own["seed"].min()] if grid else own.drop_duplicates("epoch", keep="last")
+        if len(own):  # else it was the best before
+            write_table(files.metrics, own[_METRICS].sort_values("epoch"))
+        files.epochs.unlink(missing_ok=True)
     write_yaml(
         files.best,
         {

@@ -119,6 +119,6 @@ EXTRA: dict[str, Callable[..., Hyperparameters]] = {
 
 
 def read_trials(files: RunFiles, architectures: Iterable[Architecture]) -> pd.DataFrame:
-    """search_results.csv of all architectures, with the column `architecture`."""
+    """search_results.csv of all architectures, a row a trial, with the column `architecture`."""
     tables = [read_table(files.architecture(a).results).assign(architecture=a.name) for a in architectures]
-    return pd.concat(tables, ignore_index=True)
+    return summaries.by_trial(pd.concat(tables, ignore_index=True))
