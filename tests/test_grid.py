@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 from study import (
     FIXED,
@@ -26,7 +26,7 @@ from study import (
 from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.evidence.summaries import by_trial
-from mlp_lib.reports import analysis
+from mlp_lib.reports import pieces
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run.files import RunFiles, read_table, read_yaml
 from mlp_lib.run.ledger import read_trainings
@@ -177,11 +177,11 @@ OF_DRAWS = ("expected_best", "winner_instability", "search_comparison", "importa
 
 def test_the_analysis_has_the_optima_and_nothing_about_draws(gridded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list = []
-    monkeypatch.setattr(analysis, "display", shown.append)
+    monkeypatch.setattr(pieces, "display", shown.append)
     evidence = evidence_of(gridded, **GRID)
     assert all(evidence.table(name).empty for name in OF_DRAWS)
     evidence.show("optimum_by_width")
-    assert [type(item) for item in shown] == [Markdown, Markdown, Figure, pd.DataFrame]
+    assert [isinstance(*pair) for pair in zip(shown, (Markdown, Markdown, Figure, HTML), strict=True)] == [True] * 4
     table = read_table(gridded / "analysis" / "optimum_by_width.csv")
     of = ["parametrization", "architecture", "width", "hyperparameter"]
     numbers = ["optimum", "low", "high", "at_edge", "loss", "loss_at_narrowest", "regret", "regret_low", "regret_high"]
@@ -190,7 +190,7 @@ def test_the_analysis_has_the_optima_and_nothing_about_draws(gridded: Path, monk
     assert evidence.drift_by_width()["widths"].tolist() == [2]
     assert evidence.grid_map().empty
     assert evidence.answers()["hyperparameter_transfer"]["sentence"].endswith("(search_method = grid).")
-    for name in analysis.PIECES:
+    for name in pieces.PIECES:
         evidence.show(name)
 
 

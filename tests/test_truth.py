@@ -68,7 +68,7 @@ def told(run_dir: Path) -> dict[str, str]:
 
 def told_by_the_page(run_dir: Path) -> dict[str, str]:
     page = BeautifulSoup((run_dir / "index.html").read_text(), "html.parser")
-    rows = page.find("h2", string="State").find_next("tbody").find_all("tr")
+    rows = page.find("h2", string=re.compile("^State")).find_next("tbody").find_all("tr")
     return {row.td.text: " ".join(cell.text for cell in row.find_all("td")[1:]) for row in rows}
 
 
@@ -99,7 +99,7 @@ def end(process: subprocess.Popen, code: int) -> str:
     _, err = process.communicate(timeout=180)  # for a machine with much else to do
     assert process.returncode == code, err
     assert "Traceback" not in err
-    assert not processes_under(process.pid)
+    wait_for(lambda: not processes_under(process.pid), seconds=20)
     return err.strip()
 
 
@@ -388,7 +388,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", place], capture_output=True).returncode:
         pytest.skip("mounting a file system takes the rights of root")
     yield place
-    subprocess.run(["umount", place], check=True)
+    subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def refuse(run_dir: Path, *words: str) -> None:

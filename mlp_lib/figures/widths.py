@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 
 from mlp_lib.core.values import LOG_HYPERPARAMETERS
 from mlp_lib.evidence.widths import Curve
-from mlp_lib.figures.style import LOSS, log_if_wide, new_figure, panel_grid, plain_axes, short_name
+from mlp_lib.figures.style import LOSS, drawn, log_if_wide, new_figure, panel_grid, plain_axes, short_name
 
 _TALLEST = 5  # times the highest optimum: what is shown of losses
 
 
+@drawn
 def loss_by_width(
     curves: Mapping[tuple[str, int, str], Mapping[str, Curve]], optima: pd.DataFrame, drifts: pd.DataFrame
 ) -> Figure:
@@ -56,6 +57,7 @@ def loss_by_width(
     return figure
 
 
+@drawn
 def grid_maps(trials: pd.DataFrame, free: Sequence[str]) -> Figure:
     """Test loss over two hyperparameters, a panel an architecture; a star is the chosen trial.
 

@@ -18,7 +18,7 @@ def clear_lost(files: RunFiles, phase: str) -> None:
     RunDirectoryError if the ledger was changed: which of its rows, nobody can tell.
     """
     lost = find_lost(files, phase, read_meta(files)["phases"].get(phase, {}))
-    for one in lost:
+    for one in [one for one in lost if one.matters]:
         print(one.text)
         if one.changed and files.root / one.name == files.trainings:
             raise RunDirectoryError(

@@ -136,7 +136,7 @@ def _start_analysis(settings: Any, files: RunFiles) -> Session:
     architectures = meta.read_architectures(files)
     session = Session(settings.phase, settings, files, architectures)
     compared = session.compared_files()  # an error here leaves the run as it was
-    lost = describe_missing(compared, "search", "transfer") if compared else []
+    lost = [line for run in compared for line in describe_missing(run, "search", "transfer")]
     if search_dir := meta.read_meta(files)["parameters"].get("search_dir"):
         lost += describe_missing(find_search(search_dir), "search")
     for line in restore(files, "analysis") + lost:

@@ -25,8 +25,8 @@ class Lost:
 
     @property
     def matters(self) -> bool:
-        """Whether its phase has to be done again: git doesn't take checkpoints along, and a page is only rendered."""
-        return not self.name.endswith((".pt", ".html"))
+        """Whether results are lost: git doesn't take checkpoints along, and a notebook or page is only a report."""
+        return not self.name.endswith((".pt", ".ipynb", ".html"))
 
     @property
     def is_view(self) -> bool:

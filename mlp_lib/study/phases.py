@@ -187,10 +187,9 @@ def _best_trial(results: pd.DataFrame, files: ArchitectureFiles) -> pd.Series | 
 
     Where no trial is trained, it is the best of those that did not diverge: its loss is in the curves alone.
     """
-    best = summaries.best_trial(results)
-    if best is None:
+    best, untrained = summaries.best_trial(results), results[results["status"] == NOT_TRAINED]
+    if best is None and len(untrained):
         losses = read_table(files.curves).groupby("trial")["val_loss"].min()
-        untrained = results[results["status"] == NOT_TRAINED]
         best = summaries.best_trial(untrained.assign(val_loss=untrained["trial"].map(losses)))
     return best
 

@@ -34,7 +34,8 @@ def verify(study: Study, sample: int, seed: int) -> tuple[bool, str]:
     if meta.get("data_digest") not in (None, study.digest):
         raise DataError(f"{study.settings.dataset} is not the data of {study.files.root}: its digest differs")
     here = {"machine": study.workers.machine, "device": study.workers.device, "torch": study.conditions.torch}
-    others = [f"{name} {found}" for name in here for found in _find(meta, name) if found != here[name].split("+")[0]]
+    made = {name: dict.fromkeys(_find(meta, name)) for name in here}
+    others = [f"{name} {one}" for name in here for one in made[name] if one.split("+")[0] != here[name].split("+")[0]]
     drawn = recorded.sample(min(sample, len(recorded)), random_state=seed).reset_index(drop=True)
     found = _train_again(study, drawn)
     pairs = zip(drawn.to_dict("records"), found.to_dict("records"), strict=True)
@@ -89,5 +90,5 @@ def _find(meta: Any, name: str) -> Iterator[str]:
         for key, value in meta.items():
             if key == f"{name}s" or (key == name and isinstance(value, str)):
                 yield from value if isinstance(value, list) else [value]
-            elif key != "parameters":
+            elif key not in ("parameters", "analysis", "search_report"):  # these train nothing
                 yield from _find(value, name)
