@@ -14,6 +14,7 @@ from study import (
     evidence_of,
     fail,
     grown_as_fresh,
+    kinds,
     refusing,
     run_all,
     settings_of,
@@ -137,6 +138,8 @@ def test_an_interrupted_grid_goes_on_to_the_same_tables(gridded: Path, tmp_path:
     """Stopped after two units, and gone on with by other workers, which cut other units."""
     with pytest.raises(KeyboardInterrupt):
         phases.search(study_of(tmp_path, "search", Stopping(settings_of("search", **GRID), 2), **GRID))
+    done = read_trainings(RunFiles(tmp_path), "search")
+    assert 0 < len(done) == 24 - len(phases.missing_trials(study_of(tmp_path, "search", **GRID)))
     run_all(tmp_path, **GRID, workers=16)
     assert tables(tmp_path) == tables(gridded)
 
@@ -181,7 +184,7 @@ def test_the_analysis_has_the_optima_and_nothing_about_draws(gridded: Path, monk
     evidence = evidence_of(gridded, **GRID)
     assert all(evidence.table(name).empty for name in OF_DRAWS)
     evidence.show("optimum_by_width")
-    assert [isinstance(*pair) for pair in zip(shown, (Markdown, Markdown, Figure, HTML), strict=True)] == [True] * 4
+    assert kinds(shown) == [Markdown, Markdown, Figure, HTML]
     table = read_table(gridded / "analysis" / "optimum_by_width.csv")
     of = ["parametrization", "architecture", "width", "hyperparameter"]
     numbers = ["optimum", "low", "high", "at_edge", "loss", "loss_at_narrowest", "regret", "regret_low", "regret_high"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, Architecture
+from mlp_lib.core.values import GUESSING, HYPERPARAMETERS, Architecture
 
 TRANSFERS, DRIFTS, UNDETERMINED = "transfers", "drifts", "undetermined"
 _AROUND = 5  # points that a curve is fitted to
@@ -49,9 +49,9 @@ class Curve:
     def sensitivity(self) -> float:
         """Mean excess of the loss over the least, in nats, along the range (Wortsman et al. 2023, small-scale proxies).
 
-        A loss counts up to that of guessing, ln(classes), which diverged ones have.
+        A loss counts up to that of guessing, which diverged ones have.
         """
-        losses = np.nan_to_num(np.exp(self.losses), nan=math.log(CLASSES)).mean(axis=1)
+        losses = np.nan_to_num(np.exp(self.losses), nan=GUESSING).mean(axis=1)
         return float((losses - losses.min()).mean())
 
 
@@ -105,7 +105,7 @@ def _curve(trainings: pd.DataFrame, shape: Architecture, parameter: str, seed: i
     values = trainings.drop_duplicates("trial").set_index("trial")[parameter].astype(float)
     ranked = values[val.mean(axis=1, skipna=False).sort_values(kind="stable").index]
     best = ranked.drop_duplicates().sort_values()
-    values, losses = best.to_numpy(), np.log(test.where(test < math.log(CLASSES)).loc[best.index].to_numpy(float))
+    values, losses = best.to_numpy(), np.log(test.where(test < GUESSING).loc[best.index].to_numpy(float))
     logarithmic = values[0] > 0 and np.allclose(np.geomspace(values[0], values[-1], len(values)), values)
     rng = np.random.default_rng([seed, HYPERPARAMETERS.index(parameter), *shape.widths])
     return Curve(shape.widths[0], values, logarithmic, losses, _draw(losses, rng))

@@ -89,12 +89,12 @@ def missing_trials(study: Study, rung: int = 0) -> list[Wanted]:
 
 def _without_curves(study: Study, rows: pd.DataFrame) -> pd.Series:
     """Which of the search's rows have to be trained again for their curves, of the best trial also for its metrics."""
-    lost = pd.Series(False, rows.index)
+    lost, grid = pd.Series(False, rows.index), "seed" in _names(study.settings)  # whose metrics are read off the curves
     for architecture in study.architectures:
         files, own = study.files.architecture(architecture), rows[rows["architecture"] == architecture.name]
         if not files.curves.exists():
             lost[own.index] = True
-        elif not files.metrics.exists() and (best := _best_trial(own, files)) is not None:
+        elif not grid and not files.metrics.exists() and (best := _best_trial(own, files)) is not None:
             kept = read_table(files.epochs)["trial"] if files.epochs.exists() else []
             lost[best.name] = best["trial"] not in set(kept)
     return lost
