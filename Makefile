@@ -30,7 +30,7 @@ test: $(VENV)/installed-test
 
 # simulated studies with known truth, and twenty small ones on digits that should agree: long
 test-slow: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow tests/test_simulation.py tests/test_searches_simulation.py tests/test_agreement.py
+	$(BIN)/python -m pytest -m slow tests/test_simulation.py tests/test_searches_simulation.py tests/test_widths.py tests/test_agreement.py
 
 # sixty kills at random instants, ten starts in one second, files lost at random, bad surroundings: an hour and more
 test-faults: $(VENV)/installed-test
