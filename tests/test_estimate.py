@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from study import FIXED, settings_of, study_of
 
+from mlp_lib.run.files import write_table
 from mlp_lib.run.ledger import RESULT, append_trainings
 from mlp_lib.study import estimate, phases
 from mlp_lib.workers.progress import seconds_text
@@ -70,6 +71,9 @@ def test_trials_on_disk_set_the_pace(study):
     ]
     rows = pd.DataFrame([("completed", 1, done, *[0.5] * 4) for done in epochs], columns=list(RESULT))
     append_trainings(study.files, "search", [first, second], rows, 310)
+    files = study.files.architecture(first.architecture)
+    for path in (files.curves, files.metrics):  # without which they would be trained again
+        write_table(path, pd.DataFrame({"trial": [0, 1], "epoch": 1}))
     assert plan(study)["search"] == (10, 8)
     assert estimate.find_pace(study, steps) == pytest.approx(0.5, rel=0.02)
 
