@@ -118,7 +118,7 @@ def test_the_explorer_of_an_analysis(page: Any, address: str) -> None:
     expect(curve).not_to_have_attribute("src", before)
     for name in ("source", "target"):
         page.get_by_label(name, exact=True).select_option(other)
-    expect(page.get_by_text(f"{other} with its own hyperparameters")).to_be_visible()
+    expect(page.get_by_text(f"{other.removeprefix('mlp_')} with its own hyperparameters")).to_be_visible()
     output = page.locator(".jp-OutputArea-output").filter(has=seed)
     expect(output.locator("img")).to_have_count(2)  # the curve, and the network's mistakes
     expect(page.get_by_text("analysis is done")).to_be_attached()

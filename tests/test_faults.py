@@ -10,12 +10,13 @@ import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from study import descendants, differing, processes_under, start, succeed, write_parameters
+from study import descendants, differing, processes_under, start, succeed, wait_for, write_parameters
 
 from mlp_lib.run import meta
 from mlp_lib.run.files import RunFiles, read_table, read_yaml
@@ -113,7 +114,7 @@ def campaign(undisturbed: Undisturbed, folder: Path, kills: int, seed: int) -> C
             if part != "worker":  # a worker's end is not the run's
                 break
         output, _ = process.communicate(timeout=300)
-        assert not processes_under(process.pid), "an orphan"
+        wait_for(partial(no_orphans, process.pid), seconds=30)
         assert "Traceback" not in output or "KeyboardInterrupt" in output, output
         if RunFiles(run_dir).meta.exists():
             check_files(run_dir)
@@ -122,6 +123,11 @@ def campaign(undisturbed: Undisturbed, folder: Path, kills: int, seed: int) -> C
             run_dir = folder / f"run_{int(run_dir.name.split('_')[1]) + 1}"
     print(f"{struck.total()} kills over {len(list(folder.glob('run_*')))} runs: {dict(sorted(struck.items()))}")
     return struck
+
+
+def no_orphans(holder: int) -> bool:
+    """Whether all that worked under it has ended; a server that is still importing ends after its command."""
+    return not processes_under(holder)
 
 
 def runs_for(process: subprocess.Popen, seconds: float) -> bool:

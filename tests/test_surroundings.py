@@ -271,12 +271,12 @@ def test_a_notebook_refuses_the_library_of_another_clone(tmp_path: Path) -> None
 
 
 def test_what_windows_lacks_is_not_needed_to_read_a_run(base: Path, tmp_path: Path) -> None:
-    """Every module but the cluster's, whose own packages ask this system for more; a network of the run."""
+    """Every module but the cluster's and jax's, whose own packages ask for more; a network of the run."""
     code = """
 import importlib, pkgutil, sys
 import mlp_lib
 for module in pkgutil.walk_packages(mlp_lib.__path__, "mlp_lib."):
-    if module.name not in ("mlp_lib.__main__", "mlp_lib.workers.cluster"):
+    if module.name not in ("mlp_lib.__main__", "mlp_lib.workers.cluster", "mlp_lib.lab.jax_peer"):
         importlib.import_module(module.name)
 print(mlp_lib.load_model(sys.argv[1], "mlp_4", 1)[-1].out_features, sys.modules["fcntl"])
 """
