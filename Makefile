@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run lab site verify test test-slow test-faults test-floors browser-test parameters constraints lint hooks clean newest
+.PHONY: run lab site pool verify test test-slow test-faults test-floors browser-test parameters constraints lint hooks clean newest
 .DEFAULT_GOAL := run
 
 # a small study on embedded data, start to report
@@ -19,6 +19,10 @@ site: $(VENV)/installed-test
 	rm -rf build/site_source && mkdir -p build/site_source
 	git archive HEAD README.md CONTRIBUTING.md LICENSE docs executed | tar -x -C build/site_source
 	$(BIN)/mkdocs build --strict
+
+# executed/pool, the trainings of all kept studies as one data set (docs/data.md)
+pool: $(VENV)/installed-test
+	$(BIN)/python tests/write_pool.py
 
 # trainings of the kept studies again, drawn at random, against what is recorded of them: long
 verify: $(VENV)/installed
