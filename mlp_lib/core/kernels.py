@@ -53,26 +53,16 @@ def activate(units: Tensor, uniform: Tensor, factor: Tensor, threshold: Tensor, 
     units.mul_(factor)
 
 
-def adamw(
-    weight: Tensor,
-    gradient: Tensor,
-    first: Tensor,
-    second: Tensor,
-    steps: Tensor,
-    lr: Tensor,
-    beta1: Tensor,
-    beta2: Tensor,
-    eps: Tensor,
-    weight_decay: Tensor,
-) -> None:
+def adamw(weight: Tensor, gradient: Tensor, first: Tensor, second: Tensor, steps: Tensor, **own: Tensor) -> None:
     """One bias-corrected AdamW update (Loshchilov & Hutter 2019) in place of weights [members, out, in + 1].
 
-    steps: [], counted from 1; the five numbers: [members, 1, 1].
+    steps: [], counted from 1; own: lr, beta1, beta2, eps and weight_decay, [members, 1, 1 or in + 1].
     """
+    beta1, beta2 = own["beta1"], own["beta2"]
     m = first + (gradient - first) * (1 - beta1)
     v = second * beta2 + gradient * gradient * (1 - beta2)
-    root = v.sqrt() / (1 - beta2**steps).sqrt() + eps
-    weight.copy_(weight * (1 - lr * weight_decay) - lr / (1 - beta1**steps) * m / root)
+    root = v.sqrt() / (1 - beta2**steps).sqrt() + own["eps"]
+    weight.copy_(weight * (1 - own["lr"] * own["weight_decay"]) - own["lr"] / (1 - beta1**steps) * m / root)
     first.copy_(m)
     second.copy_(v)
 

@@ -42,20 +42,14 @@ def training_mode(settings: TrainingSettings) -> Iterator[None]:
     One thread because batched products then give every member the same bits whatever its neighbours, and because
     two threads on two cores do less work than two processes.
     """
-    before = (
-        torch.get_num_threads(),
-        torch.get_float32_matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
-    )
     if settings.deterministic:  # cuBLAS wants it before its first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision(settings.matmul_precision)
-    torch.use_deterministic_algorithms(settings.deterministic)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.set_float32_matmul_precision(before[1])
-        torch.use_deterministic_algorithms(before[2])
+    with contextlib.ExitStack() as after:
+        after.callback(torch.set_num_threads, torch.get_num_threads())
+        after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        after.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+        torch.set_num_threads(1)
+        torch.set_float32_matmul_precision(settings.matmul_precision)
+        torch.use_deterministic_algorithms(settings.deterministic)
+        after.enter_context(torch.inference_mode())
+        yield

@@ -53,9 +53,7 @@ def tile_rows(batch_size: int, device: torch.device) -> int:
 
 def tile_members(architecture: Architecture, rows: int, device: torch.device) -> int:
     """Members of a tile: on the CPU as many as the cache holds, on a CUDA device all of them."""
-    if device.type == "cuda":
-        return 10**9
-    return max(1, _TILE_VALUES // (rows * sum(architecture.widths)))
+    return 10**9 if device.type == "cuda" else max(1, _TILE_VALUES // (rows * sum(architecture.widths)))
 
 
 class Network:
@@ -87,10 +85,10 @@ class Network:
                 [like.new_ones(size, width + 1, rows) for width in widths],
                 [like.new_empty(size, width, rows) for width in widths],
                 [like.new_empty(streams, width, rows) for width in widths],
-                like.new_empty(size, self.weights[-1].shape[1], rows),
+                [like.new_empty(size, self.weights[-1].shape[1], rows)],
             )
             starts = range(0, members, size)
-            self._tiles[rows] = [Tile(self, slice(start, min(start + size, members)), *memory) for start in starts]
+            self._tiles[rows] = [Tile(self, slice(start, min(start + size, members)), memory) for start in starts]
         return self._tiles[rows]
 
 
@@ -99,24 +97,15 @@ class Tile:
 
     activations: [members, width + 1, rows] a hidden layer, the last row ones; factors: [members, width, rows] a hidden
     layer, dropout mask / (1 - dropout) x slope; uniforms: [streams, width, rows] a hidden layer, as real numbers, which
-    the CPU's kernels want; logits: [members, classes, rows]. What is given may have more members than the tile.
+    the CPU's kernels want; logits: [members, classes, rows]. `memory` has these four, of as many members or more.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        members: slice,
-        activations: list[Tensor],
-        factors: list[Tensor],
-        uniforms: list[Tensor],
-        logits: Tensor,
-    ):
+    def __init__(self, network: Network, members: slice, memory: tuple[list[Tensor], ...]):
         self.members, self.size = members, members.stop - members.start
         self.streams = members if network.streams > 1 else slice(None)
-        self.activations, self.factors, self.uniforms = (
-            [layer[: self.size] for layer in layers] for layers in (activations, factors, uniforms)
+        self.activations, self.factors, self.uniforms, (self.logits,) = (
+            [layer[: self.size] for layer in layers] for layers in memory
         )
-        self.logits = logits[: self.size]
         self.units = [activation[:, :-1] for activation in self.activations]
         self.weights = [weight[members] for weight in network.weights]
         self.gradients = [gradient[members] for gradient in network.gradients]
@@ -158,20 +147,12 @@ def activate_by_member(vectors: list[Hyperparameters], units: Tensor, uniform: T
     where u > t, else 0; leaky_relu_backward(g, z, a) is g where z > 0, else a g.
     """
     one = units.new_tensor(1.0).expand_as(units[0])
-    members = [
-        (
-            units[i],
-            uniform[i % len(uniform)],
-            factor[i],
-            units.new_tensor(1 / (1 - h.dropout)).expand_as(one),
-            keep_threshold(h.dropout),
-            h.leaky_relu_alpha,
-        )
-        for i, h in enumerate(vectors)
-    ]
+    scales = [units.new_tensor(1 / (1 - h.dropout)).expand_as(one) for h in vectors]
+    numbers = [(keep_threshold(h.dropout), h.leaky_relu_alpha) for h in vectors]
+    members = list(zip(units, uniform.expand_as(units), factor, scales, numbers, strict=True))
 
     def activate(dropout: bool) -> None:
-        for own, drawn, place, scale, threshold, slope in members:
+        for own, drawn, place, scale, (threshold, slope) in members:
             mask = _threshold_backward(scale, drawn, threshold, grad_input=place) if dropout else one
             _leaky_relu_backward(mask, own, slope, False, grad_input=place)
         units.mul_(factor)

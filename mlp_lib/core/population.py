@@ -97,10 +97,9 @@ class Population:
             begin, end = step * batch_size, min((step + 1) * batch_size, number)
             if start == begin:
                 uniforms = self._draw_uniforms(epoch, step, end - begin)
-            rows = stop - start
             self._train_rows(
-                images.view(len(seeds), rows, -1),
-                labels.view(len(seeds), rows),
+                images.unflatten(0, (len(seeds), -1)),
+                labels.unflatten(0, (len(seeds), -1)),
                 *(drawn[:, :, start - begin : stop - begin] for drawn in uniforms),
                 batch=end - begin,
                 accumulate=start > begin,

@@ -29,14 +29,8 @@ from mlp_lib.core.values import (
 
 _MEASURED = ["train_loss", "val_loss", "val_accuracy"]
 # what is told of a member: before its first epoch, and once it has diverged
-_FRESH = {
-    "best_epoch": 0,
-    "epochs_trained": 0,
-    "stale": 0,
-    "diverged": False,
-    "val_loss": np.inf,
-    "val_accuracy": np.nan,
-}
+_FRESH = dict.fromkeys(("best_epoch", "epochs_trained", "stale"), 0)
+_FRESH |= {"diverged": False, "val_loss": np.inf, "val_accuracy": np.nan}
 _LOST = {"best_epoch": 0, "diverged": True, "val_loss": np.nan, "val_accuracy": np.nan}
 
 State = dict[str, Tensor]  # all that a training goes on from, on the CPU; the first axis of each is the member
@@ -68,8 +62,7 @@ class Trained:
 
         Both are NaN for a member that diverged.
         """
-        losses, accuracies = (np.where(self._diverged, np.nan, values) for values in self._measure(measure, split))
-        return losses, accuracies
+        return tuple(np.where(self._diverged, np.nan, values) for values in self._measure(measure, split))
 
     def image_losses(self, split: Split) -> np.ndarray:
         """Cross-entropy (nats) of each image of a split, float32 [P, N]; NaN for a member that diverged."""
