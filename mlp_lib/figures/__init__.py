@@ -13,32 +13,3 @@ from mlp_lib.figures.search import (
     search_overview,
 )
 from mlp_lib.figures.widths import grid_maps, loss_by_width
-
-__all__ = [
-    "architecture_intervals",
-    "attempt_curves",
-    "coordinate_sizes",
-    "effect_table_html",
-    "expected_best_curves",
-    "grid_maps",
-    "heatmap",
-    "importance_bars",
-    "learning_curves",
-    "loss_by_width",
-    "loss_curve",
-    "loss_distribution",
-    "lr_sensitivity_curves",
-    "mistakes",
-    "pair_matrix",
-    "parallel_coordinates",
-    "quotient_intervals",
-    "regret_by_budget",
-    "sample_images",
-    "search_overview",
-    "speeds",
-    "transfer_losses",
-    "trial_curve",
-    "tuning_cost",
-    "tuning_curves",
-    "variance_components",
-]

@@ -19,6 +19,7 @@ from mlp_lib.figures.style import (
     drawn,
     log_if_wide,
     looks,
+    new_axes,
     new_figure,
     panel_grid,
     plain_axes,
@@ -40,8 +41,7 @@ def loss_curve(metrics: pd.DataFrame) -> Figure:
 
     metrics: epoch, train_loss, val_loss, val_accuracy (NaN where not checked).
     """
-    figure = new_figure(7, 4.2)
-    ax = figure.subplots()
+    figure, ax = new_axes(7, 4.2)
     checks = metrics[np.isfinite(metrics["val_loss"])]
     ax.plot(metrics["epoch"], metrics["train_loss"], color=ORANGE, label="training (with dropout)")
     ax.plot(checks["epoch"], checks["val_loss"], color=BLUE, marker=".", label="validation")
@@ -119,8 +119,7 @@ def attempt_curves(curves: pd.DataFrame, stored: pd.DataFrame | None = None, lab
     curves: attempt, epoch, train_loss, val_loss (NaN where not checked). stored: epoch, val_loss of a stored run's
     training, drawn dashed under its label.
     """
-    figure = new_figure(7.5, 4)
-    ax = figure.subplots()
+    figure, ax = new_axes(7.5, 4)
     attempts = curves["attempt"].unique()
     shown = [curves["val_loss"]]
     for attempt in attempts:
@@ -149,8 +148,7 @@ def trial_curve(curves: pd.DataFrame, architecture: str, trial: int, chosen: int
 
     curves: trial, epoch, train_loss, val_loss of this architecture; chosen: the trial that the search chose.
     """
-    figure = new_figure(6.5, 3.9)
-    ax = figure.subplots()
+    figure, ax = new_axes(6.5, 3.9)
     for number, curve in curves.groupby("trial"):
         if number != trial:
             ax.plot(curve["epoch"], curve["val_loss"], color=GREY, linewidth=0.7, zorder=1)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, drawn, new_figure, plain_axes, short_name
+from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, drawn, new_axes, plain_rows, short_name
 
 MANY_PAIRS = 45  # beyond which the rows are set closer
 VERDICTS = {
@@ -38,8 +38,7 @@ def heatmap(
     """
     rows, columns = matrix.shape
     sides = [2.6 + 0.62 * min(n, MAX_PRINTED) + 0.35 * max(n - MAX_PRINTED, 0) for n in (columns, rows)]
-    figure = new_figure(sides[0] + 1.4, sides[1])
-    ax = figure.subplots()
+    figure, ax = new_axes(sides[0] + 1.4, sides[1])
     values = matrix.to_numpy(dtype=float)
     if np.isnan(values).any():
         title += f" ({hatched})"
@@ -131,8 +130,7 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float, title: str) -> Fi
     )
     rows = rows.sort_values("relative", ascending=False, kind="stable").reset_index(drop=True)
     many = len(rows) > MANY_PAIRS
-    figure = new_figure(7.5, 2.2 + (0.2 if many else 0.3) * len(rows))
-    ax = figure.subplots()
+    figure, ax = new_axes(7.5, 2.2 + (0.2 if many else 0.3) * len(rows))
     ax.axvspan(100 / (1 + margin) - 100, 100 * margin, color="0.93", zorder=0)
     ax.axvline(0, color="black", linewidth=0.8)
     handles = []
@@ -142,10 +140,7 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float, title: str) -> Fi
         look = {"color": colour, "marker": marker, "markeredgecolor": "white", "markersize": 5 if many else 7}
         ax.plot(group["relative"], group.index, linestyle="", **look)
         handles.append(Line2D([], [], label=f"{verdict.replace('_', ' ')} ({len(group)})", **look))
-    ax.set_yticks(range(len(rows)), rows["label"], fontsize=7 if many else 9)
-    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
-    plain_axes(ax)
-    ax.grid(False, axis="y")
+    plain_rows(ax, rows["label"], fontsize=7 if many else 9)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("difference of test loss (quotient less 1, %)")
     number = len({*pairs["upper"], *pairs["lower"]})

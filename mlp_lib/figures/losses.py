@@ -16,9 +16,9 @@ from mlp_lib.figures.style import (
     drawn,
     log_if_wide,
     looks,
+    new_axes,
     new_figure,
-    plain_axes,
-    rows_of_architectures,
+    plain_rows,
     short_name,
     spread,
     with_untrained,
@@ -32,8 +32,7 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
     losses: architecture, seed, test_loss, test_accuracy; a row a training.
     """
     architectures = losses["architecture"].unique()
-    figure = new_figure(7.5, 1.8 + 0.4 * len(architectures))
-    ax = figure.subplots()
+    figure, ax = new_axes(7.5, 1.8 + 0.4 * len(architectures))
     finite = losses[np.isfinite(losses["test_loss"])]
     accuracies = []
     for row, (architecture, look) in enumerate(looks(architectures).items()):
@@ -42,7 +41,7 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
         if len(group):
             ax.vlines(group["test_loss"].mean(), row - 0.33, row + 0.33, color="black", linewidth=2)
         accuracies.append(f"{group['test_accuracy'].mean():.2%}" if len(group) else "none trained")
-    rows_of_architectures(ax, architectures)
+    plain_rows(ax, map(short_name, architectures))
     right = ax.secondary_yaxis("right")
     right.set_yticks(range(len(architectures)), accuracies)
     right.set_ylabel("mean test accuracy")
@@ -67,8 +66,7 @@ def transfer_losses(losses: pd.DataFrame) -> Figure:
     """
     losses = losses[losses["source"].isin(losses["target"])]
     targets = losses["target"].unique()
-    figure = new_figure(7.5, 2.2 + 0.5 * len(targets))
-    ax = figure.subplots()
+    figure, ax = new_axes(7.5, 2.2 + 0.5 * len(targets))
     finite = losses[np.isfinite(losses["test_loss"])]
     own = finite["target"] == finite["source"]
     looks = {
@@ -84,7 +82,7 @@ def transfer_losses(losses: pd.DataFrame) -> Figure:
                 ax.vlines(values.mean(), row + offset - 0.17, row + offset + 0.17, color="black", linewidth=2)
     for row in range(len(targets) - 1):
         ax.axhline(row + 0.5, color="0.9", linewidth=0.8, zorder=0)
-    rows_of_architectures(ax, targets)
+    plain_rows(ax, map(short_name, targets))
     log_if_wide(ax, "x", finite["test_loss"])
     ax.set(xlabel=f"test {LOSS}", ylabel="target (trained)")
     ax.plot([], [], "|", color="black", markersize=12, markeredgewidth=2, label="mean")
@@ -100,16 +98,12 @@ def quotient_intervals(table: pd.DataFrame, label: str, title: str) -> Figure:
 
     table: the column `label`, quotient, low, high (NaN: no interval).
     """
-    figure = new_figure(7, 1.4 + 0.35 * len(table))
-    ax = figure.subplots()
+    figure, ax = new_axes(7, 1.4 + 0.35 * len(table))
     ax.axvline(1, color="black", linewidth=0.8)
     places = range(len(table))
     ax.hlines(places, table["low"], table["high"], color=BLUE, linewidth=2)
     ax.plot(table["quotient"], places, "o", color=BLUE, markeredgecolor="white")
-    ax.set_yticks(places, table[label])
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    plain_axes(ax)
-    ax.grid(False, axis="y")
+    plain_rows(ax, table[label])
     log_if_wide(ax, "x", table["quotient"])
     ax.set_xlabel("quotient of test losses (interval: Student's t over the run seeds)")
     ax.set_title(title, fontsize="medium")

@@ -25,6 +25,7 @@ from mlp_lib.figures.style import (
     new_figure,
     panel_grid,
     plain_axes,
+    plain_rows,
     short_name,
     usual_top,
     with_untrained,
@@ -129,10 +130,7 @@ def importance_bars(importance: pd.DataFrame) -> Figure:
         ax.barh(range(len(order)), bars["importance"], xerr=bars["error"], **look)
         ax.axvline(0, color="black", linewidth=0.8)
         known = bars["importance"].notna() | np.isnan(first["r2"])
-        ax.set_yticks(range(len(order)), [n if there else f"{n} (fixed)" for n, there in known.items()])
-        ax.set_ylim(len(order) - 0.5, -0.5)
-        plain_axes(ax)
-        ax.grid(False, axis="y")
+        plain_rows(ax, [n if there else f"{n} (fixed)" for n, there in known.items()])
     return figure
 
 

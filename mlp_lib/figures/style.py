@@ -49,6 +49,12 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of one panel."""
+    figure = new_figure(width, height)
+    return figure, figure.subplots()
+
+
 def plain_axes(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color="0.9", linewidth=0.8)
@@ -114,9 +120,10 @@ def spread(number: int, width: float) -> np.ndarray:
     return np.linspace(-width, width, number) if number > 1 else np.zeros(number)
 
 
-def rows_of_architectures(ax: Axes, architectures: Sequence[str]) -> None:
-    """Architectures as rows, the first at the top: long names need no turning."""
-    ax.set_yticks(range(len(architectures)), [short_name(a) for a in architectures])
-    ax.set_ylim(len(architectures) - 0.5, -0.5)
+def plain_rows(ax: Axes, names: Iterable[str], **look: Any) -> None:
+    """Named rows, the first at the top: long names need no turning."""
+    names = list(names)
+    ax.set_yticks(range(len(names)), names, **look)
+    ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
     plain_axes(ax)
     ax.grid(False, axis="y")
