@@ -20,7 +20,7 @@ from mlp_lib.run.files import RunFiles
 from mlp_lib.run.ledger import RESULT, append_trainings, missing, read_trainings
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.study.study import Study
-from mlp_lib.workers.jobs import Job, Result, Unit
+from mlp_lib.workers.jobs import Job, Parts, Result, Unit
 from mlp_lib.workers.pool import Workers
 
 APPENDED = 400
@@ -28,10 +28,10 @@ HISTORY = {"member": np.zeros(40, int), "epoch": np.arange(1, 41)}
 HISTORY |= dict.fromkeys(("train_loss", "val_loss", "val_accuracy"), np.full(40, 0.5))
 
 
-def empty(unit: Unit, number: int) -> Result:
+def empty(unit: Unit, number: int) -> Parts:
     """What a unit that trains nothing comes to."""
     values = zip(RESULT, ("completed", 36, 40, 0.5, 0.9, 0.6, 0.8), strict=True)
-    return Result({name: [value] * len(unit.labels) for name, value in values}, HISTORY, None)
+    return [(unit, Result({name: [value] * len(unit.labels) for name, value in values}, HISTORY, None))]
 
 
 class Idle(Workers):
@@ -46,7 +46,7 @@ class Idle(Workers):
     def _open(self, units: Sequence[Unit], job: Job) -> Iterator[Executor]:
         yield self.executor
 
-    def _task(self, job: Job) -> Callable[[Unit, int], Result]:
+    def _task(self, job: Job) -> Callable[[Unit, int], Parts]:
         return empty
 
 

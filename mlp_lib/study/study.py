@@ -36,7 +36,7 @@ class Study:
         return read_trainings(self.files, *phases)
 
     def train(self, wanted: Sequence[Wanted], what: str, **kept: bool) -> Iterator[tuple[Unit, Result]]:
-        """The trainings by unit, each with its result, which the caller records before it asks for the next.
+        """The trainings by part of a unit, each with its result, recorded by the caller before it asks for the next.
 
         kept: what is kept of them besides (see Job).
         What memory was found to hold of an architecture's members is recorded and kept to, so that a run repeats.

@@ -22,7 +22,7 @@ from mlp_lib.core.values import DataSettings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import MACHINE
 from mlp_lib.run.work import read_versions
-from mlp_lib.workers.jobs import Job, Result, Unit
+from mlp_lib.workers.jobs import Job, Parts, Unit
 from mlp_lib.workers.pool import Workers
 from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
 
@@ -132,7 +132,7 @@ class Cluster(Workers):
                     with suppress(OSError):  # with the scheduler the data is gone too
                         self.client.unregister_worker_plugin(supply.name)
 
-    def _task(self, job: Job) -> Callable[[Unit, int], Result]:
+    def _task(self, job: Job) -> Callable[[Unit, int], Parts]:
         return functools.partial(_train_there, job=job, wanted=self.wanted)
 
     def _watch(self, job: Job, epochs: int) -> int:
@@ -211,7 +211,7 @@ def _connect(scheduler: str) -> Iterator[Client]:
         client.close(timeout=_CONNECT_S)
 
 
-def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Result:
+def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Parts:
     """Train a unit on a worker of the cluster; one that doesn't fit leaves it to another."""
     if _unfit(describe(), wanted) or not supplied(job.digest):
         time.sleep(_UNFIT_S)  # it would get it back at once

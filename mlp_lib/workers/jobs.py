@@ -70,6 +70,9 @@ class Result:
     unfused: frozenset[str] = frozenset()
 
 
+Parts = list[tuple[Unit, Result]]  # of a unit: what was trained together, each part with its result
+
+
 def state_paths(unit: Unit, job: Job) -> list[Path]:
     """Where the state of each training is kept, by all that decides how it goes on; not how long.
 

@@ -19,11 +19,12 @@ from mlp_lib.core.values import CLASSES
 from mlp_lib.run.files import WorkFiles, write_bytes
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
-from mlp_lib.workers.jobs import Job, Result, Unit, state_paths
+from mlp_lib.workers.jobs import Job, Parts, Result, Unit, state_paths
 from mlp_lib.workers.progress import Progress
 
 _PARAMETERS_A_UNIT = 800_000  # on a CPU small enough that a kill loses minutes, large enough to share a seed's draws
 _MEMBERS_A_UNIT = 32
+_UNFUSED = "trains with plain kernels, which takes longer ({}); a C compiler would mend it"
 
 
 class Workers:
@@ -44,7 +45,7 @@ class Workers:
         """An executor whose workers can train the units; at its end what is not done is given up."""
         raise NotImplementedError
 
-    def _task(self, job: Job) -> Callable[[Unit, int], Result]:
+    def _task(self, job: Job) -> Callable[[Unit, int], Parts]:
         """What the executor makes of a unit and its number."""
         raise NotImplementedError
 
@@ -87,7 +88,7 @@ class Workers:
         return units
 
     def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
-        """Each unit with its result, as they finish; when the next is asked for, the caller has recorded it.
+        """The units' parts with their results, as they finish; when the next is asked for, the last is recorded.
 
         Where a training stands is kept in files, as far as the workers see them, and it goes on from there. They are
         gone at the end, unless the trainings are to be continued with more epochs. A unit whose worker died is done
@@ -105,15 +106,16 @@ class Workers:
             with self._open(waiting, job) as executor, suppress(self.died):  # a broken pool takes no more units
                 for unit, future in as_finished(executor, self._task(job), waiting, tick):
                     try:
-                        result = future.result()
+                        parts = future.result()
                     except self.died:
                         continue
                     del left[id(unit)]
-                    done, epochs = done + len(unit.labels), epochs + sum(result.rows["epochs_trained"])
-                    for reason in result.unfused - told:
-                        print(f"trains with plain kernels, which takes longer ({reason}); a C compiler would mend it")
-                    told |= result.unfused
-                    yield unit, result if self.device == "cuda" else replace(result, fitting=None)
+                    for part, result in parts:
+                        done, epochs = done + len(part.labels), epochs + sum(result.rows["epochs_trained"])
+                        for reason in result.unfused - told:
+                            print(_UNFUSED.format(reason))
+                        told |= result.unfused
+                        yield part, result if self.device == "cuda" else replace(result, fitting=None)
                     if not job.to_be_continued:
                         for path in state_paths(unit, job):
                             path.unlink(missing_ok=True)
@@ -163,7 +165,7 @@ def _in_halves(units: list[Unit]) -> list[Unit]:
 
 
 def as_finished(
-    executor: Executor, task: Callable[[Unit, int], Result], units: Sequence[Unit], tick: Callable[[], None]
+    executor: Executor, task: Callable[[Unit, int], Parts], units: Sequence[Unit], tick: Callable[[], None]
 ) -> Iterator[tuple[Unit, Future]]:
     """Each unit with its future, as they finish; `tick` is called in between, at least twice a second.
 

@@ -22,7 +22,7 @@ from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, DataSettings
 from mlp_lib.run.files import write_bytes
 from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers.jobs import Job, Result, Unit
+from mlp_lib.workers.jobs import Job, Parts, Result, Unit
 
 _FIRST_S = 1.0  # what is shorter is trained again rather than kept
 _MOST_S = 120.0  # the most time of training that a stop may cost
@@ -86,12 +86,12 @@ def join_states(states: Sequence[State]) -> State:
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
-def train_unit(unit: Unit, job: Job, states: Sequence[Path] = (), counter: Path | None = None) -> Result:
+def train_unit(unit: Unit, job: Job, states: Sequence[Path] = (), counter: Path | None = None) -> Parts:
     """Train a unit on the data set that this process was given, then read the test split.
 
     states: where each member's state is kept, if anywhere. Members that were stopped earlier go on from there, those of
-    one epoch together; the end of what is to be continued is a state too. counter: where the number of epochs trained
-    so far is told, if anywhere.
+    one epoch together as a part; the end of what is to be continued is a state too. counter: where the number of epochs
+    trained so far is told, if anywhere.
     """
     for seed in (random.seed, np.random.seed, torch.manual_seed):  # for code that draws from the global generators
         seed(unit.seeds[0])
@@ -112,22 +112,22 @@ def train_unit(unit: Unit, job: Job, states: Sequence[Path] = (), counter: Path 
         epochs_before.setdefault(len(state["history"]) if state else 0, []).append(member)
     dataset = split_supplied(DataSettings.of(job.settings), job.settings.device, job.digest)
     train = functools.partial(_train_members, unit, job, dataset, states, tell)
-    parts = [part for members in epochs_before.values() for part in fit_in_memory(train, members)]
-    return _join(parts, [member for members in epochs_before.values() for member in members])
+    return [part for members in epochs_before.values() for part in fit_in_memory(train, members)]
 
 
 def _train_members(
     unit: Unit, job: Job, dataset: Dataset, states: Sequence[Path], tell: Callable[[int], None], members: list[int]
-) -> Result:
+) -> tuple[Unit, Result]:
     """Train some members of a unit together; `tell` gets the number of epochs as they are trained."""
+    part = Unit.of([unit.members[member] for member in members])
     paths = [states[member] for member in members] if states else []
     before = [read_state(path) for path in paths]
     training = Training(
         dataset.train,
         dataset.validation,
-        unit.architecture,
-        [unit.hyperparameters[member] for member in members],
-        [unit.seeds[member] for member in members],
+        part.architecture,
+        part.hyperparameters,
+        part.seeds,
         job.settings,
         resolve_device(job.settings.device),
         join_states(before) if paths and None not in before else None,
@@ -141,12 +141,12 @@ def _train_members(
     trained = training.result()
     rows = result_rows(trained, dataset.test)
     history = {name: column.to_numpy() for name, column in trained.history.items()}
-    history["member"] = np.array(members)[history["member"]]
     weights = [weight.cpu().numpy() for weight in trained.weights] if job.keep_weights else None
     images = trained.image_losses(dataset.test) if job.keep_images else None
     if images is not None:
         images[rows["status"] != COMPLETED] = np.nan
-    return Result(rows, history, weights, images)
+    rows = {name: values.tolist() for name, values in rows.items()}
+    return part, Result(rows, history, weights, images, unfused=frozenset(kernels.unfused))
 
 
 def result_rows(trained: Trained, test: Split) -> dict[str, np.ndarray]:
@@ -158,17 +158,17 @@ def result_rows(trained: Trained, test: Split) -> dict[str, np.ndarray]:
     return dict(zip(RESULT, (status, best_epoch, trained.epochs_trained, *losses), strict=True))
 
 
-def fit_in_memory(train: Callable[[list[int]], Result], members: list[int]) -> list[Result]:
+def fit_in_memory(train: Callable[[list[int]], tuple[Unit, Result]], members: list[int]) -> Parts:
     """What `train` makes of the members: of all together, or of as many at a time as memory is found to hold.
 
     Raises TrainingError if a single one doesn't fit.
     """
-    results: list[Result] = []
+    parts: Parts = []
     size, done = len(members), 0
     while done < len(members):
         part = members[done : done + size]
         try:
-            results.append(train(part))
+            parts.append(train(part))
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -183,34 +183,12 @@ def fit_in_memory(train: Callable[[list[int]], Result], members: list[int]) -> l
             done += len(part)
         if size < len(part) and torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return [replace(result, fitting=size) for result in results] if size < len(members) else results
+    return [(part, replace(result, fitting=size)) for part, result in parts] if size < len(members) else parts
 
 
 def _is_out_of_memory(error: Exception) -> bool:
     """torch's allocator for the CPU raises a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
-def _join(parts: list[Result], members: list[int]) -> Result:
-    """The members of a unit, which the parts hold one after another, in their order."""
-    order = np.argsort(members)
-    rows, history = (
-        {name: np.concatenate([getattr(part, kind)[name] for part in parts]) for name in getattr(parts[0], kind)}
-        for kind in ("rows", "history")
-    )
-    epochs = np.lexsort((history["epoch"], history["member"]))
-    weights = None
-    if parts[0].weights is not None:
-        weights = [np.concatenate(layer)[order] for layer in zip(*(part.weights for part in parts), strict=True)]
-    images = None if parts[0].image_losses is None else np.concatenate([part.image_losses for part in parts])[order]
-    return Result(
-        {name: values[order].tolist() for name, values in rows.items()},
-        {name: values[epochs] for name, values in history.items()},
-        weights,
-        images,
-        min((part.fitting for part in parts if part.fitting), default=None),
-        frozenset(kernels.unfused),
-    )
 
 
 def time_epoch(unit: Unit, dataset: Dataset, settings: StudySettings) -> float:
