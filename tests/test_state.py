@@ -15,7 +15,6 @@ from mlp_lib.core.training import State, Trained, Training
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.workers import units
-from mlp_lib.workers.processes import _train_here
 from mlp_lib.workers.units import Keeper, Unit, fit_in_memory, join_states, read_state
 
 ARCHITECTURE = Architecture((7, 5))
@@ -123,7 +122,7 @@ def train(tmp_path: Path) -> Callable[[Unit], list[tuple[Unit, units.Result]]]:
     digest = in_process(settings).load(settings, ROOT).digest
     job = units.Job(settings, digest, "test", WorkFiles(tmp_path), keep_weights=True)
 
-    return lambda unit: _train_here(unit, 0, job)
+    return lambda unit: units.train_unit(unit, 0, job)
 
 
 UNIT = Unit(ARCHITECTURE, tuple(TRIALS), tuple(SEEDS), (0, 1, 2, 3))
@@ -203,17 +202,17 @@ def test_what_does_not_fit_in_memory_is_trained_in_halves(
     assert sizes == [4, 2, 1, 1, 1, 1]
 
 
-def test_one_training_that_does_not_fit_is_a_clear_error() -> None:
-    def fail(members: list[int]) -> Any:
-        raise MemoryError
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), TrainingError("out of memory, even for a single training .*fewer workers")),
+        (RuntimeError("shapes differ"), RuntimeError("shapes differ")),
+    ],
+    ids=["a lone training does not fit", "another error"],
+)
+def test_what_halves_do_not_mend_is_a_clear_error(error: Exception, said: Exception) -> None:
+    def fail(part: Unit) -> Any:
+        raise error
 
-    with pytest.raises(TrainingError, match=r"out of memory, even for a single training .*fewer workers"):
-        fit_in_memory(fail, [0, 1, 2])
-
-
-def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
-    def fail(members: list[int]) -> Any:
-        raise RuntimeError("shapes differ")
-
-    with pytest.raises(RuntimeError, match="shapes differ"):
-        fit_in_memory(fail, [0, 1])
+    with pytest.raises(type(said), match=str(said)):
+        fit_in_memory(fail, UNIT)

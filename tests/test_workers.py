@@ -120,16 +120,16 @@ def test_workers_are_as_asked_or_one_a_core_or_what_feeds_cuda(monkeypatch: pyte
 def test_a_population_is_halved_until_memory_holds_it(holds: int, tried: list[int]) -> None:
     sizes = []
 
-    def train(members: list[int]) -> tuple[None, units.Result]:
-        sizes.append(len(members))
-        if len(members) > holds:
+    def train(part: Unit) -> units.Result:
+        sizes.append(len(part.labels))
+        if len(part.labels) > holds:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return None, units.Result({"member": members}, {}, None)
+        return units.Result({}, {}, None)
 
-    results = [result for _, result in units.fit_in_memory(train, list(range(7)))]
+    parts = units.fit_in_memory(train, Unit.of(wanted([0] * 7)))
     assert sizes == tried
-    assert [member for result in results for member in result.rows["member"]] == list(range(7))
-    assert {result.fitting for result in results} == {min(holds, 4) if holds < 7 else None}
+    assert [label for part, _ in parts for label in part.labels] == list(range(7))
+    assert {result.fitting for _, result in parts} == {min(holds, 4) if holds < 7 else None}
 
 
 def test_a_killed_workers_units_are_done_again(digest: str) -> None:

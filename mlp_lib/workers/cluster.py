@@ -217,7 +217,7 @@ def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Parts:
         time.sleep(_UNFIT_S)  # it would get it back at once
         raise Reschedule
     with _one_at_a_time:
-        return train_unit(unit, job)
+        return train_unit(unit, None, job)
 
 
 def _answer(wanted: Traits, digest: str, dask_worker: Worker) -> str:

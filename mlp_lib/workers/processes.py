@@ -13,7 +13,7 @@ from mlp_lib.core.data import Dataset, RawData, read_raw
 from mlp_lib.core.machine import describe_machine, resolve_device
 from mlp_lib.core.values import CLASSES, DATASETS, DataSettings
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers.jobs import Job, Parts, Unit, state_paths
+from mlp_lib.workers.jobs import Job, Parts, Unit
 from mlp_lib.workers.pool import Workers
 from mlp_lib.workers.server import settle, start_server
 from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
@@ -58,7 +58,7 @@ class Processes(Workers):
             _stop(executor)
 
     def _task(self, job: Job) -> Callable[[Unit, int], Parts]:
-        return functools.partial(_train_here, job=job)
+        return functools.partial(train_unit, job=job)
 
     def _watch(self, job: Job, epochs: int) -> int:
         return sum(int(path.read_text() or 0) for path in job.work.counters())
@@ -100,8 +100,3 @@ def _count_work(units: Sequence[Unit], job: Job) -> int:
     facts = DATASETS[job.settings.dataset]
     parameters = (unit.architecture.count_parameters(facts.inputs, CLASSES) * len(unit.labels) for unit in units)
     return facts.images * job.settings.max_epochs * sum(parameters)
-
-
-def _train_here(unit: Unit, number: int, job: Job) -> Parts:
-    """Train a unit in a worker process; the epochs trained so far are kept in the unit's counter."""
-    return train_unit(unit, job, state_paths(unit, job), job.work.counter(number))

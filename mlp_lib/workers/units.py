@@ -22,7 +22,8 @@ from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, DataSettings
 from mlp_lib.run.files import write_bytes
 from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers.jobs import Job, Parts, Result, Unit
+from mlp_lib.run.recipe import Wanted
+from mlp_lib.workers.jobs import Job, Parts, Result, Unit, state_paths
 
 _FIRST_S = 1.0  # what is shorter is trained again rather than kept
 _MOST_S = 120.0  # the most time of training that a stop may cost
@@ -86,41 +87,39 @@ def join_states(states: Sequence[State]) -> State:
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
-def train_unit(unit: Unit, job: Job, states: Sequence[Path] = (), counter: Path | None = None) -> Parts:
+def train_unit(unit: Unit, number: int | None, job: Job) -> Parts:
     """Train a unit on the data set that this process was given, then read the test split.
 
-    states: where each member's state is kept, if anywhere. Members that were stopped earlier go on from there, those of
-    one epoch together as a part; the end of what is to be continued is a state too. counter: where the number of epochs
-    trained so far is told, if anywhere.
+    number: the unit's among those of the job, where files are kept of it: the state of each member, and how many epochs
+    were trained so far. Members that were stopped earlier go on from there, those of one epoch together as a part; the
+    end of what is to be continued is a state too.
     """
     for seed in (random.seed, np.random.seed, torch.manual_seed):  # for code that draws from the global generators
         seed(unit.seeds[0])
-    epochs = 0
+    kept, epochs = number is not None, 0
 
     def tell(trained: int) -> None:
         nonlocal epochs
         epochs += trained
-        try:
-            if counter:
+        if kept:
+            counter = job.work.counter(number)
+            try:
                 counter.write_text(str(epochs))
-        except OSError as error:
-            raise RunDirectoryError(f"can't write {counter}: {error.strerror or error}") from None
+            except OSError as error:
+                raise RunDirectoryError(f"can't write {counter}: {error.strerror or error}") from None
 
-    epochs_before: dict[int, list[int]] = {}
-    for member in range(len(unit.labels)):
-        state = read_state(states[member]) if states else None
-        epochs_before.setdefault(len(state["history"]) if state else 0, []).append(member)
+    members: dict[int, list[Wanted]] = {}  # by the epochs that they have behind them
+    for one, path in zip(unit.members, state_paths(unit, job), strict=True):
+        state = read_state(path) if kept else None
+        members.setdefault(len(state["history"]) if state else 0, []).append(one)
     dataset = split_supplied(DataSettings.of(job.settings), job.settings.device, job.digest)
-    train = functools.partial(_train_members, unit, job, dataset, states, tell)
-    return [part for members in epochs_before.values() for part in fit_in_memory(train, members)]
+    train = functools.partial(_train_part, job=job, dataset=dataset, kept=kept, tell=tell)
+    return [part for of_epoch in members.values() for part in fit_in_memory(train, Unit.of(of_epoch))]
 
 
-def _train_members(
-    unit: Unit, job: Job, dataset: Dataset, states: Sequence[Path], tell: Callable[[int], None], members: list[int]
-) -> tuple[Unit, Result]:
-    """Train some members of a unit together; `tell` gets the number of epochs as they are trained."""
-    part = Unit.of([unit.members[member] for member in members])
-    paths = [states[member] for member in members] if states else []
+def _train_part(part: Unit, job: Job, dataset: Dataset, kept: bool, tell: Callable[[int], None]) -> Result:
+    """Train members of a unit together; `tell` gets the number of epochs as they are trained."""
+    paths = state_paths(part, job) if kept else []
     before = [read_state(path) for path in paths]
     training = Training(
         dataset.train,
@@ -146,7 +145,7 @@ def _train_members(
     if images is not None:
         images[rows["status"] != COMPLETED] = np.nan
     rows = {name: values.tolist() for name, values in rows.items()}
-    return part, Result(rows, history, weights, images, unfused=frozenset(kernels.unfused))
+    return Result(rows, history, weights, images, unfused=frozenset(kernels.unfused))
 
 
 def result_rows(trained: Trained, test: Split) -> dict[str, np.ndarray]:
@@ -158,32 +157,32 @@ def result_rows(trained: Trained, test: Split) -> dict[str, np.ndarray]:
     return dict(zip(RESULT, (status, best_epoch, trained.epochs_trained, *losses), strict=True))
 
 
-def fit_in_memory(train: Callable[[list[int]], tuple[Unit, Result]], members: list[int]) -> Parts:
-    """What `train` makes of the members: of all together, or of as many at a time as memory is found to hold.
+def fit_in_memory(train: Callable[[Unit], Result], unit: Unit) -> Parts:
+    """What `train` makes of a unit: of all its members together, or of as many at a time as memory is found to hold.
 
     Raises TrainingError if a single one doesn't fit.
     """
     parts: Parts = []
-    size, done = len(members), 0
-    while done < len(members):
-        part = members[done : done + size]
+    left, size = unit.members, len(unit.labels)
+    while left:
+        part = Unit.of(left[:size])
         try:
-            parts.append(train(part))
+            parts.append((part, train(part)))
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if len(part) == 1:
+            if len(part.labels) == 1:
                 reason = (str(error) or type(error).__name__).splitlines()[0][:100]
                 raise TrainingError(
                     f"out of memory, even for a single training ({reason}): "
                     "fewer workers, a smaller batch_size or narrower architectures need less"
                 ) from None
-            size = math.ceil(len(part) / 2)
+            size = math.ceil(len(part.labels) / 2)
         else:
-            done += len(part)
-        if size < len(part) and torch.cuda.is_available():
+            left = left[size:]
+        if size < len(part.labels) and torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return [(part, replace(result, fitting=size)) for part, result in parts] if size < len(members) else parts
+    return [(part, replace(result, fitting=size)) for part, result in parts] if size < len(unit.labels) else parts
 
 
 def _is_out_of_memory(error: Exception) -> bool:
