@@ -12,13 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mlp_lib.evidence.intervals import (
-    basis_text,
-    blocked_differences,
-    by_own_spread,
-    p_above,
-    plain_answer,
-)
+from mlp_lib.evidence.intervals import basis_text, blocked_differences, by_own_spread, p_above, plain_answer
 from mlp_lib.evidence.summaries import mean_error
 from mlp_lib.evidence.verdicts import (
     ONE_ARCHITECTURE,
@@ -194,7 +188,7 @@ def answer_architecture(losses: pd.DataFrame, margin: float, confidence: float) 
         which = "The largest" if shown["relative"] == pairs["relative"].max() else "A"
         what = " above ".join(name.removeprefix("mlp_") for name in names.values())
         claim = f"difference of test loss between two of {number} architectures, {what}, is {estimate[0]:.2%}"
-        basis = basis_text(estimate[1:], kind, len(pairs), n)
+        basis = basis_text(estimate[1:], kind, (len(pairs), "pair"), (n, "seed"))
         sentence = f"For these hyperparameters only: {which[0].lower()}{which[1:]} {claim} {basis}: {end}"
     if verdict == "undetermined" and kind:
         sentence += _more_seeds(seeds, n, margin)

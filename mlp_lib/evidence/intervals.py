@@ -1,5 +1,6 @@
 """Intervals and tests of differences, on which the answers stand."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Hashable, Sequence
@@ -132,10 +133,15 @@ def by_own_spread(rows: pd.DataFrame, tables: Sequence[pd.DataFrame], alpha: flo
     return rows.assign(se=rows["sd"] / np.sqrt(n), df=n - 1)
 
 
-def basis_text(interval: tuple[float, ...], kind: str | None, pairs: int, seeds: int) -> str:
+def basis_text(interval: tuple[float, ...], kind: str | None, *counted: tuple[int, str]) -> str:
+    """What an effect stands on: its interval, of that kind, if it has one, and (number, noun) of what it is over."""
     low, high = interval
-    text = "" if math.isnan(low) else f"{kind} {low:+.2%} to {high:+.2%}, "
-    return f"({text}{pairs} pair{'' if pairs == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'})"
+    told = [] if math.isnan(low) else [f"{kind} {low:+.2%} to {high:+.2%}"]
+    return f"({', '.join([*told, *itertools.starmap(count_text, counted)])})"
+
+
+def count_text(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def plain_answer(

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
+from mlp_lib.evidence.intervals import count_text
 from mlp_lib.evidence.pool import residual_squares
 from mlp_lib.evidence.summaries import no_trial, untrained
 from mlp_lib.run.parameters import Range, SearchSpace
@@ -195,14 +196,14 @@ def search_warnings(trials: pd.DataFrame, space: SearchSpace, max_epochs: int) -
         for end, at_end in (("lower", position <= 0.05), ("upper", position >= 0.95)):
             if at_end.any():
                 warnings.append(
-                    f"The best {name} of {at_end.sum()} of {_count(len(best), 'architecture')} lies in the {end} 5 % of"
-                    f" its range, {range_.low:g} to {range_.high:g} ({_names(best[at_end])}): better values may lie"
-                    f" beyond (chance alone would put {0.05 * len(best):.2g} there)."
+                    f"The best {name} of {at_end.sum()} of {count_text(len(best), 'architecture')} lies in the {end}"
+                    f" 5 % of its range, {range_.low:g} to {range_.high:g} ({_names(best[at_end])}): better values may"
+                    f" lie beyond (chance alone would put {0.05 * len(best):.2g} there)."
                 )
     capped = best[best["epochs_trained"] >= max_epochs]
     if len(capped):
         warnings.append(
-            f"The best trial of {len(capped)} of {_count(len(best), 'architecture')} trained until max_epochs"
+            f"The best trial of {len(capped)} of {count_text(len(best), 'architecture')} trained until max_epochs"
             f" ({max_epochs}; {_names(capped)}): longer training may have improved it."
         )
     at_cap = trials["epochs_trained"] >= max_epochs
@@ -210,13 +211,9 @@ def search_warnings(trials: pd.DataFrame, space: SearchSpace, max_epochs: int) -
         share = trials.loc[at_cap, "epochs_trained"].sum() / trials["epochs_trained"].sum()
         warnings.append(
             f"{share:.0%} of all epochs went to trials that hit max_epochs".replace("%", " %")
-            + f" ({at_cap.sum()} of {_count(len(trials), 'trial')})."
+            + f" ({at_cap.sum()} of {count_text(len(trials), 'trial')})."
         )
     return warnings
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _names(best: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from mlp_lib.evidence.intervals import plain_answer
+from mlp_lib.evidence.intervals import basis_text, plain_answer
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.summaries import no_trial
 from mlp_lib.evidence.verdicts import ONE_ARCHITECTURE, VERDICTS, architecture_end, interval_kind, transfer_end
@@ -43,7 +43,7 @@ def _transfer(result: OverSearches) -> dict:
     if not math.isnan(estimate[0]):
         claim = (
             f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average over"
-            f" searches of {result.budget} trials ({_basis(result, estimate, len(pairs) - counts['broken'], kind)}): "
+            f" searches of {result.budget} trials {_basis(result, estimate, len(pairs) - counts['broken'], kind)}: "
         )
     sentence = claim + _transfer_end(result, verdict, estimate)
     sentence = sentence[0].upper() + sentence[1:]
@@ -95,7 +95,7 @@ def _architecture(result: OverSearches) -> dict:
         sentence = (
             f"{which} difference of tuned test loss between two of {len(result.tuned)} architectures over searches of"
             f" {result.budget} trials, {_short(upper)} above {_short(lower)}, is {estimate[0]:.2%}"
-            f" ({_basis(result, estimate, len(pairs), interval_kind(shown['verdict'], result.confidence))}): {end}"
+            f" {_basis(result, estimate, len(pairs), interval_kind(shown['verdict'], result.confidence))}: {end}"
         )
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
 
@@ -109,11 +109,7 @@ def _nothing(result: OverSearches) -> str:
 
 
 def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int, kind: str) -> str:
-    interval = ""
-    if not math.isnan(estimate[1]):
-        interval = f"{kind} {estimate[1]:+.2%} to {estimate[2]:+.2%}, "
-    counted = [(pairs, "pair"), (result.trials, "trial"), (result.seeds, "run seed")]
-    return interval + ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for number, word in counted)
+    return basis_text(estimate[1:], kind, (pairs, "pair"), (result.trials, "trial"), (result.seeds, "run seed"))
 
 
 def _cost(pair: dict) -> str:

@@ -23,14 +23,7 @@ from mlp_lib.evidence.intervals import (
     plain_answer,
 )
 from mlp_lib.evidence.summaries import log_costs, mean_error, mean_loss_matrix, trial_ranks
-from mlp_lib.evidence.verdicts import (
-    HARMLESS,
-    MOST,
-    ONE_ARCHITECTURE,
-    p_within,
-    transfer_end,
-    transfer_verdict,
-)
+from mlp_lib.evidence.verdicts import HARMLESS, MOST, ONE_ARCHITECTURE, p_within, transfer_end, transfer_verdict
 
 EFFECTS = (
     *("target", "source", "same_as", "identical", "counted", "n", "diverged"),
@@ -77,15 +70,18 @@ def _all_effects(losses: pd.DataFrame, alpha: float) -> pd.DataFrame:
     ]
     rows = pd.concat([rows for rows, _ in parts], ignore_index=True).query("target != source").reset_index(drop=True)
     rows = by_own_spread(rows, [logs.dropna(axis=1, how="all") for _, logs in parts], alpha)
-    pairs = pd.MultiIndex.from_frame(rows[["target", "source"]])
     own = pd.MultiIndex.from_frame(losses.loc[usable & (losses["target"] == losses["source"]), ["target", "seed"]])
     alone = ~usable & pd.MultiIndex.from_frame(losses[["target", "seed"]]).isin(own)
-    diverged = losses[alone].groupby(["target", "source"]).size().reindex(pairs, fill_value=0).to_numpy()
+    diverged = np.nan_to_num(_of_pairs(losses[alone].groupby(["target", "source"]).size(), rows, "source")).astype(int)
     rows["diverged"] = np.where(rows["same_as"] == rows["target"], 0, diverged)
     share = (~usable).groupby([losses["target"], losses["source"]]).mean()
-    own_share = share.reindex(pd.MultiIndex.from_frame(rows[["target", "target"]])).to_numpy()
-    rows["broken"] = (share.reindex(pairs).to_numpy() > MOST) | (own_share > MOST)
+    rows["broken"] = (_of_pairs(share, rows, "source") > MOST) | (_of_pairs(share, rows, "target") > MOST)
     return rows
+
+
+def _of_pairs(values: pd.Series, rows: pd.DataFrame, source: str) -> np.ndarray:
+    """The values, by target and source, of the rows' targets with what their column `source` names; NaN: none."""
+    return values.reindex(pd.MultiIndex.from_frame(rows[["target", source]])).to_numpy()
 
 
 def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> pd.DataFrame:
@@ -117,7 +113,11 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     alpha, bound = 1 - confidence, math.log1p(margin)
     rows = _all_effects(losses, alpha)
     rows["identical"], rows["counted"] = rows["same_as"] == rows["target"], rows["same_as"] == rows["source"]
-    rows = _with_regret(rows, mean_loss_matrix(losses))
+    means = mean_loss_matrix(losses)
+    for name, source in (("mean", "source"), ("own_mean", "target")):
+        rows[name] = _of_pairs(means.stack(future_stack=True), rows, source)
+    rows["regret"] = rows["mean"] - rows["own_mean"]
+    rows["oracle_regret"] = rows["mean"] - means.min(axis=1).reindex(rows["target"]).to_numpy()
 
     log, se, df, identical = rows["difference"], rows["se"], rows["df"], rows["identical"]
     tested = log.where(rows["counted"] & ~rows["broken"])
@@ -140,17 +140,8 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     rows["within_margin"] = ((rows["p_within"] <= alpha) & harmless) | (identical & log.notna())
     errors = mean_error(losses, ["target", "source"])
     for name, source in (("error", "source"), ("own_error", "target")):
-        rows[name] = errors.reindex(pd.MultiIndex.from_frame(rows[["target", source]])).to_numpy()
+        rows[name] = _of_pairs(errors, rows, source)
     return rows[list(EFFECTS)]
-
-
-def _with_regret(rows: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    target, values = means.index.get_indexer(rows["target"]), means.to_numpy()
-    own = means.columns.get_indexer(rows["target"])
-    mean, own_mean = values[target, means.columns.get_indexer(rows["source"])], values[target, own]
-    own_mean = np.where(own < 0, np.nan, own_mean)
-    best = means.min(axis=1).to_numpy()[target]
-    return rows.assign(mean=mean, own_mean=own_mean, regret=mean - own_mean, oracle_regret=mean - best)
 
 
 def _log_cost(effects: pd.DataFrame) -> pd.Series:
@@ -318,7 +309,7 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> d
         end = transfer_end(verdict, costly.all(), estimate[2], margin)
     sentence = end
     if n and len(counted):
-        basis = basis_text(estimate[1:], f"{100 * confidence:g}% interval", len(counted), n)
+        basis = basis_text(estimate[1:], f"{100 * confidence:g}% interval", (len(counted), "pair"), (n, "seed"))
         claim = f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
         sentence = f"For these hyperparameters only: {claim[0].lower()}{claim[1:]} {basis}: {end}"
     if n > 1 and pairs["pairs"]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mlp_lib.core.values import GUESSING, HYPERPARAMETERS, Architecture
+from mlp_lib.evidence.intervals import count_text
 
 TRANSFERS, DRIFTS, UNDETERMINED = "transfers", "drifts", "undetermined"
 _AROUND = 5  # points that a curve is fitted to
@@ -229,9 +230,8 @@ def _verdict(drift: dict, margin: float) -> str:
 def drift_sentence(drift: dict, margin: float, confidence: float) -> str:
     """What a row of `drifts` says, with its verdict, in a sentence or two."""
     parameter, layers = drift["hyperparameter"], drift["layers"]
-    claim = f"Under {drift['parametrization']}, with {layers} hidden layer{'' if layers == 1 else 's'}, "
-    basis = f"widths {drift['narrowest']} to {drift['widest']}, {drift['seeds']} run seed"
-    basis += "" if drift["seeds"] == 1 else "s"
+    claim = f"Under {drift['parametrization']}, with {count_text(layers, 'hidden layer')}, "
+    basis = f"widths {drift['narrowest']} to {drift['widest']}, {count_text(drift['seeds'], 'run seed')}"
     if drift["widths"] == 1:
         return f"{claim}there is one width: whether the best {parameter} moves cannot be said."
     if drift["seeds"] == 1:
