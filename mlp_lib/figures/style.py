@@ -32,11 +32,16 @@ class _Figure(Figure):
     """A figure that a notebook shows just as it is stored; its label, else its title, is the text beside it."""
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-        picture = io.BytesIO()
-        self.canvas.print_figure(picture, format="png", dpi=self.dpi)
         titles = [self.get_label(), self.get_suptitle(), *(ax.get_title() for ax in self.axes)]
         text = " ".join(next(filter(None, titles), "Figure").split())
-        return {"image/png": base64.b64encode(picture.getvalue()).decode()}, {"image/png": {"alt": text}}
+        return {"image/png": base64.b64encode(png(self)).decode()}, {"image/png": {"alt": text}}
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.canvas.print_figure(buffer, format="png", dpi=figure.dpi)
+    return buffer.getvalue()
 
 
 class _Canvas(FigureCanvasAgg):

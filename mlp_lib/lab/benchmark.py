@@ -24,19 +24,9 @@ from mlp_lib.run.files import RunFiles, write_figure, write_table
 from mlp_lib.run.parameters import BenchmarkCase, BenchmarkSettings
 from mlp_lib.workers.progress import Progress
 
-COLUMNS = (
-    "device",
-    "architecture",
-    "members",
-    "batch_size",
-    "workers",
-    "method",
-    "seconds_per_member_epoch",
-    "ratio_to_plain",
-    "fraction_of_limit",
-    "start_seconds",
-)
 _CASE = ["architecture", "members", "batch_size", "workers"]
+_MEASURED = ["seconds_per_member_epoch", "ratio_to_plain", "fraction_of_limit", "start_seconds"]
+COLUMNS = ("device", *_CASE, "method", *_MEASURED)
 _BY_PROCESS = ("population", "limit")  # a process a worker; the others get a thread a worker, in one process
 _TARGET_SECONDS = 0.7  # of one measurement
 _MOST_IMAGES = 10**5  # in it
@@ -116,14 +106,10 @@ def summarize(measurements: pd.DataFrame, device: str) -> pd.DataFrame:
         for name in ("seconds_per_member_epoch", "start_seconds")
     )
     missing = pd.Series(float("nan"), times.index)
-    values = {
-        "seconds_per_member_epoch": times,
-        "ratio_to_plain": times.rdiv(times.get("plain", missing), axis=0),
-        "fraction_of_limit": times.rdiv(times.get("limit", missing), axis=0),
-        "start_seconds": starts,
-    }
+    ratios = (times.rdiv(times.get(method, missing), axis=0) for method in ("plain", "limit"))
+    values = zip(_MEASURED, (times, *ratios, starts), strict=True)
     methods = [method for method in METHODS if method in times]
-    medians = {name: table[methods].groupby(level=_CASE).median().stack() for name, table in values.items()}
+    medians = {name: table[methods].groupby(level=_CASE).median().stack() for name, table in values}
     cases = measurements[_CASE].drop_duplicates()
     table = cases.merge(pd.DataFrame(medians).reset_index(), on=_CASE)
     return table.assign(device=device)[list(COLUMNS)]

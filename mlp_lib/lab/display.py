@@ -1,10 +1,7 @@
-"""How a notebook shows pictures and tables, to somebody who sits at it and in what is saved."""
-
-import io
+"""How a notebook shows tables, to somebody who sits at it and in what is saved."""
 
 import pandas as pd
 from IPython import get_ipython
-from matplotlib.figure import Figure
 
 
 def is_interactive() -> bool:
@@ -13,13 +10,6 @@ def is_interactive() -> bool:
     """
     kernel = getattr(get_ipython(), "kernel", None)
     return bool(kernel and kernel.get_parent().get("content", {}).get("allow_stdin"))
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG."""
-    buffer = io.BytesIO()
-    figure.canvas.print_figure(buffer, format="png", dpi=figure.dpi)
-    return buffer.getvalue()
 
 
 def html_table(table: pd.DataFrame) -> str:

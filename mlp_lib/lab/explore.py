@@ -15,13 +15,7 @@ from mlp_lib.core.data import Dataset, load_dataset
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import Training
-from mlp_lib.core.values import (
-    HYPERPARAMETERS,
-    Architecture,
-    DataSettings,
-    Hyperparameters,
-    TrainingSettings,
-)
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture, DataSettings, Hyperparameters, TrainingSettings
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml

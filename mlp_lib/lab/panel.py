@@ -12,7 +12,8 @@ from IPython.display import Markdown
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.values import DATASETS, HYPERPARAMETERS, LOG_HYPERPARAMETERS
-from mlp_lib.lab import display as pictures
+from mlp_lib.figures.style import png
+from mlp_lib.lab.display import html_table, is_interactive
 from mlp_lib.lab.explore import FIRST, Explorer, Stored, find_stored
 
 SHAPES = ("32", "128", "256x128", "64x64x64", "252x32x16", "188x192x112", "120x204x408")  # offered; any other goes
@@ -74,7 +75,7 @@ class Panel:
         explorer = self.explorer
         self.train.disabled, self.stop.disabled = explorer.running, not explorer.running
         self._say(explorer.say())
-        self.curves.value = pictures.png(explorer.figure(self.stored.value or None))
+        self.curves.value = png(explorer.figure(self.stored.value or None))
         self.table.value = _html_table(explorer.table()) if explorer.attempts else ""
 
     def _say(self, text: str) -> None:
@@ -107,7 +108,7 @@ class Panel:
 
     def _choose_stored(self) -> None:
         self.take.disabled = not self.stored.value
-        self.curves.value = pictures.png(self.explorer.figure(self.stored.value or None))
+        self.curves.value = png(self.explorer.figure(self.stored.value or None))
 
     def _take_values(self) -> None:
         """Set everything to what the stored run's training was made with."""
@@ -152,11 +153,11 @@ def _read_widths(text: str) -> tuple[int, ...]:
 def _html_table(table: pd.DataFrame) -> str:
     """The attempts, the newest first."""
     names = {"val_loss": "loss", "val_accuracy": "accuracy", "batch_size": "batch", "leaky_relu_alpha": "slope"}
-    return pictures.html_table(table.iloc[::-1].rename(columns=names).rename_axis(columns="attempt", index=None))
+    return html_table(table.iloc[::-1].rename(columns=names).rename_axis(columns="attempt", index=None))
 
 
 def show(explorer: Explorer) -> Any:
     """The panel where somebody can use it; elsewhere a note, since a saved widget is dead."""
-    if pictures.is_interactive():
+    if is_interactive():
         return Panel(explorer).show()
     return Markdown("*Sliders and buttons need a running notebook: `make lab`, then open `00_explore`.*")

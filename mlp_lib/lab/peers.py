@@ -19,9 +19,7 @@ from mlp_lib.core.training import Training
 from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.run.parameters import BenchmarkCase
 
-HYPERPARAMETERS = Hyperparameters(
-    lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05
-)
+HYPERPARAMETERS = Hyperparameters(weight_decay=1e-4, dropout=0.25, leaky_relu_alpha=0.05)
 _TILE_ROWS = 512
 
 
