@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.reports import analysis
+from mlp_lib.reports.pages import describe_status
 from mlp_lib.run import meta
 from mlp_lib.run.files import NOTEBOOKS, ROOT, RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.run.parameters import PHASES, StudySettings
@@ -289,6 +290,12 @@ def undo_transfer(run_dir: Path) -> Path:
 def statuses(run_dir: Path) -> dict[str, str]:
     """What is recorded of each phase."""
     return {phase: entry["status"] for phase, entry in read_yaml(RunFiles(run_dir).meta)["phases"].items()}
+
+
+def told(run_dir: Path) -> dict[str, str]:
+    """The status command's line of each phase."""
+    lines = describe_status(run_dir).splitlines()
+    return {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in lines[:4]}
 
 
 def descendants(holder: int, generation: int) -> list[psutil.Process]:

@@ -57,32 +57,17 @@ def test_jax_trains_as_the_plain_loop_does(make_split, monkeypatch, without_drop
 
 def test_vmap_trains_as_the_plain_loop_does(make_split, monkeypatch, without_dropout):
     """After five steps of the whole data and without dropout, the stacked members have the plain loop's weights."""
-    data = make_split(32, 16)
-    ends = {}
-
-    def train(method):
-        work = METHODS[method](data, CASE)
-        for _ in range(5):
-            work.epoch()
-
+    data, stacks, models = make_split(32, 16), [], []
     stack, sequential = peers.stack_module_state, peers._sequential
-
-    def keep_stack(models):
-        ends["vmap"], buffers = stack(models)
-        return ends["vmap"], buffers
-
-    def keep_model(*arguments):
-        ends["plain"] = sequential(*arguments)
-        return ends["plain"]
-
-    monkeypatch.setattr(peers, "stack_module_state", keep_stack)
-    train("vmap")
-    monkeypatch.setattr(peers, "_sequential", keep_model)
-    train("plain")
-    for name, weight in ends["plain"].named_parameters():
-        for member in ends["vmap"][name]:
+    monkeypatch.setattr(peers, "stack_module_state", lambda given: stacks.append(stack(given)) or stacks[0])
+    epoch = METHODS["vmap"](data, CASE).epoch
+    monkeypatch.setattr(peers, "_sequential", lambda *given: models.append(sequential(*given)) or models[0])
+    for each in (epoch, METHODS["plain"](data, CASE).epoch):
+        for _ in range(5):
+            each()
+    for name, weight in models[0].named_parameters():
+        for member in stacks[0][0][name]:
             torch.testing.assert_close(member.detach(), weight.detach(), rtol=1e-3, atol=1e-6)
-    assert isinstance(ends["plain"], nn.Sequential)
 
 
 def test_the_limit_counts_every_image(make_split):

@@ -4,13 +4,11 @@ import pandas as pd
 import pytest
 from study import FIXED, settings_of, study_of
 
+from mlp_lib.core.values import Hyperparameters
 from mlp_lib.run.files import write_table
 from mlp_lib.run.ledger import RESULT, append_trainings
 from mlp_lib.study import estimate, phases
 from mlp_lib.workers.progress import seconds_text
-
-HYPER = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "dropout": 0.1}
-TYPICAL = estimate.Hyperparameters(**HYPER, leaky_relu_alpha=0.01)
 
 
 @pytest.fixture
@@ -20,17 +18,14 @@ def study(tmp_path):
 
 def test_epochs_fall_with_the_learning_rate_and_end_at_the_most(study):
     settings = study.settings
-    epochs = [
-        estimate.expected_epochs(TYPICAL.model_copy(update={"lr": lr}), settings, steps=20)
-        for lr in (1e-7, 1e-4, 1e-3, 1e-2)
-    ]
+    epochs = [estimate.expected_epochs(Hyperparameters(lr=lr), settings, steps=20) for lr in (1e-7, 1e-4, 1e-3, 1e-2)]
     assert epochs[0] == settings.max_epochs
     assert epochs == sorted(epochs, reverse=True)
     assert epochs[-1] > settings.patience * settings.val_interval
 
 
 def test_more_steps_an_epoch_need_fewer_epochs(study):
-    few, many = (estimate.expected_epochs(TYPICAL, study.settings, steps) for steps in (5, 50))
+    few, many = (estimate.expected_epochs(Hyperparameters(), study.settings, steps) for steps in (5, 50))
     assert many < few
 
 

@@ -1,13 +1,12 @@
 """The figures of the effects: what is starred, framed and coloured, and that they render without a warning."""
 
-import io
 import itertools
-import warnings
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import names, render
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
@@ -20,8 +19,7 @@ NAN = np.nan
 
 def effects(number):
     """The first off-diagonal cell lies within the margin, the second beyond it, the third has no result."""
-    names = [f"mlp_{256 - i}x{32 + i}" for i in range(number)]
-    table = pd.DataFrame(itertools.permutations(names, 2), columns=["target", "source"])
+    table = pd.DataFrame(itertools.permutations(names(number), 2), columns=["target", "source"])
     table = table.assign(quotient=1.01, identical=False, beyond_margin=False, within_margin=False)
     table.loc[:0, ["quotient", "within_margin"]] = [0.97, True]
     table.loc[1:1, ["quotient", "beyond_margin"]] = [1.2, True]
@@ -30,19 +28,11 @@ def effects(number):
 
 
 def pairs(number):
-    names = [f"mlp_{256 - i}x{32 + i}" for i in range(number)]
-    table = pd.DataFrame(itertools.combinations(names, 2), columns=["upper", "lower"])
+    table = pd.DataFrame(itertools.combinations(names(number), 2), columns=["upper", "lower"])
     verdicts = itertools.cycle([("equivalent", 0.01), ("different_beyond_margin", 0.08), ("undetermined", 0.05)])
     table[["verdict", "relative"]] = [next(verdicts) for _ in range(len(table))]
     ends = {"low": -0.02, "high": 0.02}
     return table.assign(**{end: table["relative"] + distance for end, distance in ends.items()})
-
-
-def render(figure):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.savefig(io.BytesIO())
-    return figure
 
 
 def legend(figure):

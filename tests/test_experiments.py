@@ -9,6 +9,7 @@ import pytest
 from study import (
     ARCHITECTURES,
     FIXED,
+    MORE,
     VALUES,
     diverging,
     evidence_of,
@@ -265,12 +266,7 @@ def test_nothing_is_trained_twice(tmp_path: Path) -> None:
 
 def test_more_of_everything_equals_a_fresh_run(tmp_path: Path) -> None:
     """More trials change the choice, so that retrainings and transfers are done again."""
-    more = {
-        "num_trials": 6,
-        "architectures": {"list": [[4], [3, 2], [2]]},
-        "retrain_seeds": [1, 2, 3],
-        "transfer_seeds": [1, 2, 3],
-    }
+    more = MORE | {"num_trials": 6}
     run_all(tmp_path / "grown", num_trials=1)
     run_all(tmp_path / "grown", **more)
     run_all(tmp_path / "fresh", **more)

@@ -24,22 +24,8 @@ from mlp_lib.lab.panel import Panel
 from mlp_lib.run.files import ROOT
 from mlp_lib.run.parameters import ExploreSettings
 
-VALUES: dict[str, Any] = {
-    "dataset": "digits",
-    "runs_root": "executed",
-    "device": "cpu",
-    "deterministic": False,
-    "data_root": "data",
-    "preload": "cpu",
-    "validation_size": None,
-    "split_seed": 0,
-    "loader_workers": 0,
-    "batch_size": 256,
-    "max_epochs": 12,
-    "patience": 5,
-    "val_interval": 4,
-    "matmul_precision": "highest",
-}
+VALUES: dict[str, Any] = {"dataset": "digits", "device": "cpu", "preload": "cpu", "validation_size": None}
+VALUES |= {"batch_size": 256, "max_epochs": 12, "patience": 5}
 ENDLESS = {"max_epochs": 10**9, "patience": 10**9}
 SLOW_S = 60
 NOTEBOOK = FOLDER / "00_explore.ipynb"

@@ -2,16 +2,15 @@
 
 import base64
 import inspect
-import io
 import subprocess
 import sys
-import warnings
 from typing import get_type_hints
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import names, picture, render, trials
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -35,10 +34,6 @@ OWN_STYLE |= {
 }
 
 
-def names(number):
-    return [f"mlp_{256 - i}x{32 + i}" for i in range(number)]
-
-
 def metrics():
     """12 epochs, a check every 4."""
     epochs = np.arange(1, 13)
@@ -52,13 +47,8 @@ def curves(trials=3):
     return pd.DataFrame(rows, columns=["trial", "epoch", "train_loss", "val_loss"])
 
 
-def trials(number, diverged=0):
-    draws = np.random.default_rng(0)
-    table = pd.DataFrame(
-        [(a, t) for a in names(number) for t in range(4)],
-        columns=["architecture", "trial"],
-    ).assign(**{name: draws.uniform(1e-3, 1e-1, 4 * number) for name in HYPERPARAMETERS})
-    table["val_loss"] = draws.uniform(0.1, 2, 4 * number)
+def some_diverged(number, diverged):
+    table = trials(number, 4)
     table.loc[: diverged - 1, "val_loss"] = NAN
     return table
 
@@ -85,16 +75,6 @@ def labels(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
-def render(figure):
-    """The bytes of the figure as PNG; a warning is an error."""
-    assert isinstance(figure, Figure)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        buffer = io.BytesIO()
-        figure.canvas.print_figure(buffer, format="png")
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "figure",
     [
@@ -102,9 +82,9 @@ def render(figure):
         lambda: loss_curve(metrics().assign(val_loss=NAN)),
         lambda: learning_curves(curves().assign(architecture="mlp_4"), chosen(2)),
         lambda: learning_curves(curves(1).assign(architecture="mlp_4"), chosen(0)),
-        lambda: search_overview(trials(1)),
-        lambda: search_overview(trials(20, diverged=5)),
-        lambda: search_overview(trials(2).assign(lr=0.1, weight_decay=0.0)),
+        lambda: search_overview(trials(1, 4)),
+        lambda: search_overview(some_diverged(20, 5)),
+        lambda: search_overview(trials(2, 4).assign(lr=0.1, weight_decay=0.0)),
         lambda: loss_distribution(losses(1, seeds=1)),
         lambda: loss_distribution(losses(16)),
         lambda: loss_distribution(losses(2).assign(test_loss=NAN)),
@@ -117,9 +97,9 @@ def render(figure):
     ],
 )
 def test_renders_without_a_warning_and_the_same_whatever_a_matplotlibrc_says(figure):
-    rendered = render(figure())
+    drawn = picture(figure())
     with matplotlib.rc_context(OWN_STYLE):
-        assert render(figure()) == rendered
+        assert picture(figure()) == drawn
 
 
 def test_no_figure_follows_a_matplotlibrc():
@@ -148,7 +128,7 @@ def test_a_notebook_shows_a_figure_as_it_is_stored_with_a_text_that_tells_its_ma
 
 
 def test_outliers_do_not_flatten_the_search():
-    table = trials(3)
+    table = trials(3, 4)
     table["val_loss"] = 0.1 + 0.001 * np.arange(len(table))
     table.loc[5, "val_loss"] = 2.3
     ax = search_overview(table).axes[0]
@@ -190,7 +170,7 @@ def test_learning_curves_highlight_the_chosen_trial():
 
 
 def test_search_overview_has_a_panel_a_hyperparameter():
-    figure = search_overview(trials(3, diverged=2))
+    figure = search_overview(some_diverged(3, 2))
     panels = figure.axes[:7]
     assert tuple(ax.get_xlabel() for ax in panels) == HYPERPARAMETERS
     assert [ax.get_xlabel() for ax in panels if ax.get_xscale() == "log"] == ["lr", "eps", "weight_decay"]
@@ -202,7 +182,7 @@ def test_search_overview_has_a_panel_a_hyperparameter():
 
 
 def test_a_fixed_hyperparameter_is_shown_as_fixed():
-    table = trials(3)
+    table = trials(3, 4)
     ax = search_overview(table.assign(lr=3e-3)).axes[0]
     assert (ax.get_xlabel(), ax.get_xscale(), labels(ax.xaxis)) == ("lr (fixed)", "linear", ["0.003"])
     render(search_overview(table.assign(val_loss=NAN)))

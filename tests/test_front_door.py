@@ -30,8 +30,7 @@ def run(code: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["digits", pytest.param("mnist", marks=pytest.mark.skipif(not MNIST.exists(), reason="no MNIST at hand"))],
+    "name", ["digits", pytest.param("mnist", marks=pytest.mark.skipif(not MNIST.exists(), reason="no MNIST at hand"))]
 )
 def test_the_lines_that_help_shows_do_what_they_say(tmp_path: Path, name: str) -> None:
     """Run as they stand, but for the data set's name and, since a thousand epochs take minutes, the training's end."""

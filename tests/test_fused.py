@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from study import SETTINGS, in_process, units_of
+from twin import draw_hyperparameters
 
 from mlp_lib.core import kernels, population, training
 from mlp_lib.core.kernels import Graph
@@ -22,28 +23,12 @@ ARCHITECTURE = Architecture((12, 1, 7))
 INPUTS, ROWS = 9, 33
 
 
-def vary(count: int, seed: int = 0) -> list[Hyperparameters]:
-    rng = np.random.default_rng(seed)
-    return [
-        Hyperparameters(
-            lr=10 ** rng.uniform(-3, -2),
-            beta1=rng.uniform(0.85, 0.99),
-            beta2=rng.uniform(0.9, 0.9999),
-            eps=10 ** rng.uniform(-9, -6),
-            weight_decay=10 ** rng.uniform(-4, -1),
-            dropout=rng.uniform(0.0, 0.5),
-            leaky_relu_alpha=rng.uniform(0.01, 0.1),
-        )
-        for _ in range(count)
-    ]
-
-
 def network(members: int, streams: int) -> Network:
     weights = [
         torch.from_numpy(np.stack([layer] * members)).float()
         for layer in draw_weights(ARCHITECTURE, INPUTS, CLASSES, seed=3)
     ]
-    return Network(ARCHITECTURE, weights, vary(members), streams)
+    return Network(ARCHITECTURE, weights, draw_hyperparameters(members), streams)
 
 
 @pytest.fixture(params=["as it is", "compiled"])
@@ -160,8 +145,8 @@ def test_training_with_graphs_and_fused_kernels_is_near_the_cpus(
 ):
     """Graphs, compaction, a smaller last batch and a diverging member; the rounding of AdamW differs."""
     data, validation = make_split(200, 16), make_split(100, 16, seed=1)
-    diverging = vary(1)[0].model_copy(update={"lr": 1e30})
-    arguments = data, validation, Architecture((16, 8)), [*vary(4), diverging], seeds, training_settings
+    vectors = [*draw_hyperparameters(4), Hyperparameters().model_copy(update={"lr": 1e30})]
+    arguments = data, validation, Architecture((16, 8)), vectors, seeds, training_settings
     plain = training.train(*arguments)
     assert FakeGraph.replays == 0
     monkeypatch.setattr(kernels, "compiled", lambda function: function)

@@ -8,17 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from study import (
-    ARCHITECTURES,
-    Stopping,
-    differing,
-    evidence_of,
-    fixed_space,
-    refusing,
-    settings_of,
-    study_of,
-    tables,
-)
+from study import ARCHITECTURES, Stopping, differing, evidence_of, fixed_space, refusing, settings_of, study_of, tables
 
 from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.training import Training

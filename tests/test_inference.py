@@ -18,8 +18,6 @@ from mlp_lib.evidence.intervals import (
     spread_statistic,
 )
 
-A, B, C = "mlp_32", "mlp_256x128", "mlp_8x8x8"
-
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
 def test_interval_is_scipys(confidence):

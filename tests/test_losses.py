@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from study import LONG, differing, settings_of, snapshot, statuses, succeed, tables
+from study import LONG, differing, settings_of, snapshot, statuses, succeed, tables, told
 
 from mlp_lib import __main__
 from mlp_lib.core.errors import RunDirectoryError
@@ -22,12 +22,6 @@ def edit(path: Path, column: str, value: float, row: int = 0) -> None:
     table = read_table(path)
     table.loc[row, column] = value
     write_table(path, table)
-
-
-def told(run_dir: Path) -> dict[str, str]:
-    """The status command's line of each phase."""
-    lines = describe_status(run_dir).splitlines()
-    return {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in lines[:4]}
 
 
 def begin(phase: str, run_dir: Path, **changes: object) -> session.Session:

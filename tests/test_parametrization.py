@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from test_model import Twin, draw_hyperparameters, fresh
+from twin import Twin, draw_hyperparameters, fresh
 
 from mlp_lib.core import training
 from mlp_lib.core.machine import training_mode

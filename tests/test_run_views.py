@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawn import picture
 from IPython.display import HTML, Markdown
 from ipywidgets import VBox
 from matplotlib.figure import Figure
@@ -15,6 +17,7 @@ from torch import nn
 
 from mlp_lib.core.data import load_dataset
 from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.values import Architecture
 from mlp_lib.figures import images as image_figures
 from mlp_lib.lab import run_explorer
 from mlp_lib.lab.run_explorer import Choice, RunViews
@@ -53,9 +56,7 @@ def views(evidence: Evidence) -> RunViews:
 @pytest.fixture
 def moved(run_dir: Path) -> Iterator[Path]:
     """A checkpoint that is put aside, and back."""
-    path = (
-        RunFiles(run_dir).architecture(RunViews(evidence_of(run_dir, **OWN_DRAWS)).evidence.architectures[0]).model(1)
-    )
+    path = RunFiles(run_dir).architecture(Architecture.from_name("mlp_4")).model(1)
     content = path.read_bytes()
     path.unlink()
     yield path
@@ -96,22 +97,12 @@ def test_a_run_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.Monkey
         load_model("executed/example", "mlp_64", 99)
 
 
-@pytest.mark.parametrize("content", [b"", b"nothing of torch", b"PK\x03\x04 cut short"])
-def test_a_damaged_checkpoint_says_so(run_dir: Path, moved: Path, content: bytes) -> None:
-    moved.write_bytes(content)
-    with pytest.raises(RunDirectoryError, match="is damaged"):
-        load_model(run_dir, "mlp_4", 1)
+DAMAGED = [b"", b"nothing of torch", b"PK\x03\x04 cut short", {"a": torch.zeros(2)}, nn.Linear(3, 3).state_dict()]
 
 
-@pytest.mark.parametrize("other", [{"a": torch.zeros(2)}, nn.Linear(3, 3).state_dict()])
-def test_another_checkpoint_is_refused(run_dir: Path, moved: Path, other: dict) -> None:
-    torch.save(other, moved)
-    with pytest.raises(RunDirectoryError, match=r"is damaged|another architecture"):
-        load_model(run_dir, "mlp_4", 1)
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(run_dir: Path, moved: Path) -> None:
-    torch.save(nn.Linear(3, 3), moved)
+@pytest.mark.parametrize("content", [*DAMAGED, nn.Linear(3, 3)], ids=[*range(len(DAMAGED)), "it would run code"])
+def test_what_is_no_checkpoint_of_the_network_is_refused(run_dir: Path, moved: Path, content: Any) -> None:
+    moved.write_bytes(content) if isinstance(content, bytes) else torch.save(content, moved)
     with pytest.raises(RunDirectoryError, match="is damaged"):
         load_model(run_dir, "mlp_4", 1)
 
@@ -184,10 +175,6 @@ def test_the_mistakes_are_counted_and_the_surest_come_first() -> None:
     assert counts == ["1", "", "1", "1", "1", "", "1", "", ""]
     assert right._suptitle.get_text().startswith("3 of 5 test images")
     assert [ax.get_title() for ax in right.axes if ax.get_title()] == ["2, 0", "0, 2", "1, 0"]
-
-
-def picture(figure: Figure) -> str:
-    return figure._repr_mimebundle_()[0]["image/png"]
 
 
 # --- the explorer ---------------------------------------------------------------------------------------------------

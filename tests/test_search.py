@@ -4,18 +4,10 @@ import pytest
 from scipy import stats
 
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture
-from mlp_lib.run.parameters import SearchSpace
+from mlp_lib.run.parameters import DEFAULTS, SearchSpace
 from mlp_lib.study.draws import draw_trials
 
-RANGES = {
-    "lr": ("log_uniform", 1e-5, 3e-2),
-    "beta1": ("uniform", 0.85, 0.99),
-    "beta2": ("uniform", 0.9, 0.9999),
-    "eps": ("log_uniform", 1e-9, 1e-6),
-    "weight_decay": ("log_uniform", 1e-6, 1e-2),
-    "dropout": ("uniform", 0.01, 0.5),
-    "leaky_relu_alpha": ("uniform", 0.01, 0.1),
-}
+RANGES = {name: tuple(ends.values()) for name, ends in DEFAULTS["search_space"].items()}  # (distribution, low, high)
 NARROW, WIDE = Architecture((4,)), Architecture((3, 2))
 
 
@@ -48,10 +40,11 @@ def test_equal_ends_give_exactly_that_value(kind: str, value: float) -> None:
         assert {trial.lr, trial.beta1, trial.dropout, trial.weight_decay} == {value}
 
 
-def test_a_trial_does_not_depend_on_the_number_of_trials() -> None:
-    many = draw_trials(space(), 40, 7, WIDE)
+@pytest.mark.parametrize("sobol", [False, True])
+def test_a_trial_does_not_depend_on_the_number_of_trials(sobol: bool) -> None:
+    many = draw_trials(space(), 40, 7, WIDE, sobol)
     for number in (1, 2, 3, 17):
-        assert draw_trials(space(), number, 7, WIDE) == many[:number]
+        assert draw_trials(space(), number, 7, WIDE, sobol) == many[:number]
 
 
 def test_a_draw_depends_on_its_own_range_alone() -> None:
@@ -81,20 +74,16 @@ def test_without_architecture_all_share_the_draws() -> None:
     assert shared != draw_trials(space(), 5, 1)
 
 
-def test_a_sobol_trial_does_not_depend_on_the_number_of_trials() -> None:
-    many = draw_trials(space(), 40, 7, WIDE, sobol=True)
-    for number in (1, 2, 3, 17):
-        assert draw_trials(space(), number, 7, WIDE, sobol=True) == many[:number]
-    assert many != draw_trials(space(), 40, 8, WIDE, sobol=True)
-    assert many != draw_trials(space(), 40, 7, NARROW, sobol=True)
-    assert many != draw_trials(space(), 40, 7, WIDE)
+def test_a_sobol_sequence_is_that_of_its_seed_and_architecture() -> None:
+    one = draw_trials(space(), 40, 7, WIDE, sobol=True)
+    for seed, architecture, sobol in ((8, WIDE, True), (7, NARROW, True), (7, WIDE, False)):
+        assert one != draw_trials(space(), 40, seed, architecture, sobol)
 
 
 @pytest.mark.parametrize("name", HYPERPARAMETERS)
 def test_sobol_trials_are_spread_evenly(name: str) -> None:
     """Of 32 points of a scrambled sequence each of 32 equal parts of a range holds one; of random draws some none."""
-    _, low, high = RANGES[name]
-    kind = "log_uniform" if RANGES[name][0] == "log_uniform" else "uniform"
+    kind, low, high = RANGES[name]
     cdf = (stats.loguniform(low, high) if kind == "log_uniform" else stats.uniform(low, high - low)).cdf
     for sobol in (True, False):
         parts = {int(32 * cdf(getattr(t, name))) for t in draw_trials(space(), 32, 0, NARROW, sobol=sobol)}

@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-from study import Doing, study_of
+from study import TRIALS, Doing, study_of
 
-from mlp_lib.core.values import Hyperparameters
 from mlp_lib.run.files import read_yaml
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers.jobs import Result, Unit
-
-TRIAL = Hyperparameters(lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, dropout=0.1, leaky_relu_alpha=0.01)
 
 
 def test_population_sizes_are_recorded_and_kept(tmp_path: Path) -> None:
@@ -22,7 +19,7 @@ def test_population_sizes_are_recorded_and_kept(tmp_path: Path) -> None:
     workers = Doing(train)
     workers.device = "cuda"
     study = study_of(tmp_path, "search", workers)
-    trials = [Wanted(study.architectures[0], TRIAL, 0, trial) for trial in range(10)]
+    trials = [Wanted(study.architectures[0], TRIALS[0], 0, trial) for trial in range(10)]
     list(study.train(trials, "search"))
     assert read_yaml(tmp_path / "search/population_sizes.yaml") == {study.architectures[0].name: 4}
     list(study.train(trials, "search"))

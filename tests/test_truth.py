@@ -30,6 +30,7 @@ from study import (
     start,
     succeed,
     tables,
+    told,
     undo_transfer,
     wait_for,
     write_parameters,
@@ -58,12 +59,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def searched(copy: Path) -> Path:
     """A run that has searched and retrained, and has yet to do the rest."""
     return undo_transfer(copy)
-
-
-def told(run_dir: Path) -> dict[str, str]:
-    """The status command's line of each phase."""
-    lines = pages.describe_status(run_dir).splitlines()
-    return {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in lines[:4]}
 
 
 def told_by_the_page(run_dir: Path) -> dict[str, str]:
