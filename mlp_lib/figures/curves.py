@@ -1,6 +1,6 @@
 """Tables of losses by epoch to matplotlib Figures; losses are in nats an example."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -57,12 +57,6 @@ def loss_curve(metrics: pd.DataFrame) -> Figure:
     return figure
 
 
-def _trainings(curves: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
-    """(trial, its curve) of each training of an architecture; a grid's trial has one a run seed."""
-    for key, curve in curves.groupby([name for name in ("trial", "seed") if name in curves]):
-        yield key[0], curve
-
-
 @drawn
 def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     """Validation loss by epoch of all trials, a panel an architecture, the chosen trial highlighted.
@@ -73,8 +67,9 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     title = "Learning curves of all trials, the chosen one in colour"
     figure, panels = panel_grid(list(best), 3.2, 2.6, title, "epoch", f"validation {LOSS}")
     top = usual_top(curves["val_loss"])
+    by = [name for name in ("trial", "seed") if name in curves]  # a grid's trial has a curve a run seed
     for (architecture, ax), look in zip(panels.items(), looks(best).values(), strict=True):
-        for number, curve in _trainings(curves[curves["architecture"] == architecture]):
+        for (number, *_), curve in curves[curves["architecture"] == architecture].groupby(by):
             own = number == best[architecture]
             colour, width = (look["color"], 2) if own else (GREY, 0.8)
             ax.plot(curve["epoch"], curve["val_loss"], color=colour, linewidth=width, zorder=3 if own else 2)

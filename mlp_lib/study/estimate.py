@@ -8,7 +8,6 @@ from typing import Any
 
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.evidence import auto_budget, count_best, summaries
-from mlp_lib.run.files import RunFiles
 from mlp_lib.run.ledger import missing
 from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
@@ -88,7 +87,7 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
     planned = set()
     if "retrain" in phases:
         own = replace(study, settings=parse(PHASES["retrain"], parsed["retrain"], "the parameters"))
-        wanted = wanted_retrainings(own, _choices(study, study.files, undecided))
+        wanted = wanted_retrainings(own, _choices(study, undecided))
         plans["retrain"] = Plan(len(wanted), missing(wanted, retrainings(own)))
         planned = {one.key for one in wanted}
     if "transfer" in phases:
@@ -101,14 +100,14 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
     return plans
 
 
-def _choices(study: Study, files: RunFiles, undecided: set[Architecture]) -> dict[Architecture, Hyperparameters]:
+def _choices(study: Study, undecided: set[Architecture]) -> dict[Architecture, Hyperparameters]:
     """What is chosen for each architecture; in place of what is yet to be found a typical vector of its own."""
-    return {
-        architecture: _stand_in(place)
-        if architecture in undecided or not files.architecture(architecture).best.exists()
-        else read_best(files.architecture(architecture))
-        for place, architecture in enumerate(study.architectures)
-    }
+    chosen = {}
+    for place, architecture in enumerate(study.architectures):
+        files = study.files.architecture(architecture)
+        found = files.best.exists() and architecture not in undecided
+        chosen[architecture] = read_best(files) if found else _stand_in(place)
+    return chosen
 
 
 def _stand_in(place: int) -> Hyperparameters:
@@ -119,14 +118,12 @@ def _sources(study: Study, undecided: set[Architecture]) -> Sources:
     if study.settings.search_dir:
         searched = find_search(study.settings.search_dir)
         return read_sources(study.settings, study.architectures, study.inputs, searched)
-    chosen, names = _choices(study, study.files, undecided), list(study.settings.transfer_extra_sources)
-    if "consensus" not in names or not undecided:
-        trials = summaries.by_trial(study.trainings("search")) if "consensus" in names else None
-        return make_sources(chosen, names, study.inputs, trials)
-    names.remove("consensus")
-    return {
-        target: row | {"consensus": _stand_in(-2)} for target, row in make_sources(chosen, names, study.inputs).items()
-    }
+    names = study.settings.transfer_extra_sources
+    later = {name: _stand_in(-2) for name in names if name == "consensus" and undecided}  # all trials decide it
+    names = [name for name in names if name not in later]
+    trials = summaries.by_trial(study.trainings("search")) if "consensus" in names else None
+    known = make_sources(_choices(study, undecided), names, study.inputs, trials)
+    return {target: row | later for target, row in known.items()}
 
 
 def _contenders(study: Study, search: SearchSettings, undecided: set[Architecture]) -> dict[str, Hyperparameters]:
