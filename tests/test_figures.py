@@ -161,7 +161,7 @@ def test_learning_curves_highlight_the_chosen_trial():
     figure = learning_curves(two, both)
     assert [ax.get_title() for ax in figure.axes] == ["4 (trial 1)", "8x2 (trial 2)"]
     best = max(figure.axes[0].lines, key=lambda line: line.get_linewidth())
-    np.testing.assert_allclose(best.get_ydata(), [3 / 8, 3 / 16, 3 / 24])
+    np.testing.assert_allclose(best.get_ydata(), [3 / 8, 3 / 16, 3 / 24, np.nan])
     assert figure.axes[0].get_yscale() == "log"
     far = pd.concat([two, curves(1).assign(architecture="mlp_8x2", trial=9, val_loss=300.0)])
     far.loc[far["architecture"] == "mlp_8x2", "val_loss"] /= 2  # the last panel has the lowest

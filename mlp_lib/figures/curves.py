@@ -69,10 +69,13 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     top = usual_top(curves["val_loss"])
     by = [name for name in ("trial", "seed") if name in curves]  # a grid's trial has a curve a run seed
     for (architecture, ax), look in zip(panels.items(), looks(best).values(), strict=True):
-        for (number, *_), curve in curves[curves["architecture"] == architecture].groupby(by):
-            own = number == best[architecture]
+        panel = curves[curves["architecture"] == architecture]
+        for own, group in panel.groupby(panel["trial"] == best[architecture]):
+            table = group.pivot(index=by, columns="epoch", values="val_loss")
+            table[np.nan] = np.nan  # ends each curve: all are one line, since thousands would be slow to draw
             colour, width = (look["color"], 2) if own else (GREY, 0.8)
-            ax.plot(curve["epoch"], curve["val_loss"], color=colour, linewidth=width, zorder=3 if own else 2)
+            epochs = np.tile(table.columns, len(table))
+            ax.plot(epochs, table.to_numpy().ravel(), color=colour, linewidth=width, zorder=3 if own else 2)
         ax.set_title(f"{short_name(architecture)} (trial {best[architecture]})", fontsize=10)
         plain_axes(ax)
         log_if_wide(ax, "y", curves["val_loss"].clip(upper=top))

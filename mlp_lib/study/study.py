@@ -46,7 +46,8 @@ class Study:
         job = Job(settings, self.digest, what, self.files.work, **kept)
         for unit, result in self.workers.train(self.workers.cut(wanted, self.inputs, sizes), job):
             if result.fitting:
-                sizes[unit.architecture.name] = result.fitting
+                name = unit.architecture.name
+                sizes[name] = min(result.fitting, sizes.get(name, result.fitting))
                 write_yaml(self.files.population_sizes, sizes)
             yield unit, result
 
