@@ -1,5 +1,6 @@
 """A search on a grid: its points by hand, and a run whose tables depend on nothing but its parameters."""
 
+import html
 import math
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from study import (
 from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.evidence.summaries import by_trial
-from mlp_lib.reports import pieces
+from mlp_lib.reports import pages, pieces
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run.files import RunFiles, read_table, read_yaml
 from mlp_lib.run.ledger import read_trainings
@@ -195,6 +196,10 @@ def test_the_analysis_has_the_optima_and_nothing_about_draws(gridded: Path, monk
     assert evidence.answers()["hyperparameter_transfer"]["sentence"].endswith("(search_method = grid).")
     for name in pieces.PIECES:
         evidence.show(name)
+    pages.write_run_index(gridded)  # opens on them
+    index = (gridded / "index.html").read_text()
+    assert all(html.escape(sentence) in index for sentence in evidence.findings())
+    assert index.index("the best lr goes as width") < index.index("analysis/optimum_by_width.png")
 
 
 def test_runs_that_are_compared_stand_side_by_side(gridded: Path, tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
 
     @piece(shown=lambda self, found, figure: [Markdown("\n".join(f"- {sentence}" for sentence in found))])
     def findings(self) -> list[str] | pd.DataFrame:
-        """What else was found, a sentence each: compare_with, the extra sources, the parametrization, small tuning."""
-        level, found = self.settings.confidence, []
+        """What else was found, a sentence each: of a grid, runs beside this one, the extra sources, small tuning."""
+        level, found = self.settings.confidence, self.drift_sentences() if len(self.optimum_by_width()) else []
         if len(self.comparison()):
             found.append(self.comparison_answer())
         if len(sources := self.extra_sources()):
@@ -92,6 +92,8 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
             )
         if len(self.judged):
             found.append(self.small_pays())
+        if not any(found):
+            self.files.evidence("findings.yaml").unlink(missing_ok=True)  # of an earlier analysis
         return [sentence for sentence in found if sentence] or pd.DataFrame()
 
 

@@ -32,7 +32,11 @@ class PiecesOfGrid(Tables):
     @piece(
         "points",
         figure=lambda self, table: figures.loss_by_width(widths.find_curves(self.points), table, self.widths.drifts),
-        shown=lambda self, table, figure: [Markdown(self._drifts_in_words()), figure, table],
+        shown=lambda self, table, figure: [
+            Markdown("\n".join(f"- {s}" for s in self.drift_sentences())),
+            figure,
+            table,
+        ],
     )
     def optimum_by_width(self) -> pd.DataFrame:
         """The optimum of each hyperparameter by width, and what the narrowest width's optimum costs there."""
@@ -43,12 +47,13 @@ class PiecesOfGrid(Tables):
         """How each optimum moves along the widths, with a verdict."""
         return self.widths.drifts
 
-    def _drifts_in_words(self) -> str:
+    def drift_sentences(self) -> list[str]:
+        """Whether each optimum moves, and what else the runs beside this one differ in."""
         told = [widths.drift_sentence(drift, *self.limits) for drift in self.widths.drifts.to_dict("records")]
         for run in self.compared:
             differences = different_parameters(self.parameters, read_meta(run)["parameters"])
             told.append(f"This run and {run.root.name} differ in: {'; '.join(differences) or 'nothing'}.")
-        return "\n".join(f"- {line}" for line in told)
+        return told
 
     @piece(
         "grid",

@@ -178,6 +178,7 @@ def write_run_index(run_dir: Path) -> None:
             (_link(page, run_dir), page.stem) for page in sorted(run_dir.glob("[!.]*.html")) if page != files.index
         ],
         "findings": read_any(files.evidence("findings.yaml"), read_yaml, list, run["problems"]),
+        "optima": [path for path in [files.evidence("optimum_by_width.png")] if path.exists()],
         "figures": [path for path in (files.distribution, files.benchmark_figure) if path.exists()],
         "stats": read_any(files.stats, read_table, pd.DataFrame, run["problems"]),
         "files": _list_files(run_dir),
