@@ -18,7 +18,7 @@ from mlp_lib.reports.voice import Voice, speaking
 from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
-from mlp_lib.run.meta import continue_run, find_searches
+from mlp_lib.run.meta import continue_run
 from mlp_lib.run.parameters import FREE, PHASES, SearchSettings, change_of
 from mlp_lib.run.parsing import Merged, check_all, merge, parse
 
@@ -52,16 +52,9 @@ def execute_phases(
 
     Raises MlpError with one clear line if a notebook fails; finished work stays.
     """
-    if run_dir is not None:
-        merged = continue_run(run_dir, merged)
-    parsed = check_all(merged)
+    parsed = check(command, merged, run_dir)
     _allow_open_files()
     if run_dir is None:
-        if command not in _MAKE_A_RUN and not (command == "transfer" and parsed["transfer"]["search_dir"]):
-            raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
-        for phase, name in (("transfer", "search_dir"), ("analysis", "compare_with")):
-            if phase in COMMANDS[command] and parsed[phase][name]:
-                find_searches(parsed[phase][name], name)
         stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
         run_dir = make_run_directory(runs_root, run_name or f"{parsed['search']['project_name']}_{stamp}")
     files = RunFiles(run_dir)
@@ -91,6 +84,17 @@ def execute_phases(
             f"once that is mended, {command} --run-dir {run_dir} renders"
         )
     return run_dir
+
+
+def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, dict[str, Any]]:
+    """The parameters of every phase; SettingsError at the first thing that one of the command's phases would refuse."""
+    if run_dir is not None:
+        merged = continue_run(run_dir, merged)
+    parsed = check_all(merged)
+    if run_dir is None and command not in _MAKE_A_RUN and not (command == "transfer" and parsed[command]["search_dir"]):
+        raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
+    meta.check_runs(COMMANDS[command], parsed, merged.where)
+    return parsed
 
 
 def _list_runs(runs_root: Path) -> None:
@@ -182,9 +186,7 @@ def _grows(parameters: dict[str, Any], files: RunFiles) -> bool:
 
 def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
     """What the command would train: trainings in all, how many are new, and an estimate of the time."""
-    if run_dir is not None:
-        merged = continue_run(run_dir, merged)
-    parsed = check_all(merged)
+    parsed = check(command, merged, run_dir)
     if command == "benchmark":
         settings = parsed["benchmark"]
         number = settings["benchmark_rounds"] * len(settings["benchmark_cases"]) * len(settings["benchmark_methods"])

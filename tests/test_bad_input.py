@@ -17,7 +17,7 @@ from study import FIXED, command
 from mlp_lib import __main__
 from mlp_lib.core.values import HYPERPARAMETERS, MAX_SEED
 from mlp_lib.run import parsing
-from mlp_lib.run.files import read_yaml
+from mlp_lib.run.files import ROOT, read_yaml
 from mlp_lib.run.parameters import DEFAULTS, PARAMETERS
 from mlp_lib.run.parsing import PARAMS, check_all, merge
 
@@ -309,17 +309,24 @@ GRID = {"search_method": "grid"}
             {"same_trials_for_all_architectures": "false", "transfer_extra_sources": "[consensus]"},
             "consensus needs same_trials_for_all_architectures = true",
         ),
-        ({"search_dir": "nowhere/x"}, "search_dir = nowhere/x: no search there"),
-        ({"compare_with": "nowhere/x"}, "compare_with = nowhere/x: no search there"),
-        ({"compare_with": "[nowhere/x]"}, "compare_with = nowhere/x: no search there"),
+        (
+            {"architectures": "{list: [[8]]}", "transfer_extra_sources": "[consensus]"},
+            "consensus needs two architectures or more",
+        ),
+        ({"search_dir": "executed/example", "search_budget": 7}, "at most half of num_trials (12), so at most 6"),
+        ({"search_dir": "nowhere/x"}, f"search_dir = nowhere/x: no search there (none in {ROOT / 'nowhere/x'})"),
+        ({"compare_with": "nowhere/x"}, f"compare_with = nowhere/x: no search there (none in {ROOT / 'nowhere/x'})"),
+        ({"compare_with": "[executed/example, nowhere/x]"}, "compare_with = nowhere/x: no search there"),
     ],
 )
 def test_parameters_that_do_not_go_together(
     options: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before anything is trained, whichever phase needs it; a dry run says so too."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     arguments = [word for name, value in options.items() for word in ("-p", name, str(value))]
     assert said in refuse(capsys, tmp_path, *arguments)
+    assert said in refuse(capsys, tmp_path, *arguments, "--dry-run")
 
 
 # --- the real command -----------------------------------------------------------------------------------------------

@@ -566,6 +566,27 @@ def test_phases_that_read_a_run_need_one(tmp_path: Path, capsys: pytest.CaptureF
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=str)
+def test_a_search_to_take_hyperparameters_from_must_be_whole(
+    copy: Path, tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture
+) -> None:
+    """It is looked at before the first phase trains, which is not the one that needs it."""
+    files, line = RunFiles(copy), ("run", *options, "--runs-root", tmp_path / "runs")
+    best = files.search / ARCHITECTURES[0] / "best_hyperparameters.yaml"
+    best.unlink()
+    assert in_this_process(*line, "-p", "search_dir", copy) == 2
+    assert f"search_dir = {copy}: its search is outdated ({best.relative_to(copy)} is gone)" in capsys.readouterr().err
+    record = read_yaml(files.meta)
+    record["phases"]["search"]["status"] = meta.FAILED
+    write_yaml(files.meta, record)
+    assert in_this_process(*line, "-p", "search_dir", copy) == 2
+    assert f"its search is failed; first python -m mlp_lib run --run-dir {copy}" in capsys.readouterr().err
+    write_yaml(files.meta, record | {"parameters": {"project_name": "a benchmark"}})
+    assert in_this_process(*line, "-p", "compare_with", copy) == 2
+    assert f"compare_with = {copy}: no search there" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [

@@ -13,7 +13,7 @@ from mlp_lib.run import record
 from mlp_lib.run.claim import find_holder
 from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
 from mlp_lib.run.parameters import DEFAULTS, PARAMETERS, PARAMETERS_OF_FILE, PHASES, ArchitectureChoice, change_of
-from mlp_lib.run.parsing import Merged, check_all
+from mlp_lib.run.parsing import Merged, check_all, check_choices
 from mlp_lib.run.recipe import Conditions
 from mlp_lib.run.record import Lost
 from mlp_lib.run.work import begin_stretch, end_stretch
@@ -263,15 +263,35 @@ def store_parameters(files: RunFiles, parameters: dict[str, Any]) -> None:
 def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
     """The run that a parameter names: a run directory or the search directory in it; SettingsError if it isn't one."""
     path = ROOT / Path(search_dir).expanduser()
-    files = RunFiles(path if (path / "search").is_dir() else path.parent)
-    if not files.meta.exists():
-        raise SettingsError(f"{parameter} = {search_dir}: no search there (no {files.meta})")
+    files = RunFiles(path.parent if (path / "search_meta.yaml").exists() else path)
+    if "architectures" not in read_meta(files)["parameters"]:
+        raise SettingsError(
+            f"{parameter} = {search_dir}: no search there (none in {path}); it should be the directory of a run, such as "
+            "executed/example"
+        )
     return files
 
 
 def find_searches(names: str | Sequence[str] | None, parameter: str) -> list[RunFiles]:
     """The runs that a parameter names: one, several or none."""
     return [find_search(name, parameter) for name in ([names] if isinstance(names, str) else names or ())]
+
+
+def check_runs(phases: Sequence[str], parsed: Mapping[str, Mapping[str, Any]], where: Mapping[str, str]) -> None:
+    """Refuse what one of the phases would: the runs that it reads must be there, and the search of one be whole.
+
+    parsed: the parameters of each phase. Raises SettingsError.
+    """
+    if {"analysis", "search_report"} & set(phases):
+        find_searches(parsed["analysis"]["compare_with"], "compare_with")
+    if "transfer" in phases and (name := parsed["transfer"]["search_dir"]):
+        searched = find_search(name)
+        known = read_meta(searched)
+        state = read_states(searched, known)["search"]
+        if state["status"] != DONE:
+            told = f"{state['status']} ({state['error']})" if state.get("error") else state["status"]
+            raise SettingsError(f"search_dir = {name}: its search is {told}; first {go_on(searched.root)}")
+        check_choices({**known["parameters"], **parsed["transfer"], "search_dir": None}, where)
 
 
 def continue_run(run_dir: Path, merged: Merged) -> Merged:

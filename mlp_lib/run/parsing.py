@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlp_lib.core.errors import SettingsError
 from mlp_lib.run.files import OLD_NUMBER, ROOT, parse_yaml, read_yaml
-from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, PARAMETERS, PARAMETERS_OF_FILE
+from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, PARAMETERS, PARAMETERS_OF_FILE, ArchitectureChoice
 
 Kind = TypeVar("Kind", bound=BaseModel)
 PARAMS = ROOT / "params"
@@ -97,8 +97,16 @@ def check_all(merged: Merged) -> dict[str, dict[str, Any]]:
 
 def check_together(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
     """What parameters that are right each have to have to do with each other, and with this machine."""
-    for check in (check_seeds, check_consensus, check_budget, check_device):
-        check(parameters, where)
+    check_seeds(parameters, where)
+    check_device(parameters, where)
+    if not parameters.get("search_dir"):  # else the search is another's
+        check_choices(parameters, where)
+
+
+def check_choices(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """What the transfer reads off a search, it must have: `parameters` has those of both."""
+    check_consensus(parameters, where)
+    check_budget(parameters, where)
 
 
 def check_device(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
@@ -130,14 +138,18 @@ def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None
 
 
 def check_consensus(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
-    """A consensus ranks the same trials on all architectures."""
-    same = parameters.get("same_trials_for_all_architectures", True) or parameters.get("search_dir")
-    if "consensus" in parameters.get("transfer_extra_sources", ()) and not same:
+    """A consensus ranks the same trials on all architectures but one."""
+    names = list(parameters.get("transfer_extra_sources", ()))
+    choice = parameters.get("architectures")
+    if not parameters.get("same_trials_for_all_architectures", True):
+        needs = "same_trials_for_all_architectures = true"
+    elif choice and len(ArchitectureChoice.model_validate(choice).architectures) < 2:
+        needs = "two architectures or more"
+    else:
+        return
+    if "consensus" in names:
         place = where.get("transfer_extra_sources", "the run")
-        raise SettingsError(
-            f"{place}: transfer_extra_sources = {list(parameters['transfer_extra_sources'])}: consensus needs "
-            "same_trials_for_all_architectures = true"
-        )
+        raise SettingsError(f"{place}: transfer_extra_sources = {names}: consensus needs {needs}")
 
 
 def no_pool(search: Mapping[str, Any]) -> str:
@@ -153,7 +165,7 @@ def no_pool(search: Mapping[str, Any]) -> str:
 def check_budget(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
     """Searches of the budget are drawn from the trials there are: at most half of them."""
     budget, trials = parameters.get("search_budget", "auto"), parameters.get("num_trials", 0)
-    if budget != "auto" and not parameters.get("search_dir") and budget > max(1, trials // 2):
+    if budget != "auto" and budget > max(1, trials // 2):
         raise SettingsError(
             f"{where.get('search_budget', 'the run')}: search_budget = {budget}: should be at most half of num_trials "
             f"({trials}), so at most {trials // 2}, or auto"

@@ -9,7 +9,7 @@ from typing import Any
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.evidence import auto_budget, count_best, summaries
 from mlp_lib.run.ledger import missing
-from mlp_lib.run.meta import find_search
+from mlp_lib.run.meta import find_search, read_architectures
 from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
 from mlp_lib.run.parsing import no_pool, parse
 from mlp_lib.run.recipe import Wanted
@@ -92,6 +92,8 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
         planned = {one.key for one in wanted}
     if "transfer" in phases:
         own = replace(study, settings=parse(PHASES["transfer"], parsed["transfer"], "the parameters"))
+        if own.settings.search_dir:
+            own = replace(own, architectures=read_architectures(find_search(own.settings.search_dir)))
         pool = _contenders(own, study.settings, undecided)
         sources = {target: row | pool for target, row in _sources(own, undecided).items()}
         wanted = [one for _, one in wanted_transfers(own, sources)]
