@@ -19,8 +19,8 @@ from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
 from mlp_lib.run.meta import continue_run
-from mlp_lib.run.parameters import FREE, PHASES, SearchSettings, change_of
-from mlp_lib.run.parsing import Merged, check_all, merge, parse
+from mlp_lib.run.parameters import PHASES, SearchSettings
+from mlp_lib.run.parsing import Merged, check_all, describe_seeds, merge, parse
 
 _OPEN_FILES = 512
 COMMANDS = {
@@ -66,7 +66,7 @@ def execute_phases(
             phases = ("benchmark",) if command == "benchmark" else PHASES
             everything = {name: value for phase in phases for name, value in parsed[phase].items()}
             meta.store_parameters(files, everything)
-        for line in meta.describe_losses(files):
+        for line in _describe_start(command, parsed, files):
             print(line)
         always, unrendered = len(COMMANDS[command]) == 1, {}
         try:
@@ -95,6 +95,12 @@ def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, dict[
         raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
     meta.check_runs(COMMANDS[command], parsed, merged.where)
     return parsed
+
+
+def _describe_start(command: str, parsed: dict[str, dict[str, Any]], files: RunFiles) -> list[str]:
+    """What is to be said of a run and of what is asked of it, before its first phase."""
+    seeds = describe_seeds(parsed["retrain"] | parsed["transfer"]) if command in _TRAIN else ""
+    return [*([seeds] if seeds else []), *meta.describe_losses(files)]
 
 
 def _list_runs(runs_root: Path) -> None:
@@ -181,7 +187,7 @@ def _record_end(phase: str, files: RunFiles, since: float, status: str, error: s
 def _grows(parameters: dict[str, Any], files: RunFiles) -> bool:
     """Whether more is asked for than the run holds."""
     stored = meta.read_meta(files)["parameters"]
-    return any(change_of(name) != FREE and stored.get(name) != value for name, value in parameters.items())
+    return bool(meta.changed({name: stored.get(name) for name in parameters}, parameters))
 
 
 def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
@@ -193,8 +199,8 @@ def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
         return f"benchmark: {number} measurements of some three seconds"
     from mlp_lib.reports import session  # loads torch and what draws, which takes seconds
 
-    lost = meta.describe_losses(RunFiles(run_dir)) if run_dir else []
-    return "\n".join([*lost, session.describe_plan(COMMANDS[command], parsed, run_dir)])
+    lines = _describe_start(command, parsed, RunFiles(run_dir or Path("does-not-exist")))
+    return "\n".join([*lines, session.describe_plan(COMMANDS[command], parsed, run_dir)])
 
 
 DESCRIPTION = """\

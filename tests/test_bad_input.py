@@ -54,7 +54,6 @@ NO_SEEDS = st.one_of(
     st.just([]),
     st.integers(),
     WORDS,
-    NOTHING,
     seeds_with(NO_WHOLE),
     st.lists(st.integers(1, 3), min_size=4, max_size=8),  # three values: one is repeated
 )
@@ -111,7 +110,8 @@ WRONG: dict[str, st.SearchStrategy] = {
         (NO_WHOLE | NOTHING).filter(lambda v: not isinstance(v, bool)),
     ),
     **dict.fromkeys(("retrain_seeds", "transfer_seeds"), NO_SEEDS | seeds_with(st.just(0))),  # the training seed
-    "grid_seeds": NO_SEEDS,
+    "seeds": NO_SEEDS | NOTHING | seeds_with(st.just(0)),
+    "grid_seeds": NO_SEEDS | NOTHING,
     "grid_points": NO_WHOLE | NOTHING | st.sampled_from([0, 1, 10_001]),
     "same_trials_for_all_architectures": (NO_WHOLE | NOTHING).filter(lambda value: not isinstance(value, bool)),
     "validation_size": NO_WHOLE | st.integers(60000, 10**9) | st.just(0),
@@ -137,7 +137,7 @@ WRONG: dict[str, st.SearchStrategy] = {
     "margin": NO_NUMBER | NOTHING | NEGATIVE | st.floats(10.1, 1e300) | st.just(0),
     "confidence": NO_NUMBER | NOTHING | NEGATIVE | st.floats(1, 1e300) | st.just(0),
     "benchmark_rounds": NO_WHOLE | NOTHING | st.just(0),
-    "benchmark_methods": NO_SEEDS | st.lists(WORDS, min_size=1, max_size=3),
+    "benchmark_methods": NO_SEEDS | NOTHING | st.lists(WORDS, min_size=1, max_size=3),
     "benchmark_cases": WRONG_CASES | NO_WHOLE | NOTHING,
 }
 
@@ -398,7 +398,7 @@ ARCHITECTURES = st.one_of(
 RIGHT: dict[str, st.SearchStrategy] = {
     **dict.fromkeys(("batch_size", "max_epochs", "patience", "val_interval"), COUNT),
     **dict.fromkeys(("split_seed", "search_seed", "analysis_seed"), SEED),
-    **dict.fromkeys(("retrain_seeds", "transfer_seeds", "grid_seeds"), SEEDS),
+    **dict.fromkeys(("seeds", "retrain_seeds", "transfer_seeds", "grid_seeds"), SEEDS),
     "grid_points": st.integers(2, 10_000),
     **dict.fromkeys(("deterministic", "mixed_devices", "save_checkpoints"), st.booleans()),
     "same_trials_for_all_architectures": st.booleans(),

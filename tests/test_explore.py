@@ -284,7 +284,7 @@ def test_the_panel_trains_what_its_sliders_say_and_stops(explorer: Explorer) -> 
     assert attempt.status == STOPPED
 
 
-@pytest.mark.parametrize("text", ["", "12y", "0", "3.5", "-4", "x"])
+@pytest.mark.parametrize("text", ["", "12y", "12x", "0", "3.5", "-4", "x"])
 def test_a_wrong_architecture_is_said_in_the_panel(explorer: Explorer, text: str) -> None:
     panel = Panel(explorer)
     panel.architecture.value = text

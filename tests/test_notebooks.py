@@ -40,7 +40,7 @@ DEFAULTS = {
         "dataset": "mnist",
         "data_root": "data",
         "preload": "auto",
-        "validation_size": 10000,
+        "validation_size": None,
         "split_seed": 0,
         "loader_workers": 2,
         "workers": "auto",
@@ -52,6 +52,7 @@ DEFAULTS = {
         "matmul_precision": "highest",
         "parametrization": "standard",
         "base_width": 128,
+        "seeds": [1, 2, 3, 4, 5],
     },
     "benchmark": {
         "benchmark_cases": [
@@ -77,9 +78,9 @@ DEFAULTS = {
         "training_seed": 0,
         "same_trials_for_all_architectures": True,
     },
-    "retrain": {"retrain_seeds": [1, 2, 3, 4, 5], "save_checkpoints": True},
+    "retrain": {"retrain_seeds": None, "save_checkpoints": True},
     "transfer": {
-        "transfer_seeds": [1, 2, 3, 4, 5],
+        "transfer_seeds": None,
         "transfer_extra_sources": [],
         "search_budget": "auto",
         "contenders": "auto",
@@ -181,7 +182,8 @@ def test_the_notebooks_can_be_run_one_after_another() -> None:
     assert len({value["run_dir"] for value in values}) == 1
     for one, other in itertools.combinations(values, 2):
         assert {name: one[name] for name in one.keys() & other} == {name: other[name] for name in one.keys() & other}
-    assert values[0]["training_seed"] not in values[1]["retrain_seeds"] + values[2]["transfer_seeds"]
+    assert values[0]["training_seed"] not in values[1]["seeds"]
+    assert values[1]["retrain_seeds"] is values[2]["transfer_seeds"] is None
 
 
 # --- params/ --------------------------------------------------------------------------------------------------------

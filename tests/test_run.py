@@ -455,23 +455,43 @@ def test_other_settings_are_refused_by_a_notebook(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "value", "told"),
     [
-        {"num_trials": 2},
-        {"retrain_seeds": [1]},
-        {"architectures": {"list": [[4]]}},
-        {"search_seed": 1},
-        {"split_seed": 1},
-        {"save_checkpoints": False},
+        ("num_trials", 2, "num_trials: 3 in the run, 2 given; it may only grow, to more than 3"),
+        ("retrain_seeds", [2, 3], "retrain_seeds: [1, 2] in the run, [2, 3] given; it may only grow, and lacks 1"),
+        ("seeds", [2, 3], "transfer_seeds: [1, 2] in the run, [2, 3] given; it may only grow, and lacks 1"),
+        ("architectures", {"list": [[4]]}, "it may only grow, and lacks mlp_3x2"),
+        ("search_seed", 1, "search_seed: 0 in the run, 1 given"),
+        ("split_seed", 1, "split_seed: 0 in the run, 1 given"),
+        ("save_checkpoints", False, "save_checkpoints: True in the run, False given"),
+        ("validation_size", 240, "validation_size: None in the run, 240 given"),
     ],
-    ids=str,
 )
-def test_a_run_can_only_grow(copy: Path, change: dict[str, Any], capsys: pytest.CaptureFixture) -> None:
+def test_a_run_can_only_grow(copy: Path, name: str, value: Any, told: str, capsys: pytest.CaptureFixture) -> None:
     before = snapshot(copy)
-    ((name, value),) = change.items()
     assert in_this_process("run", "--run-dir", copy, "-p", name, value) == 2
-    assert f"{name}: " in capsys.readouterr().err
+    assert told in capsys.readouterr().err
     assert snapshot(copy) == before
+
+
+def test_the_number_that_null_stands_for_is_the_same(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    """Digits have 1,437 training images; TINY leaves validation_size null."""
+    line = ("run", "--run-dir", copy, "--dry-run")
+    assert in_this_process(*line, "-p", "validation_size", 1437 // 6) == 0
+    assert "nothing to train" in capsys.readouterr().out
+
+
+def test_seeds_grow_both_phases_and_one_alone_is_told(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    line = ("run", "--run-dir", copy, "--dry-run", "-p")
+    assert in_this_process(*line, "seeds", [1, 2, 3]) == 0
+    said = capsys.readouterr().out
+    assert "retrain: 6 trainings, 2 new" in said
+    assert "transfer: 30 trainings, 4 new" in said
+    assert "seeds sets both" not in said
+    assert in_this_process(*line, "retrain_seeds", [1, 2, 8]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("retrain_seeds = [1, 2, 8], transfer_seeds = [1, 2]: a seed that only one of them holds")
+    assert "transfer: 20 trainings, 0 new" in said
 
 
 def test_a_run_in_use_is_refused(copy: Path) -> None:
@@ -493,6 +513,7 @@ def in_this_process(*arguments: Any) -> int:
         signal.signal(signal.SIGTERM, handler)
 
 
+BOTH_NULL = ("-p", "retrain_seeds", "null", "-p", "transfer_seeds", "null")
 WRONG = {
     "unknown name": (["-p", "bach_size", "64"], ["bach_size", "batch_size"]),
     "unknown profile": (["--profile", "quik"], ["quik", "quick"]),
@@ -508,7 +529,10 @@ WRONG = {
     "repeated architecture": (["-p", "architectures", "{grid: [[4]], list: [[4]]}"], ["mlp_4"]),
     "repeated seed": (["-p", "retrain_seeds", "[1, 2, 1]"], ["retrain_seeds", "repeat 1"]),
     "negative seed": (["-p", "split_seed", "-1"], ["split_seed", "-1"]),
-    "the training seed": (["-p", "retrain_seeds", "[0, 1]"], ["retrain_seeds", "training_seed"]),
+    "the training seed": (["-p", "retrain_seeds", "[0, 1]"], ["retrain_seeds = [0, 1]", "another training_seed"]),
+    "the training seed for both": (["-p", "seeds", "[0, 1]", *BOTH_NULL], ["-p seeds: seeds = [0, 1]: should not"]),
+    "a number for seeds": (["-p", "retrain_seeds", "8"], ["retrain_seeds = 8", "a list", "such as [1, 2, 8]"]),
+    "a hyperparameter": (["-p", "lr", "0.01"], ["'lr'", "a part of search_space", "params/search_space.yaml"]),
     "a distribution": (["-f", "{}/normal.yaml"], ["normal.yaml", "lr", "normal", "log_uniform", "uniform"]),
     "low above high": (["-f", "{}/order.yaml"], ["order.yaml", "lr", "low", "high"]),
     "a range too few": (["-f", "{}/few.yaml"], ["few.yaml", "search_space", "beta1"]),

@@ -86,9 +86,17 @@ def test_a_missing_checkpoint_says_why(run_dir: Path, moved: Path) -> None:
         load_model(run_dir, "mlp_4", 1)
 
 
+def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(run_dir: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"mlp_5/retrain/seed_1/model.pt is missing; there is mlp_3x2, mlp_4: "):
+        load_model(run_dir, "mlp_5", 1)
+    with pytest.raises(RunDirectoryError, match="is missing; there is seed 1, seed 2: "):
+        load_model(run_dir, "mlp_4", 9)
+
+
 def test_a_wrong_name_is_said() -> None:
-    with pytest.raises(SettingsError, match="a name like mlp_256x128"):
-        load_model("executed/example", "mlp_wide", 1)
+    for name in ("mlp_wide", "12x"):
+        with pytest.raises(SettingsError, match="a name like mlp_256x128"):
+            load_model("executed/example", name, 1)
 
 
 def test_a_run_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import yaml
 from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.run.parameters import DEFAULTS, NOTEBOOK_SETTINGS, PARAMETERS, PHASES, ArchitectureChoice
-from mlp_lib.run.parsing import check_names, parse
+from mlp_lib.run.parsing import check_names, describe_seeds, parse
 
 NAN, INF = float("nan"), float("inf")
 
@@ -64,19 +64,22 @@ ALLOWED = {
     "matmul_precision": "highest, high or medium",
     "parametrization": "standard, mup, mup_independent_decay or standard_by_layer",
     "base_width": "a whole number from 1 to 65536",
-    "search_space": "a mapping of " + ", ".join(HYPERPARAMETERS),
-    "architectures": "a mapping of grid, list",
+    "search_space": "a mapping of "
+    + ", ".join(HYPERPARAMETERS)
+    + "; give the whole of it, as in params/search_space.yaml",
+    "architectures": "a mapping of grid, list (such as {list: [[256, 128], [64]]})",
     "search_method": "random, sobol, successive_halving or grid",
     "grid_points": "a whole number from 2 to 10000",
-    "grid_seeds": "a list of 1 to 100000 values",
+    "grid_seeds": "a list of 1 to 100000 values (such as [1, 2, 8])",
     "num_trials": "a whole number from 1 to 1000000",
     "search_seed": SEED,
     "training_seed": SEED,
     "same_trials_for_all_architectures": "true or false",
-    "retrain_seeds": "a list of 1 to 100000 values",
+    "seeds": "a list of 1 to 100000 values (such as [1, 2, 8])",
+    "retrain_seeds": "a list of 1 to 100000 values (such as [1, 2, 8]) or null",
     "save_checkpoints": "true or false",
-    "transfer_seeds": "a list of 1 to 100000 values",
-    "transfer_extra_sources": "a list of 0 to 4 values",
+    "transfer_seeds": "a list of 1 to 100000 values (such as [1, 2, 8]) or null",
+    "transfer_extra_sources": "a list of 0 to 4 values (such as [cheapest, median])",
     "search_budget": f"auto or {ONE_TO_A_BILLION}",
     "contenders": "auto or chosen",
     "search_dir": "a line of text or null",
@@ -86,7 +89,7 @@ ALLOWED = {
     "compare_with": "a line of text or a list of 1 to 20 values or null",
     "parts": "all or search",
     "benchmark_cases": "a list of 1 to 1000 values",
-    "benchmark_methods": "a list of 1 to 9 values",
+    "benchmark_methods": "a list of 1 to 9 values (such as [plain, population])",
     "benchmark_rounds": "a whole number from 1 to 1000",
 }
 
@@ -99,6 +102,9 @@ def test_every_parameter_is_tested():
 @pytest.mark.parametrize("value", [NAN, INF, -INF, -1, 10**400, 0.5j, "\n", object], ids=repr)
 def test_what_no_parameter_allows(name: str, value: Any):
     message = refusal(phase_of(name), **{name: value})
+    if value == "\n" and f"{name}[0]" in message:  # a word may stand for a list of one
+        assert name in ("transfer_extra_sources", "benchmark_methods")
+        return
     assert message.startswith(f"my.yaml: {name} = ")
     assert message.endswith(f": should be {ALLOWED[name]}") or ALLOWED[name] in message
 
@@ -138,7 +144,8 @@ def test_what_no_parameter_allows(name: str, value: Any):
             for n in ("device", "dataset", "matmul_precision", "parametrization", "search_method", "parts")
             for v in ("", "gpu", None, 0, True, ["cpu"])
         ),
-        *((n, v) for n in ("retrain_seeds", "transfer_seeds", "grid_seeds") for v in ([], 5, "12", None, {1: 2})),
+        *((n, v) for n in ("seeds", "retrain_seeds", "transfer_seeds", "grid_seeds") for v in ([], 5, "12", {1: 2})),
+        *((n, None) for n in ("seeds", "grid_seeds")),
         *((n, v) for n in ("search_space", "architectures") for v in (None, [], 3, "x", True)),
     ],
     ids=repr,
@@ -166,6 +173,8 @@ def test_seeds(value: Any, message: str):
 
 
 WIDTH = "a whole number from 1 to 65536"
+WIDTHS = "a list of 1 to 64 values (such as [256, 128])"
+CHOICES = "a list of 1 to any number of values (such as [32, 64])"
 
 
 @pytest.mark.parametrize(
@@ -177,13 +186,15 @@ WIDTH = "a whole number from 1 to 65536"
             {"grid": [list(range(1, 101))] * 3},
             "architectures: grid and list should give 1 to 100000 architectures, not 1000000",
         ),
-        ({"grid": [[]]}, "architectures.grid[0] = []: should be a list of 1 to any number of values"),
-        ({"grid": [[32], []]}, "architectures.grid[1] = []: should be a list of 1 to any number of values"),
-        ({"list": [[]]}, "architectures.list[0] = []: should be a list of 1 to 64 values"),
+        ({"grid": [[]]}, f"architectures.grid[0] = []: should be {CHOICES}"),
+        ({"grid": [[32], []]}, f"architectures.grid[1] = []: should be {CHOICES}"),
+        ({"list": [[]]}, f"architectures.list[0] = []: should be {WIDTHS}"),
         ({"list": [[32], [16], [32]]}, "architectures: should not repeat mlp_32"),
         ({"grid": [[32], [16, 16]]}, "architectures: should not repeat mlp_32x16"),
         ({"grid": [[32], [16]], "list": [[32, 16]]}, "architectures: should not repeat mlp_32x16"),
-        ({"list": [32]}, "architectures.list[0] = 32: should be a list of 1 to 64 values"),
+        ({"list": [32]}, f"architectures.list[0] = 32: should be {WIDTHS}"),
+        ([32, 16], f"architectures.list[0] = 32: should be {WIDTHS}"),
+        (["12x"], f"architectures.list[0] = '12x': should be {WIDTHS}"),
         ({"list": [[32, 0]]}, f"architectures.list[0][1] = 0: should be {WIDTH}"),
         ({"list": [[True]]}, f"architectures.list[0][0] = True: should be {WIDTH}"),
         ({"grid": [[16.0]]}, f"architectures.grid[0][0] = 16.0: should be {WIDTH}"),
@@ -199,6 +210,9 @@ def test_architectures(value: Any, message: str):
 def test_grid_and_list_are_joined():
     choice = ArchitectureChoice(grid=[[32, 64], [8]], list=[[5]])
     assert [a.name for a in choice.architectures] == ["mlp_32x8", "mlp_64x8", "mlp_5"]
+    assert parsed("search", architectures=[[256, 128], [64]]) == parsed(
+        "search", architectures={"list": [[256, 128], [64]]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,9 +232,16 @@ def test_grid_and_list_are_joined():
             "search_space.lr.distribution = 'normal': should be log_uniform or uniform",
         ),
         (space(lr={"lo": 1}), "unknown name search_space.lr.lo; did you mean low?"),
-        (space(lr=0.1), "search_space.lr = 0.1: should be a mapping of distribution, low, high"),
+        (
+            space(lr=0.1),
+            "search_space.lr = 0.1: should be a mapping of distribution, low, high (such as "
+            "{distribution: log_uniform, high: 0.01, low: 0.0001})",
+        ),
         (space(drop_out=0.1), "unknown name search_space.drop_out; did you mean dropout?"),
-        ({"lr": space()["lr"]}, "search_space.beta1 is missing; it should be a mapping of distribution, low, high"),
+        (
+            {"lr": space()["lr"]},
+            "search_space.beta1 is missing; give the whole of it, as in params/search_space.yaml",
+        ),
     ],
     ids=repr,
 )
@@ -237,14 +258,31 @@ def test_validation_must_leave_training_data():
     assert "validation_size = 60000 should be below the 60000 training images" in refusal(
         "search", validation_size=60000
     )
-    assert "1437 training images of digits" in refusal("search", dataset="digits")
+    assert "1437 training images of digits" in refusal("search", dataset="digits", validation_size=10000)
     assert parsed("search", dataset="digits", validation_size=None).validation_size is None
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_what_is_not_given_has_its_default(name: str):
     values = {n: DEFAULTS[n] for n in NOTEBOOK_SETTINGS[phase_of(name)].model_fields if n != name}
-    assert parsed(phase_of(name), **values).model_dump(mode="json")[name] == DEFAULTS[name]
+    expected = DEFAULTS["seeds"] if name in ("retrain_seeds", "transfer_seeds") else DEFAULTS[name]
+    assert parsed(phase_of(name), **values).model_dump(mode="json")[name] == expected
+
+
+def test_seeds_are_those_of_both_phases_unless_one_is_given():
+    assert parsed("retrain", seeds=[7, 8]).retrain_seeds == parsed("transfer", seeds=[7, 8]).transfer_seeds == (7, 8)
+    assert parsed("retrain", seeds=[7, 8], retrain_seeds=[9]).retrain_seeds == (9,)
+    assert describe_seeds({"retrain_seeds": [9], "seeds": [7, 8]}).startswith(
+        "retrain_seeds = [9], transfer_seeds = [7, 8]: "
+    )
+    assert describe_seeds({"retrain_seeds": [9], "transfer_seeds": [9], "seeds": [7, 8]}) == describe_seeds({}) == ""
+
+
+def test_a_word_stands_for_a_list_of_one():
+    assert parsed("transfer", transfer_extra_sources="cheapest").transfer_extra_sources == ("cheapest",)
+    assert refusal("transfer", transfer_extra_sources="cheap").startswith(
+        "my.yaml: transfer_extra_sources[0] = 'cheap': should be cheapest, median"
+    )
 
 
 def test_unknown_key_comes_with_the_nearest_name():
@@ -255,6 +293,9 @@ def test_unknown_key_comes_with_the_nearest_name():
         check_names({"zzz": 1}, "my.yaml")
     with pytest.raises(SettingsError, match="unknown parameter 3"):
         check_names({3: 1}, "my.yaml")
+    for name, whole in (("lr", "search_space"), ("list", "architectures")):
+        with pytest.raises(SettingsError, match=f"a part of {whole}: give the whole of it, as in params/{whole}.yaml"):
+            check_names({name: 1}, "-p")
     check_names(dict.fromkeys(PARAMETERS), "my.yaml")
     check_names({"run_dir": "x"}, "my.yaml", also=("run_dir",))
 

@@ -251,7 +251,8 @@ def repeat(config: Path, capsys: pytest.CaptureFixture) -> tuple[int, str]:
 
 
 def test_a_training_is_repeated_to_the_bit_by_the_command(base: Path) -> None:
-    said = succeed("repeat", base / "search/mlp_3x2/retrain/seed_2/config.yaml")
+    """Its file, or its folder."""
+    said = succeed("repeat", base / "search/mlp_3x2/retrain/seed_2")
     assert "the bits agree: the result and model.pt" in said
 
 

@@ -9,16 +9,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mlp_lib.run.files import REPORTS, ROOT
+from mlp_lib.run.files import REPORTS, ROOT, flow_yaml
 from mlp_lib.run.parameters import (
     DEFAULTS,
     FIELDS,
     NOTEBOOK_SETTINGS,
     PARAMETERS_OF_FILE,
     ExploreSettings,
-    StudySettings,
+    SeededSettings,
     change_of,
 )
 from mlp_lib.run.parsing import allowed, schema_at
@@ -28,7 +26,7 @@ DOCS = Path("docs", "parameters.md")
 BEGIN, END = "<!-- written by make parameters: begin -->\n", "<!-- end -->\n"
 NOTEBOOKS = {"00_explore": ExploreSettings} | {REPORTS[phase]: kind for phase, kind in NOTEBOOK_SETTINGS.items()}
 _PYTHON = {"null": "None", "true": "True", "false": "False"}
-_NULLABLE = {"integer": "int", "string": "str"}  # the type of what may be null, by its schema's
+_NULLABLE = {"integer": "int", "string": "str", "array": "list"}  # the type of what may be null, by its schema's
 
 
 def expected() -> dict[Path, str]:
@@ -43,7 +41,7 @@ def expected() -> dict[Path, str]:
 
 def params_file(name: str) -> str:
     """A file of params/: each parameter with its default and, beside it where there is room or above, what it is."""
-    kind = StudySettings if name == "defaults" else NOTEBOOK_SETTINGS.get(name)
+    kind = SeededSettings if name == "defaults" else NOTEBOOK_SETTINGS.get(name)
     lines = [f"# {kind.__doc__}"] if kind else []
     for parameter in PARAMETERS_OF_FILE[name]:
         value = _yaml(f"{parameter}:", DEFAULTS[parameter])
@@ -58,16 +56,11 @@ def params_file(name: str) -> str:
 
 def _yaml(head: str, value: Any, indent: str = "") -> list[str]:
     """A value as lines of YAML: in a line where there is room for it."""
-    line = f"{indent}{head} {_flow(value)}"
+    line = f"{indent}{head} {flow_yaml(value)}"
     if len(line) <= WIDTH or not isinstance(value, dict | list):
         return [line]
     inner = [(f"{name}:", v) for name, v in value.items()] if isinstance(value, dict) else [("-", v) for v in value]
     return [f"{indent}{head}", *(line for name, v in inner for line in _yaml(name, v, f"{indent}  "))]
-
-
-def _flow(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _schema(name: str) -> dict[str, Any]:
@@ -114,7 +107,7 @@ def table() -> str:
     rows = ["parameter | default | allowed | notebooks | on a run that is there | what", " | ".join(["---"] * 6)]
     for name, field in FIELDS.items():
         takers = " ".join(notebook[:2] for notebook, kind in NOTEBOOKS.items() if name in kind.model_fields)
-        default = _flow(DEFAULTS[name])
+        default = flow_yaml(DEFAULTS[name])
         shown = f"`{default}`" if len(default) <= 60 else "see its file"
         told = field.description.replace("\n", ". ")
         rows.append(" | ".join([f"`{name}`", shown, allowed(_schema(name)), takers, change_of(name), told]))

@@ -139,7 +139,7 @@ class DataSettings(_Frozen):
     preload: Annotated[Literal["auto", "cuda", "cpu", False], BeforeValidator(_refuse_number)] = told(
         "auto", "auto: on the training device, false: streamed through a DataLoader", FREE
     )
-    validation_size: Count | None = told(10000, "images; null: a sixth of the training data", small=None)
+    validation_size: Count | None = told(None, "images; null: a sixth of the training data")
     split_seed: Seed = told(0, "decides the train/validation split alone")
     loader_workers: Annotated[Whole, Field(ge=0, le=256), _Exponent] = told(
         2, "a DataLoader's workers, for preload false", FREE

@@ -3,6 +3,7 @@
 import asyncio
 import html
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def _set(slider: widgets.Widget, value: float) -> None:
 
 def _read_widths(text: str) -> tuple[int, ...]:
     """256x128 (or 256, 128) as widths; SettingsError for anything else."""
-    words = text.lower().removeprefix("mlp_").replace(",", " ").replace("x", " ").split()
+    words = re.split(r" *[x,] *| +", text.lower().removeprefix("mlp_").strip())
     try:
         return tuple(int(word) for word in words)
     except ValueError:

@@ -22,7 +22,7 @@ from mlp_lib.run.claim import claim
 from mlp_lib.run.files import ROOT, RunFiles
 from mlp_lib.run.meta import find_search, find_searches
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
-from mlp_lib.run.parsing import check_together, no_pool, parse
+from mlp_lib.run.parsing import check_together, describe_seeds, no_pool, parse
 
 if TYPE_CHECKING:
     from mlp_lib.core.data import Dataset
@@ -176,6 +176,8 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
     parameters = settings.model_dump(mode="json")
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
     check_together(merged, dict.fromkeys(parameters, f"notebook {phase}"))
+    if (said := describe_seeds(merged)) != describe_seeds(stored["parameters"]):
+        print(said)
     searched = find_search(settings.search_dir) if phase == "transfer" and settings.search_dir else files
     architectures = settings.architectures.architectures if phase == "search" else meta.read_architectures(searched)
     try:

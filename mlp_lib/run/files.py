@@ -117,6 +117,10 @@ class RunFiles:
     def architecture(self, architecture: Architecture) -> ArchitectureFiles:
         return ArchitectureFiles(self.search / architecture.name)
 
+    def models(self) -> list[Path]:
+        """The checkpoints that there are."""
+        return sorted(self.search.glob("*/retrain/seed_*/model.pt"))
+
     def notebook(self, phase: str) -> Path:
         """The executed notebook of a phase, or of another report by its name."""
         return self.root / f"{REPORTS.get(phase, phase)}.ipynb"
@@ -276,6 +280,12 @@ def parse_yaml(text: str, where: str) -> Any:
         raise SettingsError(f"{where}{line}: not valid YAML: {' '.join(reason.split())}") from None
     except (RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:  # PyYAML's, of a tag's value
         raise SettingsError(f"{where}: not valid YAML: {type(error).__name__}") from None
+
+
+def flow_yaml(value: Any) -> str:
+    """Plain values as one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def read_yaml(path: Path) -> Any:

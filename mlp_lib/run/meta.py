@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mlp_lib.core.errors import RunDirectoryError, SettingsError
-from mlp_lib.core.values import FREE, GROWS, Architecture
+from mlp_lib.core.values import DATASETS, FREE, GROWS, Architecture
 from mlp_lib.run import record
 from mlp_lib.run.claim import find_holder
 from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
@@ -57,33 +57,53 @@ def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Pat
 
     Raises RunDirectoryError with the list of differences.
     """
-    differences = [
-        f"{name}: {_short(stored[name])} in the run, {_short(value)} given"
-        for name, value in given.items()
-        if name in stored and not _may_become(name, stored, value)
-    ]
-    if differences:
+    if differences := list_refused(stored, given):
+        told = ", ".join(differences)
         raise RunDirectoryError(
-            f"{run_dir} was made with other settings ({'; '.join(differences)}); use its own or another directory"
+            f"{run_dir} was made with other settings ({told}); go on with its own, or use another directory"
         )
     return {**stored, **given}
 
 
-def _may_become(name: str, stored: dict[str, Any], given: Any) -> bool:
-    """Whether a run of the stored parameters may go on with the given value: it is free, the same, or holds more.
+def list_refused(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """The given parameters that a run of the stored ones can't go on with: neither free, nor the same, nor more.
 
     With more trials, successive halving would have dropped others.
     """
-    if change_of(name) == FREE or given == stored[name]:
-        return True
-    halved = name == "num_trials" and stored.get("search_method") == "successive_halving"
-    return change_of(name) == GROWS and not halved and _parts(given) >= _parts(stored[name])
+    halved, refused = stored.get("search_method") == "successive_halving", []
+    for name in changed({name: stored[name] for name in given if name in stored}, {**stored, **given}):
+        here, there = given[name], stored[name]
+        grows = change_of(name) == GROWS and not (halved and name == "num_trials")
+        if grows and _parts(here) >= _parts(there):
+            continue
+        said = f"{name}: {_short(there)} in the run, {_short(here)} given"
+        if grows and isinstance(here, int):
+            said += f"; it may only grow, to more than {there}"
+        elif grows:
+            said += f"; it may only grow, and lacks {', '.join(map(str, sorted(_parts(there) - _parts(here))[:3]))}"
+        refused.append(said)
+    return refused
+
+
+def changed(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The stored parameters that are not free and mean something else now (see _number)."""
+    dataset = now.get("dataset")
+    return [
+        name
+        for name, value in stored.items()
+        if change_of(name) != FREE and _number(name, value, dataset) != _number(name, now[name], dataset)
+    ]
+
+
+def _number(name: str, value: Any, dataset: str | None) -> Any:
+    """A parameter's value; for validation_size = null the number that it stands for."""
+    return DATASETS[dataset].images // 6 if (name, value) == ("validation_size", None) and dataset else value
 
 
 def _parts(value: Any) -> Any:
-    """What a value that may grow has more or less of: a number itself, architectures, or the entries of a list."""
+    """What a value that may grow has more or less of: a number itself, names of architectures, entries of a list."""
     if isinstance(value, dict):
-        return set(ArchitectureChoice.model_validate(value).architectures)
+        return {architecture.name for architecture in ArchitectureChoice.model_validate(value).architectures}
     return value if isinstance(value, int) else set(value)
 
 
@@ -92,13 +112,11 @@ def different_parameters(here: dict[str, Any], there: dict[str, Any]) -> list[st
 
     One that a run doesn't know of has its default.
     """
-    described = []
-    for name in PARAMETERS:
-        value, other = here.get(name, DEFAULTS[name]), there.get(name, DEFAULTS[name])
-        if value != other and change_of(name) != FREE:
-            short = not isinstance(value, dict | list)
-            described.append(f"{name} ({value} here, {other} there)" if short else name)
-    return described
+    here, there = ({name: run.get(name, DEFAULTS[name]) for name in PARAMETERS} for run in (here, there))
+    return [
+        name if isinstance(here[name], dict | list) else f"{name} ({here[name]} here, {there[name]} there)"
+        for name in changed(here, there)
+    ]
 
 
 def _short(value: Any) -> str:
@@ -145,11 +163,11 @@ def begin(
     meta = read_meta(files)
     stored, phases = meta["parameters"], meta["phases"]
     merged = merge_parameters(stored, parameters, files.root)
-    changed = {name for name, old in stored.items() if change_of(name) != FREE and merged[name] != old}
+    grown = set(changed(stored, merged))
     whole = is_whole(files, phase, meta)
     outdated = False  # from the first phase on whose parameters grew, and behind one that has yet to be done
     for name, settings in PHASES.items():
-        outdated = outdated or bool(changed & set(settings.model_fields))
+        outdated = outdated or bool(grown & set(settings.model_fields))
         if outdated and phases.get(name, {}).get("status") == DONE:
             phases[name]["status"] = OUTDATED
         outdated = outdated or (name == phase and not whole)
@@ -266,8 +284,8 @@ def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
     files = RunFiles(path.parent if (path / "search_meta.yaml").exists() else path)
     if "architectures" not in read_meta(files)["parameters"]:
         raise SettingsError(
-            f"{parameter} = {search_dir}: no search there (none in {path}); it should be the directory of a run, such as "
-            "executed/example"
+            f"{parameter} = {search_dir}: no search there (none in {path}); it should be the directory of a run, such "
+            "as executed/example"
         )
     return files
 
@@ -301,7 +319,8 @@ def continue_run(run_dir: Path, merged: Merged) -> Merged:
         raise SettingsError(f"--run-dir {run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
     stored = read_meta(files)["parameters"]
     checked = {name: value for values in check_all(merged).values() for name, value in values.items()}
-    given = {name: checked[name] for name in merged.given}
+    also = ("retrain_seeds", "transfer_seeds") if "seeds" in merged.given else ()
+    given = {name: checked[name] for name in (*merged.given, *also)}
     try:
         kept = {name: stored[name] for names in PARAMETERS_OF_FILE.values() for name in names if name in stored}
         values = merge_parameters(kept, given, run_dir)

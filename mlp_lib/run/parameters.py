@@ -3,9 +3,18 @@
 import itertools
 import math
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from mlp_lib.core.values import (
     FREE,
@@ -35,7 +44,19 @@ def _refuse_repeats(values: tuple) -> tuple:
     return values
 
 
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=10**5), AfterValidator(_refuse_repeats)]
+def _read_word(value: Any) -> Any:
+    """A word stands for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _or_seeds(value: tuple | None, info: ValidationInfo) -> tuple | None:
+    return info.data.get("seeds") if value is None else value
+
+
+Seeds = Annotated[
+    tuple[Seed, ...], Field(min_length=1, max_length=10**5, examples=[[1, 2, 8]]), AfterValidator(_refuse_repeats)
+]
+OwnSeeds = Annotated[Seeds | None, AfterValidator(_or_seeds), Field(validate_default=True)]  # null: `seeds`
 MOST_POINTS = 10_000  # trials of a grid
 _NAME_RULE = "at most 100 letters, digits, dots, hyphens and underscores, the first a letter or digit"
 Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", title=_NAME_RULE)]
@@ -44,6 +65,9 @@ Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,
 class Range(_Frozen):
     """The distribution that one hyperparameter is drawn from, both ends included."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"distribution": "log_uniform", "low": 0.0001, "high": 0.01}]}
+    )
     distribution: Literal["log_uniform", "uniform"]
     low: Annotated[Real, _Exponent]
     high: Annotated[Real, _Exponent]
@@ -87,16 +111,26 @@ class SearchSpace(_Frozen):
         return self
 
 
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=64, examples=[[256, 128]])]
+
+
 class ArchitectureChoice(_Frozen):
     """The architectures of a study: every combination of the grid's widths, then the list."""
 
-    grid: tuple[Annotated[tuple[Width, ...], Field(min_length=1)], ...] = ()
-    list: tuple[Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)], ...] = ()
+    model_config = ConfigDict(json_schema_extra={"examples": [{"list": [[256, 128], [64]]}]})
+    grid: tuple[Annotated[tuple[Width, ...], Field(min_length=1, examples=[[32, 64]])], ...] = ()
+    list: tuple[Widths, ...] = ()
 
     @property
     def architectures(self) -> tuple[Architecture, ...]:
         grid = itertools.product(*self.grid) if self.grid else ()
         return tuple(Architecture(tuple(widths)) for widths in (*grid, *self.list))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_list(cls, value: Any) -> Any:
+        """Architectures alone are the list."""
+        return {"list": value} if value and isinstance(value, (tuple, list)) else value
 
     @model_validator(mode="after")
     def _some_and_distinct(self) -> "ArchitectureChoice":
@@ -125,7 +159,7 @@ class DeviceSettings(_Frozen):
 
 
 class StudySettings(TrainingSettings, DataSettings, DeviceSettings, NamedSettings):
-    """What every phase that trains needs. Later files and -p override these key by key."""
+    """What every phase that trains needs."""
 
     mixed_devices: Flag = told(
         False, "true: go on with a run that was begun on another device, or with another torch", FREE
@@ -202,29 +236,39 @@ class SearchSettings(StudySettings):
         return self
 
 
-class RetrainSettings(StudySettings):
+class SeededSettings(StudySettings):
+    """What the phases that train need. Later files and -p override these key by key."""
+
+    seeds: Seeds = told((1, 2, 3, 4, 5), "run seeds of 02 and 03, one training each", FREE, small=[1, 2, 3])
+
+
+class RetrainSettings(SeededSettings):
     """Phase 02: the chosen hyperparameters trained again with fresh seeds."""
 
-    retrain_seeds: Seeds = told((1, 2, 3, 4, 5), "run seeds, one training each", GROWS, small=[1, 2, 3])
+    retrain_seeds: OwnSeeds = told(None, "run seeds of 02 alone; null: seeds", GROWS)
     save_checkpoints: Flag = told(True, "keep each training's weights")
 
 
 ExtraSource = Literal["cheapest", "median", "consensus", "default"]
+ExtraSources = Annotated[
+    tuple[ExtraSource, ...],
+    Field(max_length=4, examples=[["cheapest", "median"]]),
+    AfterValidator(_refuse_repeats),
+    BeforeValidator(_read_word),
+]
 
 
-class TransferSettings(StudySettings):
+class TransferSettings(SeededSettings):
     """Phase 03: every architecture with every source's hyperparameters."""
 
-    transfer_seeds: Seeds = told((1, 2, 3, 4, 5), "run seeds, one training each", GROWS, small=[1, 2, 3])
-    transfer_extra_sources: Annotated[tuple[ExtraSource, ...], Field(max_length=4), AfterValidator(_refuse_repeats)] = (
-        told(
-            (),
-            "more sources than the architectures: cheapest, median, consensus, default\n"
-            "cheapest: chosen on the architecture with the fewest parameters; median: of all architectures' chosen "
-            "values; consensus: the trial that ranks best on the other architectures (needs "
-            "same_trials_for_all_architectures: true); default: torch's AdamW without dropout.",
-            GROWS,
-        )
+    transfer_seeds: OwnSeeds = told(None, "run seeds of 03 alone; null: seeds", GROWS)
+    transfer_extra_sources: ExtraSources = told(
+        (),
+        "more sources than the architectures: cheapest, median, consensus, default\n"
+        "cheapest: chosen on the architecture with the fewest parameters; median: of all architectures' chosen "
+        "values; consensus: the trial that ranks best on the other architectures (needs "
+        "same_trials_for_all_architectures: true); default: torch's AdamW without dropout.",
+        GROWS,
     )
     search_budget: Literal["auto"] | Count = told(
         "auto", "trials of a search that answers are about; auto: a third of num_trials", FREE
@@ -275,7 +319,7 @@ class ExploreSettings(TrainingSettings, DataSettings, DeviceSettings):
 class BenchmarkCase(_Frozen):
     """What the benchmark trains: `members` MLPs of one architecture, on that many worker processes."""
 
-    architecture: Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
+    architecture: Widths
     members: Annotated[Whole, Field(ge=1, le=10**4), _Exponent]
     batch_size: Count
     workers: Annotated[Whole, Field(ge=1, le=1024), _Exponent]
@@ -301,7 +345,10 @@ class BenchmarkSettings(DataSettings, DeviceSettings, NamedSettings):
         small=[{"architecture": [32, 32], "members": 8, "batch_size": 256, "workers": 1}],
     )
     benchmark_methods: Annotated[
-        tuple[Method, ...], Field(min_length=1, max_length=9), AfterValidator(_refuse_repeats)
+        tuple[Method, ...],
+        Field(min_length=1, max_length=9, examples=[["plain", "population"]]),
+        AfterValidator(_refuse_repeats),
+        BeforeValidator(_read_word),
     ] = told(
         ("seed_way", "plain", "vmap", "population", "limit"),
         "also compiled, sklearn, jax, optuna",
@@ -322,7 +369,8 @@ NOTEBOOK_SETTINGS = {**PHASES, "benchmark": BenchmarkSettings}  # the phases of 
 PARAMETERS = tuple(dict.fromkeys(name for settings in NOTEBOOK_SETTINGS.values() for name in settings.model_fields))
 _KINDS = (*NOTEBOOK_SETTINGS.values(), ExploreSettings)
 FIELDS = {name: field for kind in _KINDS for name, field in kind.model_fields.items()}
-DEFAULTS = {name: value for kind in _KINDS for name, value in kind().model_dump(mode="json").items()}
+# as they are given: what null stands for is found when they are parsed
+DEFAULTS = {name: value for kind in _KINDS for name, value in kind.model_construct().model_dump(mode="json").items()}
 
 
 def change_of(name: str) -> str:
@@ -333,7 +381,7 @@ def change_of(name: str) -> str:
 def _by_file() -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     placed = {"parts"}  # in no file: the command sets it
-    for file, kind in {"defaults": StudySettings, **NOTEBOOK_SETTINGS}.items():
+    for file, kind in {"defaults": SeededSettings, **NOTEBOOK_SETTINGS}.items():
         for name in [name for name in kind.model_fields if name not in placed]:
             files.setdefault(name if isinstance(FIELDS[name].default, BaseModel) else file, []).append(name)
             placed.add(name)

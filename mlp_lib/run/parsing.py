@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mlp_lib.core.errors import SettingsError
-from mlp_lib.run.files import OLD_NUMBER, ROOT, parse_yaml, read_yaml
-from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, PARAMETERS, PARAMETERS_OF_FILE, ArchitectureChoice
+from mlp_lib.run.files import OLD_NUMBER, ROOT, flow_yaml, parse_yaml, read_yaml
+from mlp_lib.run.parameters import FIELDS, NOTEBOOK_SETTINGS, PARAMETERS, PARAMETERS_OF_FILE, ArchitectureChoice
 
 Kind = TypeVar("Kind", bound=BaseModel)
 PARAMS = ROOT / "params"
+_PARTS = {n: type(f.default).model_fields for n, f in FIELDS.items() if isinstance(f.default, BaseModel)}  # of mappings
 
 
 # --- merging
@@ -80,8 +81,9 @@ def check_names(names: Mapping[str, Any], where: str | Mapping[str, str], also: 
     """Refuse a name that no notebook declares (SettingsError with the nearest right name)."""
     for name in names:
         if name not in PARAMETERS and name not in also:
-            known = (*PARAMETERS, *also)
-            raise SettingsError(f"{_place(where, name)}: unknown parameter {_cut(repr(name))}; {_nearest(name, known)}")
+            whole = next((whole for whole, parts in _PARTS.items() if name in parts), None)
+            cure = f"it is a part of {whole}: {_as_in(whole)}" if whole else _nearest(name, (*PARAMETERS, *also))
+            raise SettingsError(f"{_place(where, name)}: unknown parameter {_cut(repr(name))}; {cure}")
 
 
 def check_all(merged: Merged) -> dict[str, dict[str, Any]]:
@@ -129,12 +131,24 @@ def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None
     of = "grid_seeds" if parameters.get("search_method") == "grid" else "training_seed"
     trials = parameters.get(of, ())
     for name in ("retrain_seeds", "transfer_seeds"):
+        seeds = list(parameters.get(name, ()))
+        name = "seeds" if seeds == list(parameters.get("seeds", ())) else name
         for seed in [trials] if isinstance(trials, int) else trials:
-            if seed in parameters.get(name, ()):
+            if seed in seeds:
                 raise SettingsError(
-                    f"{where.get(name, 'the run')}: {name} = {list(parameters[name])}: should not hold the "
-                    f"{of} {seed}, which chose the hyperparameters"
+                    f"{where.get(name, 'the run')}: {name} = {seeds}: should not hold the {of} {seed}, which chose the "
+                    f"hyperparameters: take other seeds, or another {of}"
                 )
+
+
+def describe_seeds(parameters: Mapping[str, Any]) -> str:
+    """That retraining and transfer have other run seeds, if they do, as far as they are known; empty if not."""
+    names = ("retrain_seeds", "transfer_seeds")
+    retrain, transfer = (list(parameters.get(name, parameters.get("seeds", ()))) for name in names)
+    if not (retrain and transfer) or retrain == transfer:
+        return ""
+    shown = f"retrain_seeds = {retrain}, transfer_seeds = {transfer}"
+    return f"{shown}: a seed that only one of them holds shares no trainings; seeds sets both"
 
 
 def check_consensus(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
@@ -179,6 +193,11 @@ def _place(where: str | Mapping[str, str], name: Any) -> str:
     return where if isinstance(where, str) else where.get(name, "the parameters")
 
 
+def _as_in(whole: str) -> str:
+    """How a mapping is given."""
+    return f"give the whole of it, as in params/{whole}.yaml"
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -203,12 +222,14 @@ def _explain(error: ValidationError, kind: type[BaseModel], where: str | Mapping
             name = f"{path}.{location[-1]}".removeprefix(".")
             return f"{place}: unknown name {name}; {_nearest(location[-1], tuple(schema['properties']))}"
         case "missing":
-            return f"{place}: {path} is missing; it should be {allowed(schema)}"
+            return f"{place}: {path} is missing; {_as_in(location[0])}"
         case "value_error" if isinstance(first["input"], Mapping):
             return f"{place}: {path}: {reason}"
         case "value_error":
             return f"{place}: {path} = {_cut(repr(first['input']))}: {reason}"
     said = f"{place}: {path} = {_cut(repr(first['input']))}: should be {allowed(schema)}"
+    if schema.get("properties") and location[0] in _PARTS and len(location) == 1:
+        said = f"{said}; {_as_in(location[0])}" if "examples" not in schema else said
     old = re.fullmatch(OLD_NUMBER, str(first["input"]), re.IGNORECASE) and "number" in allowed(schema)
     return f"{said}; a number has no leading zeros, colons or underscores" if old else said
 
@@ -220,8 +241,9 @@ def schema_at(kind: type[BaseModel], location: tuple[str | int, ...]) -> tuple[s
     for part in location:
         if part in schema.get("properties", {}):
             schema, path = schema["properties"][part], f"{path}.{part}"
-        elif isinstance(part, int) and "items" in schema:
-            schema, path = schema["items"], f"{path}[{part}]"
+        elif isinstance(part, int):
+            items = [one["items"] for one in (schema, *schema.get("anyOf", ())) if "items" in one]
+            schema, path = (items[0], f"{path}[{part}]") if items else (schema, path)
         if "$ref" in schema:
             schema = root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
     return path.removeprefix("."), schema
@@ -234,11 +256,12 @@ def allowed(schema: dict[str, Any]) -> str:
     if "enum" in schema or "const" in schema:
         *names, last = (str(v).lower() for v in schema.get("enum", [schema.get("const")]))
         return f"{', '.join(names)} or {last}" if names else last
+    example = f" (such as {flow_yaml(schema['examples'][0])})" if "examples" in schema else ""
     match schema["type"]:
         case "array":
-            return f"a list of {schema.get('minItems', 0)} to {schema.get('maxItems', 'any number of')} values"
+            return f"a list of {schema.get('minItems', 0)} to {schema.get('maxItems', 'any number of')} values{example}"
         case "object":
-            return f"a mapping of {', '.join(schema['properties'])}"
+            return f"a mapping of {', '.join(schema['properties'])}{example}"
         case "integer":
             return f"a whole number from {schema['minimum']} to {schema['maximum']}"
         case "number":

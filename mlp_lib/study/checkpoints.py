@@ -21,11 +21,16 @@ def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> 
     """
     if isinstance(architecture, str):
         architecture = _by_name(architecture)
-    files = RunFiles(ROOT / Path(run).expanduser()).architecture(architecture)
+    of_run = RunFiles(ROOT / Path(run).expanduser())
+    files = of_run.architecture(architecture)
     path = files.model(seed)
     if not path.exists():
+        kept = [(path.parents[2].name, path.parent.name.replace("_", " ")) for path in of_run.models()]
+        own = [of_seed for name, of_seed in kept if name == architecture.name]
+        there = ", ".join(own or dict.fromkeys(name for name, _ in kept)) or "no other"
         raise RunDirectoryError(
-            f"{path} is missing: a run keeps what completed with save_checkpoints: true, and git does not take it along"
+            f"{path} is missing; there is {there}: a run keeps what completed with save_checkpoints: true, and git "
+            "does not take it along"
         )
     hyperparameters = Hyperparameters(**read_yaml(files.config(seed))["hyperparameters"])
     try:

@@ -17,13 +17,15 @@ from mlp_lib.workers.units import result_rows
 
 
 def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
-    """Train as config.yaml says; whether the bits agree with its result and the model.pt beside it, and a report.
+    """Train as a config.yaml says; whether the bits agree with its result and the model.pt beside it, and a report.
 
-    Raises SettingsError for a file that is no config.yaml, DataError if the data is not what it was.
+    config: the file, or its folder. Raises SettingsError for a file that is no config.yaml, DataError if the data is
+    not what it was.
     """
+    config = config / "config.yaml" if config.is_dir() else config
     content = read_yaml(config)
     if not isinstance(content, dict):
-        raise SettingsError(f"{config}: should be the config.yaml of one seed")
+        raise SettingsError(f"{config}: should be the config.yaml of one seed, below search/*/retrain/ of a run")
     record = parse(Recorded, content, str(config))
     values = record.data.model_dump(exclude={"digest"})
     values |= {"data_root": data_root, "preload": "auto", "loader_workers": 0}
