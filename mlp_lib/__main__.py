@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import datetime
 import logging
 import os
 import re
@@ -17,7 +16,7 @@ from mlp_lib.reports import execute, pages
 from mlp_lib.reports.voice import Voice, speaking
 from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
-from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, make_run_directory
+from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, from_repository, make_run_directory, name_run
 from mlp_lib.run.meta import continue_run
 from mlp_lib.run.parameters import PHASES, SearchSettings
 from mlp_lib.run.parsing import Merged, check_all, describe_seeds, merge, parse
@@ -55,8 +54,7 @@ def execute_phases(
     parsed = check(command, merged, run_dir)
     _allow_open_files()
     if run_dir is None:
-        stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
-        run_dir = make_run_directory(runs_root, run_name or f"{parsed['search']['project_name']}_{stamp}")
+        run_dir = make_run_directory(runs_root, run_name or name_run(parsed["search"]["project_name"]))
     files = RunFiles(run_dir)
     if command in _TRAIN:
         meta.check_layout(files)
@@ -76,13 +74,7 @@ def execute_phases(
                 pages.write_run_index(run_dir)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"; to go on: {meta.go_on(run_dir, command)}") from None
-        if runs_root.resolve() in run_dir.resolve().parents:
-            _list_runs(runs_root)
-    if unrendered:
-        raise MlpError(
-            f"{', '.join(unrendered)}: kept, but can't be rendered ({min(unrendered.values())}); "
-            f"once that is mended, {command} --run-dir {run_dir} renders"
-        )
+    _end(run_dir, runs_root, unrendered)
     return run_dir
 
 
@@ -103,12 +95,37 @@ def _describe_start(command: str, parsed: dict[str, dict[str, Any]], files: RunF
     return [*([seeds] if seeds else []), *meta.describe_losses(files)]
 
 
-def _list_runs(runs_root: Path) -> None:
-    """Bring the list of runs up to date; that it can't be is no fault of the run."""
-    try:
-        pages.write_runs_index(runs_root)
-    except (MlpError, OSError) as error:
-        print(f"no list of runs: {error}", flush=True)
+def render(run_dir: Path, runs_root: Path, voice: Voice) -> None:
+    """The pages of a run anew: of the notebooks that it keeps, of those that a finished phase lacks, and the indexes.
+
+    A run by hand or by papermill keeps none: they are executed here on what is finished, which trains nothing.
+    """
+    files, unrendered = RunFiles(run_dir), {}
+    if not files.meta.exists():
+        raise SettingsError(f"{run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
+    with claim(run_dir, "render"):
+        known = meta.read_meta(files)
+        for phase in (*meta.phases_of(known), "search_report"):
+            problem = None
+            if files.notebook(phase).exists():
+                problem = execute.render(files.notebook(phase), files.page(phase))
+                print(f"{files.notebook(phase).stem}: {'not ' * bool(problem)}rendered")
+            elif phase != "search_report" and meta.is_whole(files, phase, known):
+                parsed = check_all(continue_run(run_dir, merge(None, [], [])))
+                problem = run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, True, voice)
+            unrendered |= {files.notebook(phase).name: problem} if problem else {}
+        pages.write_run_index(run_dir)
+    _end(run_dir, runs_root, unrendered)
+
+
+def _end(run_dir: Path, runs_root: Path, unrendered: dict[str, str]) -> None:
+    """Bring the list of runs up to date; MlpError if a notebook could not be rendered."""
+    pages.list_run(run_dir, runs_root)
+    if unrendered:
+        raise MlpError(
+            f"{', '.join(unrendered)}: kept, but can't be rendered ({min(unrendered.values())}); "
+            f"once that is mended, render {run_dir} does it"
+        )
 
 
 def _allow_open_files() -> None:
@@ -130,7 +147,7 @@ def _allow_open_files() -> None:
 def _notebook_parameters(phase: str, parsed: dict[str, dict[str, Any]], run_dir: Path) -> dict[str, Any]:
     """What the phase's notebook is given: the search's report is a part of the analysis; paths are from the root."""
     given = {**parsed["analysis"], "parts": "search"} if phase == "search_report" else parsed[phase]
-    return {**given, "run_dir": pages.from_repository(run_dir)}
+    return {**given, "run_dir": from_repository(run_dir)}
 
 
 def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool, voice: Voice) -> str | None:
@@ -217,6 +234,7 @@ phases:
 
 and on what there is:
   status RUN      what each phase of a run has come to
+  render RUN      its pages: of the notebooks that it keeps, and of finished phases that left none (by hand, papermill)
   repeat FILE     the training of one seed again, from its config.yaml; says whether the bits agree (exit code 1: no)
   verify RUN      --sample trainings of a run again, drawn at random; says whether they agree (exit code 1: not all)
 """
@@ -233,7 +251,7 @@ examples:
 
 exit codes: 0 done, 1 something failed (one line says what; finished work is kept), 2 wrong parameters, 130 interrupted
 """
-ON_A_PATH = ("status", "repeat", "verify")
+ON_A_PATH = ("status", "render", "repeat", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -251,7 +269,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     phases = [*COMMANDS, *ON_A_PATH]
     parser.add_argument("phase", choices=phases, metavar="PHASE", help=", ".join(phases))
-    parser.add_argument("path", nargs="?", metavar="PATH", type=Path, help="of status, repeat or verify")
+    parser.add_argument("path", nargs="?", metavar="PATH", type=Path, help="of status, render, repeat or verify")
     parser.add_argument("--profile", metavar="NAME", help="overrides kept in params/NAME.yaml, such as quick")
     parser.add_argument(
         "-f", dest="files", metavar="FILE", action="append", default=[], help="a YAML file of parameters"
@@ -300,6 +318,9 @@ def _run(arguments: list[str] | None, voice: Voice) -> int:
             return _repeat(options.path, merged)
         if options.phase == "verify":
             return _verify(options.path, options.sample, merged)
+        if options.phase == "render":
+            render(options.path, options.runs_root, voice)
+            return 0
         if options.dry_run:
             print(dry_run(options.phase, merged, options.run_dir))
             return 0

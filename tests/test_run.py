@@ -383,6 +383,20 @@ def test_a_finished_run_is_not_done_again(copy: Path) -> None:
     assert [n for n in before if n.endswith((".csv", ".yaml", ".pt", ".ipynb")) and after[n] != before[n]] == []
 
 
+def test_the_pages_of_a_run_are_made_again(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    """Of the notebooks that it keeps; its tables are left alone."""
+    (copy / "04_analysis.html").unlink()
+    (copy / "index.html").unlink()
+    before = snapshot(copy)
+    assert in_this_process("render", copy) == 0
+    assert "04_analysis: rendered" in capsys.readouterr().out
+    after = snapshot(copy)
+    assert after.keys() - before.keys() == {"04_analysis.html", "index.html"}
+    assert all(name.endswith(".html") for name in before if after[name] != before[name])
+    assert in_this_process("render", copy.parent) == 2
+    assert "no run there" in capsys.readouterr().err
+
+
 def remade(phase: str, run_dir: Path, page: str, *options: Any) -> None:
     """A report is made again from what is on disk, whose tables stay."""
     before, contents = snapshot(run_dir), tables(run_dir)
@@ -434,6 +448,7 @@ def test_a_run_grown_by_the_command_has_the_bytes_of_notebooks_run_by_hand(copy:
     assert {name for name in ours if ours[name] != theirs[name]} <= {"architectures", "workers"}
     assert theirs["workers"] == 1
     assert (by_hand / "search/mlp_2/retrain/seed_3/model.pt").exists()
+    assert (by_hand / "index.html").exists()
 
 
 # --- refusing -------------------------------------------------------------------------------------------------------

@@ -77,8 +77,9 @@ def parameters_cell(notebook: str) -> str:
     """The source of a notebook's parameters cell, typed and commented as `papermill --help-notebook` reads it."""
     lines = []
     if notebook != "00_explore":
-        run_dir = "executed/notebook_benchmark" if notebook == REPORTS["benchmark"] else "executed/notebook"
-        lines.append(f'run_dir: str = "{run_dir}"  # directory of the run, from the repository\'s root')
+        begins = notebook in (REPORTS["search"], REPORTS["benchmark"])
+        taken = "the newest by hand that fits, or a new one" if begins else "the one that 01 was run on last"
+        lines.append(f"run_dir: str = None  # a run's directory, from the repository's root; None: {taken}")
     for name in NOTEBOOKS[notebook].model_fields:
         value = FIELDS[name].json_schema_extra.get("small", DEFAULTS[name])
         kind = _NULLABLE[_schema(name)["anyOf"][0]["type"]] if value is None else type(value).__name__

@@ -21,7 +21,7 @@ from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.reports.overview import HEADLINES, mapping, read_any, read_run, seconds, since_epoch
 from mlp_lib.run import meta
 from mlp_lib.run.claim import find_holder
-from mlp_lib.run.files import NOTEBOOKS, ROOT, TEMPORARY, RunFiles, read_table, read_yaml, write_bytes
+from mlp_lib.run.files import NOTEBOOKS, TEMPORARY, RunFiles, from_repository, read_table, read_yaml, write_bytes
 from mlp_lib.run.work import now
 from mlp_lib.workers.progress import seconds_text
 
@@ -209,6 +209,15 @@ def write_runs_index(runs_root: Path) -> None:
     own.replace(index)
 
 
+def list_run(run_dir: Path, runs_root: Path) -> None:
+    """Bring the list of runs up to date if the run is one of them; that it can't be is no fault of the run."""
+    if runs_root.resolve() in run_dir.resolve().parents:
+        try:
+            write_runs_index(runs_root)
+        except (MlpError, OSError) as error:
+            print(f"no list of runs: {error}", flush=True)
+
+
 def _may_write(page: Path, kind: str) -> bool:
     """Whether there is none yet, or one of the kind (run, runs) that this package made."""
     mark = f'<meta name="generator" content="mlp_lib {kind}">'
@@ -224,12 +233,6 @@ def _list_files(run_dir: Path) -> dict[str, list[tuple[str, str]]]:
                 folder = str(path.parent.relative_to(run_dir))
                 folders.setdefault(folder, []).append((_link(path, run_dir), path.name))
     return folders
-
-
-def from_repository(path: Path) -> str:
-    """The path as a notebook takes it and one types it: from the repository's root if it lies there."""
-    path = path.resolve()
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def _link(path: Path, base: Path) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -13,13 +13,14 @@ import pandas as pd
 
 from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.core.values import CLASSES, Architecture
+from mlp_lib.reports import by_hand
 from mlp_lib.reports.origin import check_origin
 from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.reports.phase_figures import write_figures
 from mlp_lib.reports.restore import clear_lost, describe_missing, restore
 from mlp_lib.run import meta
-from mlp_lib.run.claim import claim
-from mlp_lib.run.files import ROOT, RunFiles
+from mlp_lib.run.claim import claim, find_command
+from mlp_lib.run.files import ROOT, RunFiles, from_repository
 from mlp_lib.run.meta import find_search, find_searches
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
 from mlp_lib.run.parsing import check_together, describe_seeds, no_pool, parse
@@ -27,6 +28,9 @@ from mlp_lib.run.parsing import check_together, describe_seeds, no_pool, parse
 if TYPE_CHECKING:
     from mlp_lib.core.data import Dataset
     from mlp_lib.study.study import Study
+
+
+INTERRUPTED = "Interrupted: what is finished is on disk, and running this cell again goes on"
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,23 @@ class Session:
     dataset: "Dataset | None" = None
 
     def finish(self) -> str:
-        """Mark the phase as done; the last cell of a notebook."""
+        """Mark the phase as done; the last cell of a notebook.
+
+        Where no command does it, the run's index.html is written and linked in the list of runs. The notebook itself
+        can't be rendered before it is saved.
+        """
         with claim(self.files.root, self.phase):
             if self.study:
                 write_figures(self.phase, self.files, self.architectures)
             meta.end(self.files, self.phase, place=self.study.workers.place if self.study else {})
-        return f"{self.phase} is done"
+        if find_command():
+            return f"{self.phase} is done"
+        from mlp_lib.reports import pages  # which takes a second to import
+
+        pages.write_run_index(self.files.root)
+        pages.list_run(self.files.root, by_hand.RUNS)
+        run = from_repository(self.files.root)
+        return f"{self.phase} is done: {run}/index.html; python -m mlp_lib render {run} makes a page of each notebook"
 
     def source_files(self) -> RunFiles:
         """The run whose search gives the transfer its hyperparameters."""
@@ -80,17 +95,20 @@ class Session:
 def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     """Check the notebook's parameters, then its data and run directory, and record that the phase has begun.
 
-    `namespace` is the notebook's globals(). Raises SettingsError, DataError or RunDirectoryError, or MlpError for a
-    notebook of another clone, before anything is trained or made.
+    `namespace` is the notebook's globals(); where its run_dir is None, a run made by hand is taken. Raises
+    SettingsError, DataError or RunDirectoryError, or MlpError for a notebook of another clone, before anything is
+    trained or made.
     """
     check_origin()
     pd.set_option("display.max_colwidth", None)  # a table that is kept as a report is not cut
     where = f"notebook {phase}"
     settings = read_parameters(NOTEBOOK_SETTINGS[phase], namespace, where, also=("run_dir",))
     run_dir = namespace.get("run_dir")
-    if not isinstance(run_dir, str) or not run_dir:
-        raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be the path of a directory")
-    files = RunFiles(ROOT / Path(run_dir).expanduser())
+    if run_dir is not None and (not isinstance(run_dir, str) or not run_dir):
+        raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be the path of a directory, or None")
+    files = RunFiles(ROOT / Path(run_dir).expanduser()) if run_dir else None
+    if files is None and phase not in ("search", "benchmark"):
+        files = by_hand.take_newest()
     if phase == "analysis":
         session = _start_analysis(settings, files)
     elif phase == "benchmark":
@@ -127,9 +145,16 @@ def _record_errors(session: Session) -> None:
     shell = get_ipython()
     if shell is None:
         return
+    shell.set_custom_exc((KeyboardInterrupt,), _show_interrupt)
     for earlier in [f for f in shell.events.callbacks["post_run_cell"] if isinstance(f, _Recorder)]:
         shell.events.unregister("post_run_cell", earlier)
     shell.events.register("post_run_cell", _Recorder(session))
+
+
+def _show_interrupt(shell: Any, kind: type, error: BaseException, trace: Any, **_: Any) -> None:
+    """Show in a line that a cell was interrupted."""
+    error._render_traceback_ = lambda: [INTERRUPTED]  # which is IPython's way, as in MlpError
+    shell.showtraceback((kind, error, trace))
 
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
@@ -145,12 +170,14 @@ def _start_analysis(settings: Any, files: RunFiles) -> Session:
     return session
 
 
-def _start_benchmark(settings: Any, files: RunFiles) -> Session:
+def _start_benchmark(settings: Any, files: RunFiles | None) -> Session:
     from mlp_lib.core.machine import describe_machine, resolve_device
 
     device = resolve_device(settings.device)
-    place = {"device": device.type, "machine": describe_machine(device)}
-    _begin(files, "benchmark", settings.model_dump(mode="json"), place=place)
+    place, parameters = {"device": device.type, "machine": describe_machine(device)}, settings.model_dump(mode="json")
+    known = {} if files else by_hand.MARK  # before it is there
+    files = files or by_hand.choose("benchmark", parameters)
+    _begin(files, "benchmark", parameters, known, place)
     return Session("benchmark", settings, files, ())
 
 
@@ -158,7 +185,7 @@ def _begin(
     files: RunFiles,
     phase: str,
     parameters: dict[str, Any],
-    known: Mapping[str, str] = MappingProxyType({}),
+    known: Mapping[str, Any] = MappingProxyType({}),
     place: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Record in the run directory, made if it isn't there, that the phase has begun (see meta.begin)."""
@@ -171,9 +198,12 @@ def _begin(
         raise RunDirectoryError(f"can't write to {files.root}: {error.strerror or error}") from None
 
 
-def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
+def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Session:
+    parameters, opened, mark = settings.model_dump(mode="json"), None, {}
+    if files is None:  # which run goes on is known when the data and the device are
+        opened, mark = open_study(settings, RunFiles(by_hand.RUNS), settings.architectures.architectures), by_hand.MARK
+        files = by_hand.choose(phase, parameters, opened[0].conditions)
     stored = meta.read_meta(files)
-    parameters = settings.model_dump(mode="json")
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
     check_together(merged, dict.fromkeys(parameters, f"notebook {phase}"))
     if (said := describe_seeds(merged)) != describe_seeds(stored["parameters"]):
@@ -184,13 +214,13 @@ def _start_training(phase: str, settings: Any, files: RunFiles) -> Session:
         lost = restore(files, phase) + (describe_missing(searched, "search") if searched is not files else [])
         if lost:
             raise RunDirectoryError(lost[0])
-        study, dataset = open_study(settings, files, architectures)
+        study, dataset = opened or open_study(settings, files, architectures)
     except BaseException as error:  # of the data, the device, the cluster: no mistake in what was asked for
         _record_error(files, phase, error, since=time.monotonic())
         raise
     meta.check_conditions(files, study.conditions, settings.mixed_devices)
-    _begin(files, phase, parameters, meta.known_conditions(study.conditions), study.workers.place)
-    return Session(phase, settings, files, architectures, study, dataset)
+    _begin(files, phase, parameters, mark | meta.known_conditions(study.conditions), study.workers.place)
+    return Session(phase, settings, files, architectures, replace(study, files=files), dataset)
 
 
 def open_study(settings: Any, files: RunFiles, architectures: tuple[Architecture, ...]) -> tuple["Study", "Dataset"]:

@@ -28,7 +28,7 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
     The lock goes with its process, so one left by a dead process is no obstacle. A kernel that the command started
     works under the command's claim.
     """
-    command = int(os.environ.get(_HOLDER, 0))
+    command = find_command()
     with _locked(run_dir, 0 if command else _PATIENCE_S) as locked:
         if not locked:
             holder = _read_holder(run_dir)
@@ -51,6 +51,11 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
         finally:
             os.environ.pop(_HOLDER, None)
             _holder_file(run_dir).unlink(missing_ok=True)
+
+
+def find_command() -> int:
+    """The process of the command under whose claim this one works; 0 if there is none."""
+    return int(os.environ.get(_HOLDER, 0))
 
 
 def find_holder(run_dir: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import datetime
 import io
 import os
 import re
@@ -296,6 +297,17 @@ def read_yaml(path: Path) -> Any:
         raise SettingsError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: not UTF-8 text") from None
+
+
+def from_repository(path: Path) -> str:
+    """The path as a notebook takes it and one types it: from the repository's root if it lies there."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def name_run(project_name: str) -> str:
+    """The name of a run that is made now."""
+    return f"{project_name}_{datetime.datetime.now():%Y%m%d_%H%M%S}"
 
 
 def make_run_directory(runs_root: Path, name: str) -> Path:

@@ -60,7 +60,8 @@ def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Pat
     if differences := list_refused(stored, given):
         told = ", ".join(differences)
         raise RunDirectoryError(
-            f"{run_dir} was made with other settings ({told}); go on with its own, or use another directory"
+            f"{run_dir} was made with other settings ({told}); take its own, or another run directory "
+            "(where run_dir is null, 01_search makes one)"
         )
     return {**stored, **given}
 
@@ -130,17 +131,21 @@ def check_conditions(files: RunFiles, conditions: Conditions, mixed: bool) -> No
     Raises RunDirectoryError.
     """
     check_layout(files)
-    meta, now = read_meta(files), known_conditions(conditions)
-    decide = ("data_digest",) if mixed else tuple(now)
-    differences = [
-        f"{name}: {str(meta[name])[:16]} in the run, {now[name][:16]} now"
-        for name in decide
-        if meta.get(name) and meta[name].split("+")[0] != now[name].split("+")[0]  # of torch not the build
-    ]
-    if differences:
-        same_data = meta.get("data_digest") in (None, now["data_digest"])
+    meta = read_meta(files)
+    if differences := list_other_conditions(meta, conditions, mixed):
+        same_data = meta.get("data_digest") in (None, conditions.data.digest)
         way = "; mixed_devices = true goes on, the same but for rounding" if same_data else ""
         raise RunDirectoryError(f"{files.root} can't go on here, results would differ ({'; '.join(differences)}){way}")
+
+
+def list_other_conditions(meta: Mapping[str, Any], conditions: Conditions, mixed: bool) -> list[str]:
+    """What these conditions have that is not the run's (see check_conditions); meta: its record."""
+    now = known_conditions(conditions)
+    return [
+        f"{name}: {str(meta[name])[:16]} in the run, {now[name][:16]} now"
+        for name in (("data_digest",) if mixed else now)
+        if meta.get(name) and meta[name].split("+")[0] != now[name].split("+")[0]  # of torch not the build
+    ]
 
 
 def known_conditions(conditions: Conditions) -> dict[str, str]:
@@ -152,13 +157,13 @@ def begin(
     files: RunFiles,
     phase: str,
     parameters: dict[str, Any],
-    known: Mapping[str, str],
+    known: Mapping[str, Any],
     place: Mapping[str, Any],
     root: Path,
 ) -> None:
     """Record that a phase has begun, with its parameters; phases whose parameters grew are outdated.
 
-    known: see `known_conditions`; place: where it is worked on; root: of the code.
+    known: what a new run is begun with, see `known_conditions`; place: where it is worked on; root: of the code.
     """
     meta = read_meta(files)
     stored, phases = meta["parameters"], meta["phases"]
@@ -176,7 +181,7 @@ def begin(
         killed.pop("clock_s", None)
     phases[phase] = {"status": RUNNING, "work": [*work, begin_stretch(place, root)]}
     meta = {**known, **meta, "parameters": merged}
-    order = ("layout", "parameters", "data_digest", "device", "torch", "phases")
+    order = ("layout", "by_hand", "parameters", "data_digest", "device", "torch", "phases")
     write_yaml(files.meta, {name: meta[name] for name in dict.fromkeys((*order, *meta)) if name in meta})
 
 

@@ -142,9 +142,8 @@ def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None
 
 
 def describe_seeds(parameters: Mapping[str, Any]) -> str:
-    """That retraining and transfer have other run seeds, if they do, as far as they are known; empty if not."""
-    names = ("retrain_seeds", "transfer_seeds")
-    retrain, transfer = (list(parameters.get(name, parameters.get("seeds", ()))) for name in names)
+    """That retraining and transfer have other run seeds, if they do, where both are known; else empty."""
+    retrain, transfer = (list(parameters.get(name, ())) for name in ("retrain_seeds", "transfer_seeds"))
     if not (retrain and transfer) or retrain == transfer:
         return ""
     shown = f"retrain_seeds = {retrain}, transfer_seeds = {transfer}"

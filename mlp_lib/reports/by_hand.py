@@ -1,0 +1,61 @@
+"""Which run a notebook works on that was given none."""
+
+import contextlib
+import datetime
+from typing import Any
+
+from mlp_lib.core.errors import MlpError, RunDirectoryError
+from mlp_lib.run import meta
+from mlp_lib.run.files import ROOT, RunFiles, from_repository, name_run
+from mlp_lib.run.recipe import Conditions
+
+RUNS = ROOT / "executed"
+MARK = {"by_hand": True}  # in the record of a run that was begun without a run_dir
+
+
+def find_runs(phase: str) -> list[RunFiles]:
+    """The runs that were begun without a run_dir, the one on which the phase was begun last first."""
+    found = []
+    for path in RUNS.glob("*/search/search_meta.yaml"):
+        files = RunFiles(path.parents[1])
+        with contextlib.suppress(MlpError, LookupError, TypeError, ValueError):  # damaged, or without the phase
+            record = meta.read_meta(files)
+            if MARK.items() <= record.items():
+                meta.check_layout(files)
+                began = datetime.datetime.fromisoformat(record["phases"][phase]["work"][-1]["started"])
+                found.append((began, files.root.name, files))
+    return [files for *_, files in sorted(found, key=lambda run: run[:2], reverse=True)]
+
+
+def take_newest() -> RunFiles:
+    """The run on which 01 was begun last; RunDirectoryError if there is none."""
+    runs = find_runs("search")
+    if not runs:
+        raise RunDirectoryError("run_dir = None: no run was made by hand yet; run 01_search first, or give run_dir")
+    _say(runs[0], "the newest that was made by hand")
+    return runs[0]
+
+
+def choose(phase: str, parameters: dict[str, Any], conditions: Conditions | None = None) -> RunFiles:
+    """The newest run made by hand that can go on with these parameters under these conditions, else a fresh one."""
+    why = "the first that is made by hand"
+    runs = find_runs(phase)
+    for files in runs:
+        record = meta.read_meta(files)
+        stored = record["parameters"]
+        differences = meta.list_refused(stored, parameters)
+        if conditions:
+            differences += meta.list_other_conditions(record, conditions, parameters["mixed_devices"])
+        if not differences:
+            grown = meta.changed(stored, {**stored, **parameters})
+            _say(files, f"goes on with more of {', '.join(grown)}" if grown else "goes on, its settings are these")
+            return files
+        if files is runs[0]:
+            why = f"since {files.root.name} has other settings ({', '.join(differences)})"
+    fresh = RunFiles(RUNS / name_run(parameters["project_name"]))
+    _say(fresh, f"a new run, {why}")
+    return fresh
+
+
+def _say(files: RunFiles, what: str) -> None:
+    print(f"run_dir = {from_repository(files.root)}: {what}")
