@@ -116,6 +116,7 @@ def render(run_dir: Path, runs_root: Path, voice: Voice) -> None:
             unrendered |= {files.notebook(phase).name: problem} if problem else {}
         pages.write_run_index(run_dir)
     _end(run_dir, runs_root, unrendered)
+    print(f"report: {files.index}")
 
 
 def _end(run_dir: Path, runs_root: Path, unrendered: dict[str, str]) -> None:

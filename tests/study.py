@@ -41,16 +41,14 @@ TINY = {
     "workers": 2,
     "architectures": {"list": [[4], [3, 2]]},
     "num_trials": 3,
-    "retrain_seeds": [1, 2],
-    "transfer_seeds": [1, 2],
+    "seeds": [1, 2],
 }
 ARCHITECTURES = ("mlp_4", "mlp_3x2")  # the names of TINY's
 LONG = {"max_epochs": 120, "val_interval": 20, "patience": 6}  # no early stop: a phase takes long enough to be killed
 MORE = {
     "num_trials": 4,
     "architectures": {"list": [[4], [3, 2], [2]]},
-    "retrain_seeds": [1, 2, 3],
-    "transfer_seeds": [1, 2, 3],
+    "seeds": [1, 2, 3],
 }
 
 

@@ -322,7 +322,8 @@ def test_hyperparameters_can_come_from_a_search_on_other_data(extended: Path, tm
 def test_the_report_says_on_which_data_hyperparameters_were_chosen(tmp_path, search_dir, dataset, said) -> None:
     here, there = RunFiles(tmp_path / "here"), RunFiles(tmp_path / "there")
     for files in (here, there):
-        write_yaml(files.meta, {"parameters": {"dataset": "digits"}, "phases": {}})
+        searched = {"dataset": "digits", "architectures": {"list": [[4]]}}
+        write_yaml(files.meta, {"parameters": searched, "phases": {}})
     path = str(tmp_path / search_dir) if search_dir else None
     settings = settings_of("transfer", search_dir=path, dataset=dataset)
     assert said in Session("transfer", settings, here, ()).source_note()

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from IPython import get_ipython
 
 from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
 from mlp_lib.core.values import CLASSES, Architecture
@@ -100,12 +101,14 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     trained or made.
     """
     check_origin()
+    if shell := get_ipython():
+        shell.set_custom_exc((KeyboardInterrupt,), _show_interrupt)
     pd.set_option("display.max_colwidth", None)  # a table that is kept as a report is not cut
     where = f"notebook {phase}"
     settings = read_parameters(NOTEBOOK_SETTINGS[phase], namespace, where, also=("run_dir",))
     run_dir = namespace.get("run_dir")
     if run_dir is not None and (not isinstance(run_dir, str) or not run_dir):
-        raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be the path of a directory, or None")
+        raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be a directory, such as executed/mine, or None")
     files = RunFiles(ROOT / Path(run_dir).expanduser()) if run_dir else None
     if files is None and phase not in ("search", "benchmark"):
         files = by_hand.take_newest()
@@ -140,12 +143,9 @@ def _record_error(files: RunFiles, phase: str, error: BaseException, since: floa
 
 
 def _record_errors(session: Session) -> None:
-    from IPython import get_ipython
-
     shell = get_ipython()
     if shell is None:
         return
-    shell.set_custom_exc((KeyboardInterrupt,), _show_interrupt)
     for earlier in [f for f in shell.events.callbacks["post_run_cell"] if isinstance(f, _Recorder)]:
         shell.events.unregister("post_run_cell", earlier)
     shell.events.register("post_run_cell", _Recorder(session))

@@ -61,7 +61,7 @@ def merge_parameters(stored: dict[str, Any], given: dict[str, Any], run_dir: Pat
         told = ", ".join(differences)
         raise RunDirectoryError(
             f"{run_dir} was made with other settings ({told}); take its own, or another run directory "
-            "(where run_dir is null, 01_search makes one)"
+            "(in notebooks: a run_dir, from 01_search on)"
         )
     return {**stored, **given}
 
