@@ -314,6 +314,7 @@ GRID = {"search_method": "grid"}
             "consensus needs two architectures or more",
         ),
         ({"search_dir": "executed/example", "search_budget": 7}, "at most half of num_trials (12), so at most 6"),
+        ({"search_dir": "executed/example"}, "search_dir = executed/example: its search has no 120x204x408, 160x"),
         ({"search_dir": "nowhere/x"}, f"search_dir = nowhere/x: no search there (none in {ROOT / 'nowhere/x'})"),
         ({"compare_with": "nowhere/x"}, f"compare_with = nowhere/x: no search there (none in {ROOT / 'nowhere/x'})"),
         ({"compare_with": "[executed/example, nowhere/x]"}, "compare_with = nowhere/x: no search there"),

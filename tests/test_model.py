@@ -38,7 +38,7 @@ def distances(
     twins = [Twin(architecture, h, s, inputs, dtype) for h, s in zip(hyperparameters, seeds, strict=True)]
     found = []
     for epoch in range(1, epochs + 1):
-        with training_mode(settings):
+        with training_mode(settings, torch.device("cpu")):
             losses = population.train_epoch(prepare(train), epoch).tolist()
         gaps = []
         for i, twin in enumerate(twins):
@@ -87,7 +87,7 @@ def test_adamw_state_follows_the_members_that_stay(make_split, training_settings
     twin = Twin(architecture, hyperparameters[2], 5, 6, torch.float64)
     population = fresh(architecture, hyperparameters, [3, 4, 5, 6], settings, prepare(train).images)
     for epoch in range(1, 13):
-        with training_mode(training_settings):
+        with training_mode(training_settings, torch.device("cpu")):
             population.train_epoch(prepare(train), epoch)
             if epoch == 4:
                 population = population.select([0, 2])
@@ -174,7 +174,7 @@ def test_batch_order_depends_on_the_run_seed_alone(make_split, training_settings
     train = prepare(make_split(40, 6))
     for seed, width in [(1, 4), (1, 7), (2, 4)]:
         key = (seed, width)
-        with training_mode(training_settings):
+        with training_mode(training_settings, torch.device("cpu")):
             vectors = draw_hyperparameters(1, seed=width)
             population = fresh(Architecture((width,)), vectors, [seed], training_settings, train.images)
             for epoch in (1, 2):
@@ -188,7 +188,7 @@ def test_batch_order_depends_on_the_run_seed_alone(make_split, training_settings
 def test_global_generators_are_left_alone(make_split, training_settings):
     random.seed(0)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    with training_mode(training_settings):
+    with training_mode(training_settings, torch.device("cpu")):
         train = prepare(make_split(40, 6))
         population = fresh(Architecture((4,)), draw_hyperparameters(2), [1, 2], training_settings, train.images)
         population.train_epoch(train, 1)

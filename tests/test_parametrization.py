@@ -102,7 +102,7 @@ def test_training_is_torchs_with_groups_a_layer(make_split, scaled):
     settings = scaled.model_copy(update={"batch_size": 16})
     population = fresh(architecture, hyperparameters, [3, 4, 5], settings, prepare(train).images)
     for epoch in range(1, 21):
-        with training_mode(settings):
+        with training_mode(settings, torch.device("cpu")):
             population.train_epoch(prepare(train), epoch)
             if epoch == 10:
                 population = population.select([1])

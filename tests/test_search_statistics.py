@@ -224,6 +224,13 @@ def test_the_hyperparameter_that_alone_matters_comes_out_first():
     pd.testing.assert_frame_equal(found, importance(table.sample(frac=1, random_state=1)))
 
 
+def test_trials_that_architectures_share_give_nothing_away():
+    one = drawn(50, lambda t, rng: np.exp(rng.normal(0, 0.5, len(t))))  # luck, the same on all
+    found = importance(pd.concat([one.assign(architecture=name) for name in ("mlp_8", "mlp_9", "mlp_10")]))
+    assert found["pooled"].all()
+    assert (found["r2"] < 0.1).all()
+
+
 def test_noise_has_no_importance():
     found = importance(drawn(80, lambda t, rng: np.exp(rng.normal(0, 0.1, len(t)))))
     assert found["r2"][0] < 0.1

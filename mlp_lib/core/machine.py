@@ -36,11 +36,12 @@ def describe_machine(device: torch.device) -> str:
 
 
 @contextlib.contextmanager
-def training_mode(settings: TrainingSettings) -> Iterator[None]:
+def training_mode(settings: TrainingSettings, device: torch.device) -> Iterator[None]:
     """Numerics as the settings ask, one intra-op thread, no gradient tape; restored afterwards.
 
-    One thread because batched products then give every member the same bits whatever its neighbours, and because
-    two threads on two cores do less work than two processes.
+    One thread because batched products then give every member the same bits whatever its neighbours, and because two
+    threads on two cores do less work than two processes. On a CPU always float32: bfloat16's products, which some
+    processors take at `medium`, give a member other bits in a stack than alone.
     """
     if settings.deterministic:  # cuBLAS wants it before its first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -49,7 +50,7 @@ def training_mode(settings: TrainingSettings) -> Iterator[None]:
         after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         after.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
         torch.set_num_threads(1)
-        torch.set_float32_matmul_precision(settings.matmul_precision)
+        torch.set_float32_matmul_precision(settings.matmul_precision if device.type == "cuda" else "highest")
         torch.use_deterministic_algorithms(settings.deterministic)
         after.enter_context(torch.inference_mode())
         yield

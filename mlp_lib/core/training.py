@@ -73,7 +73,7 @@ class Trained:
         return np.array([status == DIVERGED for status in self.status])
 
     def _measure(self, how: Callable, split: Split) -> Any:
-        with training_mode(self.settings):
+        with training_mode(self.settings, self.weights[0].device):
             network = Network(self.architecture, self.weights, self.hyperparameters, streams=1)
             return how(network, prepare(split), tile_rows(self.settings.batch_size, self.weights[0].device))
 
@@ -136,7 +136,7 @@ class Training:
         if not len(self._active) or self.epoch >= self.settings.max_epochs:
             raise StopIteration
         # for each epoch by itself: entered across a yield, inference mode would leak to the caller
-        with training_mode(self.settings):
+        with training_mode(self.settings, self.device):
             return self._train_epoch()
 
     def _train_epoch(self) -> pd.DataFrame:

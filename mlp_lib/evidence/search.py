@@ -233,7 +233,8 @@ def importance(trials: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     that it has a part in, alone or with others (its total Sobol index; Gregorutti et al. 2017). `error` is its
     standard error over the 5 folds, widened for the training data they share (Nadeau & Bengio 2003). `r2` is the
     share of variance that held-out predictions explain: where it is not above 0, the importances say nothing. NaN
-    below 20 better trials, and of a fixed hyperparameter.
+    below 20 better trials of different hyperparameters, and of a fixed hyperparameter. Trials that share theirs, as
+    architectures do, are held out together: otherwise their fellows in training would give their losses away.
     """
     finite = _finite(trials)
     losses = finite.groupby("architecture", sort=False)["val_loss"]
@@ -267,9 +268,12 @@ def _importance(better: pd.DataFrame, seed: int) -> pd.DataFrame:
     target -= target.groupby(better["architecture"]).transform("mean")
     x, y = inputs.to_numpy(), target.to_numpy()
     table = pd.DataFrame({"hyperparameter": HYPERPARAMETERS, "importance": np.nan, "error": np.nan, "r2": np.nan})
-    if len(y) >= MIN_BETTER and y.var() > 0:
+    vector, vectors = pd.factorize(pd.MultiIndex.from_frame(inputs))  # [trials], by first appearance
+    if len(vectors) >= MIN_BETTER and y.var() > 0:
         increases, squares = [], 0.0
-        for train, held_out in KFold(FOLDS, shuffle=True, random_state=seed).split(x):
+        for _, apart in KFold(FOLDS, shuffle=True, random_state=seed).split(vectors):
+            held_out = np.isin(vector, apart)
+            train = ~held_out
             forest = RandomForestRegressor(100, min_samples_leaf=2, random_state=seed).fit(x[train], y[train])
             found = permutation_importance(
                 forest, x[held_out], y[held_out], scoring="neg_mean_squared_error", n_repeats=5, random_state=seed

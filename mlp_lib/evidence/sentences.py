@@ -52,6 +52,8 @@ def _transfer(result: OverSearches) -> dict:
         words = [_cost(row) for row in named.head(NAMED).to_dict("records")]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         sentence += f" Costly beyond the margin: {', '.join(words)}{more}."
+    if verdict == "transfers":
+        sentence += f" {counts['within']} of the {len(pairs)} pairs are each shown to lie within it."
     if result.own_diverges:
         sentence += f" Does not train with its own hyperparameters: {', '.join(map(_short, result.own_diverges))}."
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | {
@@ -143,7 +145,7 @@ def _transfer_words(effect: float, low: float, high: float, answer: dict) -> str
         words = f"On average another architecture's hyperparameters raise the test loss {basis}"
     elif high < 0:
         words = f"On average another architecture's hyperparameters lower the test loss {basis}"
-    elif high < answer["margin"]:
+    elif high < answer["margin"] and answer["verdict"] != "undetermined":
         words = f"On average nothing is shown to be lost by another architecture's hyperparameters {basis}"
     else:
         words = f"Whether another architecture's hyperparameters cost anything on average is open {basis}"

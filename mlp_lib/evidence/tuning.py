@@ -81,10 +81,12 @@ def small_pays(costs: pd.DataFrame, parameters: Mapping[str, int], n: int) -> di
         return None
     best, own = chosen.loc[chosen["n"].idxmax()], own.iloc[0]
     quotient, share = float(np.exp(best["loss"] - own["loss"])), float(best["operations"] / own["operations"])
+    ends = np.exp([best["low"] - own["high"], best["high"] - own["low"]])
     short = [name.removeprefix("mlp_") for name in (target, cheapest)]
     sentence = (
         f"With at most the cost of {n} trials on {short[0]} itself, tuning on {short[1]} ({best['n']} trials, "
-        f"{share:.0%} of the cost) gives {quotient:.3f} times its loss."
+        f"{share:.0%} of the cost) gives {quotient:.3f} times its loss ({ends[0]:.2f} to {ends[1]:.2f} by the ends of "
+        "both intervals)."
     ).replace("%", " %")
     return {
         **{"target": target, "source": cheapest, "n": int(n), "trials": int(best["n"])},

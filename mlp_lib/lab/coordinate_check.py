@@ -58,7 +58,7 @@ def _activations(
 ) -> list[list[Tensor]]:
     """Before the first step and after each: [seeds, images, units] of each layer, before its nonlinearity."""
     found = []
-    with training_mode(settings):
+    with training_mode(settings, batch.images.device):
         prepared, vectors = prepare(batch), [_HYPERPARAMETERS] * len(_SEEDS)
         stacks = draw_members(architecture, _SEEDS, settings, prepared.images)
         population = Population(architecture, vectors, list(_SEEDS), settings, stacks)

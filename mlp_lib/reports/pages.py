@@ -291,7 +291,8 @@ def describe_status(run_dir: Path) -> str:
     elif run["status"] != "complete":
         lines.append(f"to go on: {meta.go_on(run_dir, 'run' if run['study'] else 'benchmark')}")
     with contextlib.suppress(MlpError, OSError):  # a directory that can only be read has a state all the same
-        write_run_index(run_dir)
+        if run["meta"].get("layout") == meta.LAYOUT:  # the page of an earlier version stays as it was kept
+            write_run_index(run_dir)
     return "\n".join(lines)
 
 

@@ -219,6 +219,8 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
         _record_error(files, phase, error, since=time.monotonic())
         raise
     meta.check_conditions(files, study.conditions, settings.mixed_devices)
+    if phase == "search" and settings.matmul_precision != "highest" and study.workers.device == "cpu":
+        print(f"matmul_precision = {settings.matmul_precision}: on a CPU all products are float32's, as with highest")
     _begin(files, phase, parameters, mark | meta.known_conditions(study.conditions), study.workers.place)
     return Session(phase, settings, files, architectures, replace(study, files=files), dataset)
 

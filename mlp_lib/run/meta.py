@@ -315,6 +315,14 @@ def check_runs(phases: Sequence[str], parsed: Mapping[str, Mapping[str, Any]], w
             told = f"{state['status']} ({state['error']})" if state.get("error") else state["status"]
             raise SettingsError(f"search_dir = {name}: its search is {told}; first {go_on(searched.root)}")
         check_choices({**known["parameters"], **parsed["transfer"], "search_dir": None}, where)
+        own = parsed["search"]["architectures"] if "search" in phases else {"list": []}
+        missing = set(ArchitectureChoice.model_validate(own).architectures) - set(read_architectures(searched))
+        if missing:
+            names = ", ".join(sorted(one.name.removeprefix("mlp_") for one in missing))
+            raise SettingsError(
+                f"search_dir = {name}: its search has no {names}, so nothing could be transferred to them; give "
+                "architectures that it has, or those as architectures of a search of its own"
+            )
 
 
 def continue_run(run_dir: Path, merged: Merged) -> Merged:
