@@ -70,7 +70,7 @@ def same(stored: object, made: object) -> None:
 def test_the_reference_is_two_studies_and_small() -> None:
     assert {"equal_parameters", "depths_and_widths"} <= {report.name for report in REPORTS}
     kept = [path for path in (EXECUTED / "reference").rglob("*") if path.is_file() and path.suffix != ".pt"]
-    assert sum(path.stat().st_size for path in kept) < 25e6
+    assert sum(path.stat().st_size for path in kept) < 35e6  # 30 MB once the two are made again
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: str(report.relative_to(EXECUTED)))
