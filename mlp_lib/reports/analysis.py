@@ -77,6 +77,8 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
     @piece(shown=lambda self, found, figure: [Markdown("\n".join(f"- {sentence}" for sentence in found))])
     def findings(self) -> list[str] | pd.DataFrame:
         """What else was found, a sentence each: of a grid, runs beside this one, the extra sources, small tuning."""
+        if self.settings.parts == "search" and self.files.answers.exists():
+            return pd.DataFrame()  # those of the whole analysis stay
         level, found = self.settings.confidence, self.drift_sentences() if len(self.optimum_by_width()) else []
         if len(self.comparison()):
             found.append(self.comparison_answer())
