@@ -256,6 +256,12 @@ def test_a_training_is_repeated_to_the_bit_by_the_command(base: Path) -> None:
     assert "the bits agree: the result and model.pt" in said
 
 
+def test_a_run_is_no_training_to_be_repeated(base: Path, capsys: pytest.CaptureFixture) -> None:
+    code, said = repeat(base, capsys)
+    assert code == 2
+    assert said.endswith("should be the config.yaml of one seed, below search/*/retrain/ of a run\n")
+
+
 @pytest.fixture
 def config(base: Path, tmp_path: Path) -> Path:
     """A copy of a config.yaml alone, without its run."""

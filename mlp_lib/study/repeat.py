@@ -23,7 +23,7 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     not what it was.
     """
     config = config / "config.yaml" if config.is_dir() else config
-    content = read_yaml(config)
+    content = read_yaml(config) if config.exists() else None
     if not isinstance(content, dict):
         raise SettingsError(f"{config}: should be the config.yaml of one seed, below search/*/retrain/ of a run")
     record = parse(Recorded, content, str(config))
