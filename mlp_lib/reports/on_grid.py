@@ -32,11 +32,7 @@ class PiecesOfGrid(Tables):
     @piece(
         "points",
         figure=lambda self, table: figures.loss_by_width(widths.find_curves(self.points), table, self.widths.drifts),
-        shown=lambda self, table, figure: [
-            Markdown("\n".join(f"- {s}" for s in self.drift_sentences())),
-            figure,
-            table,
-        ],
+        shown=lambda self, table, figure: [Markdown("- " + "\n- ".join(self.drift_sentences())), figure, table],
     )
     def optimum_by_width(self) -> pd.DataFrame:
         """The optimum of each hyperparameter by width, and what the narrowest width's optimum costs there."""
