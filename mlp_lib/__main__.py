@@ -1,27 +1,25 @@
 """The command: merge the parameters, drive the notebooks by papermill, render the reports."""
 
 import argparse
-import contextlib
 import logging
 import os
 import re
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.reports import execute, pages
 from mlp_lib.reports.voice import Voice, speaking
-from mlp_lib.run import meta, record
+from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
-from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, from_repository, make_run_directory, name_run
+from mlp_lib.run.files import ROOT, RunFiles, from_repository, make_run_directory, name_run
 from mlp_lib.run.meta import continue_run
 from mlp_lib.run.parameters import PHASES, SearchSettings
 from mlp_lib.run.parsing import Merged, check_all, describe_seeds, merge, parse
+from mlp_lib.workers.server import allow_open_files
 
-_OPEN_FILES = 512
 COMMANDS = {
     "run": ("search", "retrain", "transfer", "analysis"),
     "search": ("search", "retrain"),
@@ -52,7 +50,7 @@ def execute_phases(
     Raises MlpError with one clear line if a notebook fails; finished work stays.
     """
     parsed = check(command, merged, run_dir)
-    _allow_open_files()
+    allow_open_files()
     if run_dir is None:
         run_dir = make_run_directory(runs_root, run_name or name_run(parsed["search"]["project_name"]))
     files = RunFiles(run_dir)
@@ -69,7 +67,7 @@ def execute_phases(
         always, unrendered = len(COMMANDS[command]) == 1, {}
         try:
             for phase in COMMANDS[command]:
-                problem = run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, always, voice)
+                problem = execute.run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, always, voice)
                 unrendered |= {files.notebook(phase).name: problem} if problem else {}
                 pages.write_run_index(run_dir)
         except KeyboardInterrupt:
@@ -112,7 +110,7 @@ def render(run_dir: Path, runs_root: Path, voice: Voice) -> None:
                 print(f"{files.notebook(phase).stem}: {'not ' * bool(problem)}rendered")
             elif phase != "search_report" and meta.is_whole(files, phase, known):
                 parsed = check_all(continue_run(run_dir, merge(None, [], [])))
-                problem = run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, True, voice)
+                problem = execute.run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, True, voice)
             unrendered |= {files.notebook(phase).name: problem} if problem else {}
         pages.write_run_index(run_dir)
     _end(run_dir, runs_root, unrendered)
@@ -129,83 +127,10 @@ def _end(run_dir: Path, runs_root: Path, unrendered: dict[str, str]) -> None:
         )
 
 
-def _allow_open_files() -> None:
-    """As many open files as a kernel and its workers may need; MlpError where the system's limit is lower.
-
-    A kernel that runs into the limit can't even say so. Where there is no such limit (Windows) nothing is done.
-    """
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < _OPEN_FILES:
-        if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
-            raise MlpError(f"too many open files are refused here: ulimit -n is {hard}, a run may need {_OPEN_FILES}")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
-
-
 def _notebook_parameters(phase: str, parsed: dict[str, dict[str, Any]], run_dir: Path) -> dict[str, Any]:
     """What the phase's notebook is given: the search's report is a part of the analysis; paths are from the root."""
     given = {**parsed["analysis"], "parts": "search"} if phase == "search_report" else parsed[phase]
     return {**given, "run_dir": from_repository(run_dir)}
-
-
-def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool, voice: Voice) -> str | None:
-    """Execute a phase's notebook, keep it and render it, what of that is yet to be done; why it can't be rendered.
-
-    Raises MlpError if the phase fails.
-    """
-    notebook, page = files.notebook(phase), files.page(phase)
-    done = meta.is_whole(files, phase, meta.read_meta(files)) and notebook.exists()
-    execute_it = always or not done or _grows(parameters, files)
-    if not execute_it and page.exists():
-        print(f"{notebook.stem}: done before")
-        return None
-    started = time.monotonic()
-    print(f"{notebook.stem}: running")
-    error = _execute(phase, parameters, files, voice, started) if execute_it else None
-    problem = execute.render(notebook, page) if notebook.exists() else None
-    if error is not None:
-        _record_end(phase, files, started, meta.FAILED, error)
-        raise MlpError(f"{error} (see {notebook})")
-    record.note(files, phase)  # with its notebook and page
-    print(f"{notebook.stem}: done in {time.monotonic() - started:.0f} s" + ", not rendered" * bool(problem))
-    return problem
-
-
-def _execute(phase: str, parameters: dict[str, Any], files: RunFiles, voice: Voice, started: float) -> str | None:
-    """Execute a phase's notebook and keep it; None, or one line on what went wrong."""
-    source, temporary = REPORTS.get(phase, NOTEBOOKS["analysis"]), files.unfinished_notebook(phase)
-    try:
-        error = execute.execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files, voice)
-    except KeyboardInterrupt:
-        temporary.unlink(missing_ok=True)
-        _record_end(phase, files, started, meta.INTERRUPTED)
-        raise
-    status = meta.read_meta(files)["phases"].get(phase, {}).get("status") if files.meta.exists() else None
-    if error is None and status != meta.DONE:
-        error = f"{files.notebook(phase).stem} ended without finishing its last cell"
-    if error is not None and status == meta.DONE:  # it could not begin: what was done before stays
-        temporary.unlink(missing_ok=True)
-        raise MlpError(error)
-    if temporary.exists():
-        execute.keep_notebook(temporary, files.notebook(phase), error)
-    return error
-
-
-def _record_end(phase: str, files: RunFiles, since: float, status: str, error: str | None = None) -> None:
-    """Record how a phase ended (see meta.end), where that can be written."""
-    with contextlib.suppress(MlpError, OSError):
-        if files.meta.exists():
-            meta.end(files, phase, status, error, since=since)
-            pages.write_run_index(files.root)
-
-
-def _grows(parameters: dict[str, Any], files: RunFiles) -> bool:
-    """Whether more is asked for than the run holds."""
-    stored = meta.read_meta(files)["parameters"]
-    return bool(meta.changed({name: stored.get(name) for name in parameters}, parameters))
 
 
 def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
@@ -261,29 +186,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
-        "python -m mlp_lib",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "python -m mlp_lib", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw, allow_abbrev=False
     )
     phases = [*COMMANDS, *ON_A_PATH]
     parser.add_argument("phase", choices=phases, metavar="PHASE", help=", ".join(phases))
     parser.add_argument("path", nargs="?", metavar="PATH", type=Path, help="of status, render, repeat or verify")
     parser.add_argument("--profile", metavar="NAME", help="overrides kept in params/NAME.yaml, such as quick")
-    parser.add_argument(
-        "-f", dest="files", metavar="FILE", action="append", default=[], help="a YAML file of parameters"
-    )
-    parser.add_argument(
-        "-p",
-        dest="options",
-        metavar=("NAME", "VALUE"),
-        nargs=2,
-        action="append",
-        default=[],
-        help="one parameter, as YAML",
-    )
+    many = {"action": "append", "default": []}
+    parser.add_argument("-f", dest="files", metavar="FILE", help="a YAML file of parameters", **many)
+    parser.add_argument("-p", dest="options", metavar=("NAME", "VALUE"), nargs=2, help="one parameter, as YAML", **many)
     parser.add_argument("--runs-root", metavar="DIR", type=Path, default=ROOT / "executed", help="where runs are kept")
     parser.add_argument("--run-name", metavar="NAME", help="name of the new run; a number is added if it is taken")
     parser.add_argument("--run-dir", metavar="DIR", type=Path, help="an existing run to go on with")

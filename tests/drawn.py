@@ -26,6 +26,7 @@ def picture(figure: Figure) -> str:
     """What a notebook shows of the figure; a warning is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="matplotlib|pyparsing")
         return figure._repr_mimebundle_()[0]["image/png"]
 
 

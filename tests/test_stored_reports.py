@@ -64,7 +64,7 @@ def same(stored: object, made: object) -> None:
         for a, b in zip(stored, made, strict=True):
             same(a, b)
     else:
-        assert stored == (pytest.approx(made, rel=1e-8) if isinstance(made, float) else made)
+        assert stored == (pytest.approx(made, rel=1e-8, abs=1e-8) if isinstance(made, float) else made)
 
 
 def test_the_reference_is_two_studies_and_small() -> None:

@@ -215,7 +215,7 @@ def test_patience_and_best_weights(scripted):
     trained, seen = scripted([3.0, 1.0, 2.0, 1.5, 0.1])
     assert (trained.best_epoch[0], trained.epochs_trained[0]) == (2, 4)
     assert trained.val_loss[0] == 1.0
-    assert trained.val_accuracy[0] == np.exp(-1.0)
+    assert trained.val_accuracy[0] == math.exp(-1.0)
     assert len(seen[0]) == 4
     assert holds_weights_of_check(trained, 0, seen[0][1])
     assert not holds_weights_of_check(trained, 0, seen[0][3])

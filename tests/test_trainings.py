@@ -61,7 +61,7 @@ def test_the_numbers_are_those_of_the_single_files(whole: RunFiles) -> None:
 
 
 def test_a_transferred_training_names_all_its_sources(whole: RunFiles) -> None:
-    table = pd.read_csv(whole.trainings)
+    table = read_table(whole.trainings)
     fresh = table[(table["phase"] == "transfer") & (table["seed"] == 5)]
     losses = read_table(whole.transfer_losses)
     for row in fresh.itertuples():

@@ -268,7 +268,8 @@ def _importance(better: pd.DataFrame, seed: int) -> pd.DataFrame:
     target -= target.groupby(better["architecture"]).transform("mean")
     x, y = inputs.to_numpy(), target.to_numpy()
     table = pd.DataFrame({"hyperparameter": HYPERPARAMETERS, "importance": np.nan, "error": np.nan, "r2": np.nan})
-    vector, vectors = pd.factorize(pd.MultiIndex.from_frame(inputs))  # [trials], by first appearance
+    vector = inputs.groupby(list(HYPERPARAMETERS), sort=False).ngroup().to_numpy()  # [trials], by first appearance
+    vectors = np.unique(vector)
     if len(vectors) >= MIN_BETTER and y.var() > 0:
         increases, squares = [], 0.0
         for _, apart in KFold(FOLDS, shuffle=True, random_state=seed).split(vectors):

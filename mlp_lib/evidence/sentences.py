@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from mlp_lib.evidence.intervals import basis_text, plain_answer
+from mlp_lib.evidence.intervals import basis_text, count_text, plain_answer
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.summaries import no_trial
 from mlp_lib.evidence.verdicts import ONE_ARCHITECTURE, VERDICTS, architecture_end, interval_kind, transfer_end
@@ -159,17 +159,17 @@ def _transfer_words(effect: float, low: float, high: float, answer: dict) -> str
 
 def _architecture_words(effect: float, low: float, high: float, answer: dict) -> str:
     pairs, bound = answer["pairs"], f"{100 * answer['margin']:g}%"
-    number, names = sum(pairs.values()), answer["pair"]
+    counted, names = count_text(sum(pairs.values()), "pair"), answer["pair"]
     beyond, shown = pairs["different_beyond_margin"], pairs["different_beyond_margin"] + pairs["different"]
     example = f"{_short(names['upper'])} ends {effect:.1%} above {_short(names['lower'])} ({low:+.1%} to {high:+.1%})"
     if answer["verdict"] == "equivalent":
         return (
-            f"Once tuned, the architecture makes less than {bound} of difference: so for all {number} pairs; {example}."
+            f"Once tuned, the architecture makes less than {bound} of difference: so for all of {counted}; {example}."
         )
     if shown:
-        counts = f"{shown} of {number} pairs differ, {beyond} by more than {bound}"
+        counts = f"{shown} of {counted} {'differs' if shown == 1 else 'differ'}, {beyond} by more than {bound}"
         return f"Once tuned, the architecture matters: {counts}; {example}."
     return (
-        f"Once tuned, whether the architecture matters is open: of {number} pairs none is shown to differ and "
+        f"Once tuned, whether the architecture matters is open: of {counted} none is shown to differ and "
         f"{pairs['equivalent'] or 'none'} to lie within {bound}; {example}."
     )

@@ -1,8 +1,9 @@
-"""One notebook by papermill and its page: progress repeated aloud, failure in a line, a file without paths."""
+"""A phase: its notebook by papermill and its page; progress repeated aloud, failure in a line, a file without paths."""
 
 import html
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,12 +13,70 @@ from typing import Any
 from mlp_lib.core.errors import MlpError
 from mlp_lib.reports import pages
 from mlp_lib.reports.voice import Voice
-from mlp_lib.run.files import ROOT, RunFiles, write_bytes
+from mlp_lib.run import meta, record
+from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, write_bytes
 from mlp_lib.workers.progress import METADATA
 from mlp_lib.workers.server import LOG
 
 
-def execute_notebook(
+def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool, voice: Voice) -> str | None:
+    """Execute a phase's notebook, keep it and render it, what of that is yet to be done; why it can't be rendered.
+
+    Raises MlpError if the phase fails.
+    """
+    notebook, page = files.notebook(phase), files.page(phase)
+    done = meta.is_whole(files, phase, meta.read_meta(files)) and notebook.exists()
+    execute_it = always or not done or _grows(parameters, files)
+    if not execute_it and page.exists():
+        print(f"{notebook.stem}: done before")
+        return None
+    started = time.monotonic()
+    print(f"{notebook.stem}: running")
+    error = _execute(phase, parameters, files, voice, started) if execute_it else None
+    problem = render(notebook, page) if notebook.exists() else None
+    if error is not None:
+        _record_end(phase, files, started, meta.FAILED, error)
+        raise MlpError(f"{error} (see {notebook})")
+    record.note(files, phase)  # with its notebook and page
+    print(f"{notebook.stem}: done in {time.monotonic() - started:.0f} s" + ", not rendered" * bool(problem))
+    return problem
+
+
+def _execute(phase: str, parameters: dict[str, Any], files: RunFiles, voice: Voice, started: float) -> str | None:
+    """Execute a phase's notebook and keep it; None, or one line on what went wrong."""
+    source, temporary = REPORTS.get(phase, NOTEBOOKS["analysis"]), files.unfinished_notebook(phase)
+    try:
+        error = _execute_notebook(ROOT / "notebooks" / f"{source}.ipynb", temporary, parameters, files, voice)
+    except KeyboardInterrupt:
+        temporary.unlink(missing_ok=True)
+        _record_end(phase, files, started, meta.INTERRUPTED)
+        raise
+    status = meta.read_meta(files)["phases"].get(phase, {}).get("status") if files.meta.exists() else None
+    if error is None and status != meta.DONE:
+        error = f"{files.notebook(phase).stem} ended without finishing its last cell"
+    if error is not None and status == meta.DONE:  # it could not begin: what was done before stays
+        temporary.unlink(missing_ok=True)
+        raise MlpError(error)
+    if temporary.exists():
+        _keep_notebook(temporary, files.notebook(phase), error)
+    return error
+
+
+def _record_end(phase: str, files: RunFiles, since: float, status: str, error: str | None = None) -> None:
+    """Record how a phase ended (see meta.end), where that can be written."""
+    with suppress(MlpError, OSError):
+        if files.meta.exists():
+            meta.end(files, phase, status, error, since=since)
+            pages.write_run_index(files.root)
+
+
+def _grows(parameters: dict[str, Any], files: RunFiles) -> bool:
+    """Whether more is asked for than the run holds."""
+    stored = meta.read_meta(files)["parameters"]
+    return bool(meta.changed({name: stored.get(name) for name in parameters}, parameters))
+
+
+def _execute_notebook(
     source: Path, target: Path, parameters: dict[str, Any], files: RunFiles, voice: Voice
 ) -> str | None:
     """Run a notebook by papermill; None, or one line on what went wrong."""
@@ -101,7 +160,7 @@ def _register_engine(files: RunFiles, voice: Voice) -> None:
     papermill_engines.register("mlp_lib", Engine)
 
 
-def keep_notebook(temporary: Path, notebook: Path, error: str | None) -> None:
+def _keep_notebook(temporary: Path, notebook: Path, error: str | None) -> None:
     """Give an executed notebook its name, without this machine's paths in its metadata.
 
     An error that no cell shows, such as a kernel's death, is told above the first.

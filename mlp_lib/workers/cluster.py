@@ -1,5 +1,6 @@
 """Units of work on the workers of a Dask cluster, by the standard executor interface."""
 
+import asyncio
 import functools
 import hashlib
 import json
@@ -33,6 +34,7 @@ except ImportError:
     raise SettingsError("scheduler: needs Dask: pip install 'mlp_lib[cluster]'; null trains on this machine") from None
 
 
+_NO_ANSWER = (OSError, asyncio.TimeoutError)  # the latter is one of the former from Python 3.11 on
 _CONNECT_S = 10  # for a scheduler to answer
 _WORKERS_S = 60  # for the first worker to come
 _LOST_S = 30  # for a scheduler to come back
@@ -107,7 +109,7 @@ class Cluster(Workers):
     @property
     def place(self) -> dict[str, Any]:
         """With the environments of the workers that are there now, or were when this was asked before."""
-        with suppress(ClusterError, OSError), _connect(self.scheduler) as client:
+        with suppress(ClusterError, *_NO_ANSWER), _connect(self.scheduler) as client:
             self.seen.update(client.run(describe_environment, on_error="ignore").values())
         return {**super().place, "workers": list(map(json.loads, sorted(self.seen)))}
 
@@ -121,7 +123,7 @@ class Cluster(Workers):
         with _connect(self.scheduler) as self.client:
             self.answered = self.asked = time.monotonic()
             supply = Supply(supplied(job.digest))
-            with suppress(OSError):  # of a worker that dies just now; the others have it
+            with suppress(*_NO_ANSWER):  # of a worker that dies just now; the others have it
                 self.client.register_plugin(supply)
             executor = self.client.get_executor(pure=False)
             try:
@@ -129,7 +131,7 @@ class Cluster(Workers):
             finally:
                 executor.shutdown(wait=False)  # which cancels what is not done
                 if self.client.status == "running":
-                    with suppress(OSError):  # with the scheduler the data is gone too
+                    with suppress(*_NO_ANSWER):  # with the scheduler the data is gone too
                         self.client.unregister_worker_plugin(supply.name)
 
     def _task(self, job: Job) -> Callable[[Unit, int], Parts]:
@@ -155,7 +157,7 @@ class Cluster(Workers):
         return epochs
 
     def _ask(self, client: Client, digest: str) -> None:
-        with suppress(OSError, RuntimeError, CancelledError):  # the scheduler is lost, or the client closed
+        with suppress(*_NO_ANSWER, RuntimeError, CancelledError):  # the scheduler is lost, or the client closed
             said = client.run(_answer, self.wanted, digest, on_error="return")
             self.said = {address: str(answer) for address, answer in said.items()}
             self.idle = self.idle + 1 if said and _TRAINS not in said.values() else 0
@@ -166,7 +168,7 @@ def _survey(scheduler: str, device: str) -> tuple[Traits, int]:
     with _connect(scheduler) as client:
         try:
             client.wait_for_workers(1, timeout=_WORKERS_S)
-        except TimeoutError:
+        except asyncio.TimeoutError:
             raise ClusterError(
                 f"scheduler = {scheduler}: it has no worker; start some: dask worker {scheduler}"
             ) from None
@@ -198,7 +200,7 @@ def _connect(scheduler: str) -> Iterator[Client]:
         if "scheduler_file" in place and not Path(scheduler).is_file():
             raise FileNotFoundError("no such file")  # which Dask would wait for
         client = Client(**place, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (*_NO_ANSWER, ValueError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ClusterError(f"scheduler = {scheduler}: no Dask scheduler answers there ({reason})") from None
     try:

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
+from mlp_lib.core.errors import MlpError
+
+_OPEN_FILES = 512
 LOG = "MLP_RUN_LOG"  # in the environment: where what libraries say on stdout and stderr is kept
 
 
@@ -58,3 +61,19 @@ def _speak_to(path: str) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.close(log)
+
+
+def allow_open_files() -> None:
+    """As many open files as a kernel and its workers may need; MlpError where the system's limit is lower.
+
+    A kernel that runs into the limit can't even say so. Where there is no such limit (Windows) nothing is done.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _OPEN_FILES:
+        if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
+            raise MlpError(f"too many open files are refused here: ulimit -n is {hard}, a run may need {_OPEN_FILES}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
