@@ -127,6 +127,17 @@ def test_a_notebook_shows_a_figure_as_it_is_stored_with_a_text_that_tells_its_ma
     assert metadata["image/png"]["alt"].startswith("Loss of one training: best validation loss 0.2500")
 
 
+def test_a_figure_that_was_changed_is_shown_as_it_is_now():
+    figure = loss_curve(metrics())
+    before = picture(figure)
+    assert picture(figure) == before
+    figure.axes[0].lines[0].set_color("black")
+    after = picture(figure)
+    assert after != before
+    figure.axes[0].set_title("another")
+    assert picture(figure) not in (before, after)
+
+
 def test_outliers_do_not_flatten_the_search():
     table = trials(3, 4)
     table["val_loss"] = 0.1 + 0.001 * np.arange(len(table))

@@ -128,14 +128,14 @@ def test_gaps_and_spread_by_hand():
 
 
 def test_the_unshared_spread_is_without_what_a_seed_does_to_all():
-    rng, choices = np.random.default_rng(0), 12
+    rng, choices = np.random.default_rng(0), 40  # no two share a value: a product of them would fit no memory
     rows = []
     for architecture in (A, B):
         logs = rng.normal(0, 0.02, (choices, 8)) + rng.normal(0, 0.05, 8) + rng.normal(0, 0.3, (choices, 1))
         for (choice, seed), log in np.ndenumerate(logs):
             rows.append((architecture, 0.01 * (choice + 1), seed, np.exp(log)))
     table = pd.DataFrame(rows, columns=["architecture", "lr", "seed", "val_loss"])
-    table = table.assign(**dict.fromkeys(HYPERPARAMETERS[1:], 0.5))
+    table = table.assign(**{name: table["lr"] for name in HYPERPARAMETERS[1:]})
     found = unshared_seed_spread(table)
     assert list(found.index) == [A, B]
     assert found[A] == found[B] == pytest.approx(0.02, rel=0.15)

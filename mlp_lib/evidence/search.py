@@ -119,7 +119,8 @@ def unshared_seed_spread(trainings: pd.DataFrame) -> pd.Series:
     """
     squares = []
     for _, group in _by_architecture(trainings):
-        table = group.pivot_table(index=list(HYPERPARAMETERS), columns="seed", values="val_loss", dropna=False)
+        group = group.assign(choice=group.groupby(list(HYPERPARAMETERS)).ngroup())  # one number: pivots take products
+        table = group.pivot_table(index="choice", columns="seed", values="val_loss", dropna=False)
         squares.append(residual_squares(np.log(table.where(np.isfinite(table)).dropna(how="all").to_numpy(float))))
     total, df = np.sum(squares, axis=0) if squares else (0.0, 0)
     return pd.Series(np.sqrt(total / df) if df else np.nan, trainings["architecture"].unique())

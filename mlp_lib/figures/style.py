@@ -31,17 +31,20 @@ drawn = style.context("default")
 class _Figure(Figure):
     """A figure that a notebook shows just as it is stored; its label, else its title, is the text beside it."""
 
+    _png = b""
+
+    def png(self) -> bytes:
+        """The figure as a PNG, drawn anew if anything of it has changed."""
+        if self.stale or not self._png:
+            buffer = io.BytesIO()
+            self.canvas.print_figure(buffer, format="png", dpi=self.dpi)  # savefig would take a matplotlibrc's defaults
+            self._png, self.stale = buffer.getvalue(), False
+        return self._png
+
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         titles = [self.get_label(), self.get_suptitle(), *(ax.get_title() for ax in self.axes)]
         text = " ".join(next(filter(None, titles), "Figure").split())
-        return {"image/png": base64.b64encode(png(self)).decode()}, {"image/png": {"alt": text}}
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG."""
-    buffer = io.BytesIO()
-    figure.canvas.print_figure(buffer, format="png", dpi=figure.dpi)
-    return buffer.getvalue()
+        return {"image/png": base64.b64encode(self.png()).decode()}, {"image/png": {"alt": text}}
 
 
 class _Canvas(FigureCanvasAgg):

@@ -13,7 +13,6 @@ from IPython.display import Markdown
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.values import DATASETS, HYPERPARAMETERS, LOG_HYPERPARAMETERS
-from mlp_lib.figures.style import png
 from mlp_lib.lab.display import html_table, is_interactive
 from mlp_lib.lab.explore import FIRST, Explorer, Stored, find_stored
 
@@ -76,7 +75,7 @@ class Panel:
         explorer = self.explorer
         self.train.disabled, self.stop.disabled = explorer.running, not explorer.running
         self._say(explorer.say())
-        self.curves.value = png(explorer.figure(self.stored.value or None))
+        self.curves.value = explorer.figure(self.stored.value or None).png()
         self.table.value = _html_table(explorer.table()) if explorer.attempts else ""
 
     def _say(self, text: str) -> None:
@@ -109,7 +108,7 @@ class Panel:
 
     def _choose_stored(self) -> None:
         self.take.disabled = not self.stored.value
-        self.curves.value = png(self.explorer.figure(self.stored.value or None))
+        self.curves.value = self.explorer.figure(self.stored.value or None).png()
 
     def _take_values(self) -> None:
         """Set everything to what the stored run's training was made with."""

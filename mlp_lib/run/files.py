@@ -237,10 +237,8 @@ def read_image_losses(path: Path) -> dict[int, np.ndarray]:
 
 
 def write_figure(path: Path, figure: Any) -> None:
-    """A matplotlib figure as PNG, 120 dots an inch."""
-    buffer = io.BytesIO()
-    figure.canvas.print_figure(buffer, format="png", dpi=120)  # savefig would take its defaults from a matplotlibrc
-    write_bytes(path, buffer.getvalue())
+    """A figure of mlp_lib.figures as PNG."""
+    write_bytes(path, figure.png())
 
 
 def write_yaml(path: Path, value: Any) -> None:
