@@ -135,7 +135,7 @@ def test_the_unshared_spread_is_without_what_a_seed_does_to_all():
         for (choice, seed), log in np.ndenumerate(logs):
             rows.append((architecture, 0.01 * (choice + 1), seed, np.exp(log)))
     table = pd.DataFrame(rows, columns=["architecture", "lr", "seed", "val_loss"])
-    table = table.assign(**{name: table["lr"] for name in HYPERPARAMETERS[1:]})
+    table = table.assign(**dict.fromkeys(HYPERPARAMETERS[1:], table["lr"]))
     found = unshared_seed_spread(table)
     assert list(found.index) == [A, B]
     assert found[A] == found[B] == pytest.approx(0.02, rel=0.15)

@@ -97,6 +97,9 @@ def test_on_a_cpu_a_unit_is_of_one_seed_and_of_few_parameters() -> None:
     assert sizes_of("cpu", 2, wanted([1, 2, 3, 4], middle)) == [2, 2]  # no draws to share
     assert sizes_of("cpu", 1, wanted([1, 2, 3, 1, 2, 3])) == [6]  # a small one: fewer calls
     assert sizes_of("cpu", 1, wanted([0] * 80)) == [32, 32, 16]
+    assert sizes_of("cpu", 2, wanted([1, 2, 3] * 2)) == [3, 3]
+    assert sizes_of("cpu", 2, wanted([1, 2] * 8, (ARCHITECTURE, Architecture((4,))))) == [8, 8, 8, 8]
+    assert sizes_of("cpu", 2, wanted([1, 2, 3] * 4, (ARCHITECTURE, Architecture((4,))))) == [12, 12]  # work for all
     assert sizes_of("cpu", 1, wanted([0] * 10, (Architecture((1024, 1024)),))) == [1] * 10
 
 

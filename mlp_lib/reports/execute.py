@@ -3,6 +3,7 @@
 import html
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -80,10 +81,15 @@ def _execute_notebook(
     source: Path, target: Path, parameters: dict[str, Any], files: RunFiles, voice: Voice
 ) -> str | None:
     """Run a notebook by papermill; None, or one line on what went wrong."""
+    from mlp_lib.reports import kernels
+
+    environment = os.environ | {LOG: str(voice.log or os.devnull)}
+    kernels.prepare(environment)  # while this imports what drives them
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    _register_engine(files, voice)
+    _register_engine(files, voice, environment)
+    threading.Thread(target=_load_renderer, daemon=True).start()
     try:
         with _quiet():
             papermill.execute_notebook(
@@ -108,6 +114,12 @@ def _execute_notebook(
     return None
 
 
+def _load_renderer() -> None:
+    """What renders the page takes seconds to import, which pass while the notebook runs."""
+    with suppress(Exception):  # rendering will say it
+        import nbconvert  # noqa: F401
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """papermill and nbclient log what the command says by itself."""
@@ -120,7 +132,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _register_engine(files: RunFiles, voice: Voice) -> None:
+def _register_engine(files: RunFiles, voice: Voice, environment: dict[str, str]) -> None:
     """papermill's own engine, which also says the notebook's progress and prints, and tells index.html now and then."""
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
@@ -155,7 +167,7 @@ def _register_engine(files: RunFiles, voice: Voice) -> None:
                 store_widget_state=False,  # of widgets that nobody displays
             )
             with TemporaryDirectory() as profile:  # the user's own could change what is shown
-                client.execute(env=os.environ | {"IPYTHONDIR": profile, LOG: str(voice.log or os.devnull)})
+                client.execute(env=environment | {"IPYTHONDIR": profile})
 
     papermill_engines.register("mlp_lib", Engine)
 

@@ -3,6 +3,8 @@
 import os
 import sys
 import uuid
+from collections.abc import Mapping
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -13,6 +15,11 @@ from jupyter_client.provisioning import LocalProvisioner
 from mlp_lib.workers.server import settle, start_server
 
 _LOADED = ("ipykernel.kernelapp", "mlp_lib.reports.execute", "mlp_lib.lab.coordinate_check", "mlp_lib.study.phases")
+
+
+def prepare(environment: Mapping[str, str]) -> BaseContext:
+    """Start the server that kernels are forked from, which goes on loading what they need."""
+    return start_server(*_LOADED, environment=environment)
 
 
 class KernelManager(AsyncKernelManager):
@@ -38,7 +45,7 @@ class _Forked(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         own = (arguments, options["env"], options.get("cwd") or os.getcwd())
-        process = start_server(*_LOADED, environment=options["env"]).Process(target=_serve, args=own)
+        process = prepare(options["env"]).Process(target=_serve, args=own)
         process.start()
         self.process, self.pid, self.cwd = _Process(process), process.pid, own[-1]
         return self.connection_info

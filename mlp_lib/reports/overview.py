@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mlp_lib.core.errors import SettingsError
-from mlp_lib.evidence.sentences import QUESTIONS, in_plain_words
 from mlp_lib.run import meta
 from mlp_lib.run.files import NOTEBOOKS, RunFiles, read_yaml
 from mlp_lib.run.parameters import ArchitectureChoice
@@ -38,12 +37,7 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         "parameters": parameters,
         "architectures": _count_architectures(parameters, files),
         "answers": [
-            {
-                "question": f"{QUESTIONS[name]}?",
-                "words": _in_plain_words(name, mapping(answers.get(name))),
-                "found": mapping(answers.get(name)),
-                "figure": _first(map(files.evidence, figures)),
-            }
+            _describe_answer(name, mapping(answers.get(name))) | {"figure": _first(map(files.evidence, figures))}
             for name, figures in HEADLINES.items()
         ],
         "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
@@ -74,10 +68,13 @@ def _is_mixed(work: list[Stretch]) -> bool:
     return max(len(code), len(place)) > 1
 
 
-def _in_plain_words(name: str, answer: dict) -> str:
+def _describe_answer(name: str, answer: dict) -> dict[str, Any]:
+    from mlp_lib.evidence.sentences import QUESTIONS, in_plain_words  # half a second, which no refusal should take
+
+    words = ""
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged, or of an earlier version
-        return in_plain_words(name, answer)
-    return ""
+        words = in_plain_words(name, answer)
+    return {"question": f"{QUESTIONS[name]}?", "words": words, "found": answer}
 
 
 def _first(paths: Iterable[Path]) -> Path:
