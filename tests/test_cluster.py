@@ -20,7 +20,7 @@ import psutil
 import pytest
 from distributed import Client
 from lan import Lan
-from study import ARCHITECTURE, SETTINGS, TRIALS, differing, in_process, succeed, units_of
+from study import ARCHITECTURE, SETTINGS, TRIALS, differing, in_process, succeed, units_of, wait_for
 
 import mlp_lib
 from mlp_lib.core.errors import ClusterError, TrainingError
@@ -71,6 +71,11 @@ def train(units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFr
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
 
+def wait_until_it_trains(folder: Path) -> None:
+    """For the driver to have handed out its units, which is when it begins to tell of them."""
+    wait_for(WorkFiles(folder / "work").progress.exists)
+
+
 def same_as_here(lan: Lan, tmp_path: Path, **changes: Any) -> None:
     there = train(units_of(1), on(lan, **changes), tmp_path)
     here = train(units_of(2), SETTINGS.model_copy(update=changes), tmp_path)
@@ -118,7 +123,7 @@ def test_a_run_on_a_cluster_equals_one_on_this_machine(lan: Lan, base: Path, tmp
         (workers,) = phase["work"][0]["workers"]
         assert workers["machine"] == describe_machine(resolve_device("auto"))
         assert workers["versions"]["torch"]
-    assert sum(units_trained(lan)) > 10
+    assert sum(units_trained(lan)) >= 6  # of two architectures in three phases
 
 
 def test_a_killed_and_a_frozen_worker_and_one_that_joins_late(lan: Lan, tmp_path: Path) -> None:
@@ -127,7 +132,7 @@ def test_a_killed_and_a_frozen_worker_and_one_that_joins_late(lan: Lan, tmp_path
     lan.wait_for(1)
 
     def deed() -> None:
-        time.sleep(2)
+        wait_until_it_trains(tmp_path)
         second = lan.start_worker()
         lan.wait_for(2)
         time.sleep(3)
@@ -181,7 +186,7 @@ def test_a_lost_scheduler_is_told(lan: Lan, tmp_path: Path, monkeypatch: pytest.
     lan.start_worker()
     lan.wait_for(1)
     with (
-        meanwhile(lambda: (time.sleep(4), lan.scheduler.kill())),
+        meanwhile(lambda: (wait_until_it_trains(tmp_path), lan.scheduler.kill())),
         pytest.raises(ClusterError, match=rf"scheduler = {lan.address}: lost; .* goes on"),
     ):
         train(units_of(4), on(lan, max_epochs=10**6, patience=10**6), tmp_path)

@@ -428,6 +428,7 @@ def test_a_run_directory_removed_while_it_runs(folder: Path) -> None:
     said = end(process, 1)
     assert len(said.splitlines()) == 1
     assert str(run_dir) in said
+    assert not list(run_dir.rglob("*"))
     assert not run_dir.exists()
 
 

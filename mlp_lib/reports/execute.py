@@ -185,7 +185,7 @@ def _keep_notebook(temporary: Path, notebook: Path, error: str | None) -> None:
         content.cells.insert(0, nbformat.v4.new_markdown_cell(f"**This run failed:** {html.escape(error)}"))
     for name in ("input_path", "output_path"):
         content.metadata.get("papermill", {}).pop(name, None)
-    write_bytes(notebook, nbformat.writes(content).encode())
+    write_bytes(notebook, nbformat.writes(content).encode(), parents=False)
     temporary.unlink()
 
 

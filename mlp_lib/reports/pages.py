@@ -63,7 +63,7 @@ def render_notebook(notebook: Path, page: Path) -> None:
         "metadata": {"name": notebook.stem, "path": str(notebook.parent)},
     }
     html, _ = exporter.from_filename(str(notebook), resources=resources)
-    write_bytes(page, _finish(BeautifulSoup(html, "html.parser"), notebook).encode())
+    write_bytes(page, _finish(BeautifulSoup(html, "html.parser"), notebook).encode(), parents=False)
     for other in before:  # it was written when this one was not there yet
         link = f'<a href="{quote(page.name)}">{page.stem} →</a>'
         write_bytes(other, other.read_bytes().replace(NEXT.encode(), link.encode(), 1))
@@ -183,7 +183,7 @@ def write_run_index(run_dir: Path) -> None:
         "stats": read_any(files.stats, read_table, pd.DataFrame, run["problems"]),
         "files": _list_files(run_dir),
     }
-    write_bytes(files.index, _fill("run_index.html.j2", **run, **content))
+    write_bytes(files.index, _fill("run_index.html.j2", **run, **content), parents=False)  # of a run that was removed
 
 
 def write_runs_index(runs_root: Path) -> None:
