@@ -45,11 +45,7 @@ TINY = {
 }
 ARCHITECTURES = ("mlp_4", "mlp_3x2")  # the names of TINY's
 LONG = {"max_epochs": 120, "val_interval": 20, "patience": 6}  # no early stop: a phase takes long enough to be killed
-MORE = {
-    "num_trials": 4,
-    "architectures": {"list": [[4], [3, 2], [2]]},
-    "seeds": [1, 2, 3],
-}
+MORE = {"num_trials": 4, "architectures": {"list": [[4], [3, 2], [2]]}, "seeds": [1, 2, 3]}
 
 
 def write_parameters(path: Path, **changes: Any) -> Path:

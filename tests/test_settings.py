@@ -238,10 +238,7 @@ def test_grid_and_list_are_joined():
             "{distribution: log_uniform, high: 0.01, low: 0.0001})",
         ),
         (space(drop_out=0.1), "unknown name search_space.drop_out; did you mean dropout?"),
-        (
-            {"lr": space()["lr"]},
-            "search_space.beta1 is missing; give the whole of it, as in params/search_space.yaml",
-        ),
+        ({"lr": space()["lr"]}, "search_space.beta1 is missing; give the whole of it, as in params/search_space.yaml"),
     ],
     ids=repr,
 )

@@ -212,11 +212,7 @@ def test_a_hang_up_is_an_interrupt(ignored: bool, copy: Path, base: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "code", "told"),
     [
-        (
-            "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 $LINE --run-dir ü",
-            2,
-            "no text in this locale (ascii)",
-        ),
+        ("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 $LINE --run-dir ü", 2, "no text in this locale (ascii)"),
         ("$LINE --run-dir $'a\\xff'", 2, "no text in this locale (utf-8): set PYTHONUTF8=1, or rename it"),
         ("mkdir gone && cd gone && rmdir ../gone && $LINE", 1, "the working directory is gone"),
         ("$LINE --runs-root /proc/runs --profile quick", 1, "can't make a run directory in /proc/runs"),
