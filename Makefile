@@ -30,7 +30,7 @@ verify: $(VENV)/installed
 		echo $$run; $(BIN)/python -m mlp_lib verify $$run --sample $(or $(SAMPLE),20) || exit 1; done
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # simulated studies with known truth, and twenty small ones on digits that should agree: long
 test-slow: $(VENV)/installed-test

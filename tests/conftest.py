@@ -19,6 +19,16 @@ from mlp_lib.core.values import TrainingSettings
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# modules that take minutes
+LONG_ONES = ("test_cluster", "test_run", "test_truth", "test_surroundings", "test_bad_input", "test_grid")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that in the end no process is left alone with one."""
+    order = {name: place for place, name in enumerate(LONG_ONES)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(scope="session")
 def mnist_root() -> Path:
     """The folder that holds torchvision's MNIST/raw: MLP_DATA_ROOT, or shared/data beside the repository."""
