@@ -24,9 +24,8 @@ from mlp_lib.workers.progress import Progress
 
 _PARAMETERS_A_UNIT = 800_000  # on a CPU small enough that a kill loses minutes, large enough to share a seed's draws
 _MEMBERS_A_UNIT = 32
-_FEW_MEMBERS = (
-    8  # of small architectures: an epoch of four took 0.6 to 0.8 times that of eight, of eight 0.45 to 0.7 of 16's
-)
+# of small architectures: an epoch of four took 0.6 to 0.8 times that of eight, of eight 0.45 to 0.7 of sixteen's
+_FEW_MEMBERS = 8
 _UNFUSED = "trains with plain kernels, which takes longer ({}); a C compiler would mend it"
 
 
