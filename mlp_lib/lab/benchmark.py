@@ -42,13 +42,14 @@ def measure(settings: BenchmarkSettings, base: Path) -> pd.DataFrame:
     plan = list(itertools.product(range(1, rounds + 1), cases, methods))
     progress = Progress("benchmark", len(plan), "measurements")
     rows, most = [], max(case.workers for case in cases)
+    held = resolve_device(settings.device).type == "cpu"  # what trains on CUDA feeds it with all cores
     with contextlib.ExitStack() as stack:
         pools: dict[int, Executor] = {}  # by the number of threads of a process
         for done, (number, case, method) in enumerate(plan):
             progress.update(done)
             processes, threads = (case.workers, 1) if method in _BY_PROCESS else (1, case.workers)
             if threads not in pools:
-                pools[threads] = stack.enter_context(_open_pool(most, threads))
+                pools[threads] = stack.enter_context(_open_pool(most, threads, held))
             task = functools.partial(_seconds_an_epoch, settings, base, method, case)
             found = [future.result() for future in [pools[threads].submit(task) for _ in range(processes)]]
             values = {**case.model_dump(), "architecture": Architecture(case.architecture).name, "method": method}
@@ -59,15 +60,15 @@ def measure(settings: BenchmarkSettings, base: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _open_pool(processes: int, threads: int) -> Executor:
+def _open_pool(processes: int, threads: int, held: bool) -> Executor:
     """Processes that compute with so many threads each."""
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _hold_to, (threads,))
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _hold_to, (threads, held))
 
 
-def _hold_to(threads: int) -> None:
+def _hold_to(threads: int, held: bool) -> None:
     """Let this process compute with so many threads: JAX makes as many as there are cores for it."""
     torch.set_num_threads(threads)
-    if threads == 1 and hasattr(os, "sched_setaffinity"):
+    if held and threads == 1 and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 
