@@ -7,14 +7,18 @@ import signal
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from study import ARCHITECTURE, SETTINGS, TRIALS, units_of
 
+from mlp_lib.core.data import RawData
 from mlp_lib.core.errors import TrainingError
+from mlp_lib.core.training import Training
 from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.run.parameters import StudySettings
@@ -135,6 +139,32 @@ def test_a_population_is_halved_until_memory_holds_it(holds: int, tried: list[in
     assert sizes == tried
     assert [label for part, _ in parts for label in part.labels] == list(range(7))
     assert {result.fitting for _, result in parts} == {min(holds, 4) if holds < 7 else None}
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_what_finds_no_memory_beside_the_others_is_trained_after_them(
+    digest: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, enough: bool
+) -> None:
+    pools: list[int] = []
+
+    def start(workers: int, raw: RawData) -> ThreadPoolExecutor:
+        pools.append(workers)
+        return ThreadPoolExecutor(workers)
+
+    def crowded(*arguments: Any) -> Training:
+        if not enough or (pools[-1] > 1 and threading.current_thread().name.endswith("_1")):
+            raise MemoryError
+        return Training(*arguments)
+
+    monkeypatch.setattr(units, "Training", crowded)
+    job = Job(SETTINGS.model_copy(update={"max_epochs": 6}), digest, "test", WorkFiles(tmp_path / "work"))
+    results = Processes(job.settings, start).train(units_of(2), job)
+    if enough:
+        assert sorted(label for unit, _ in results for label in unit.labels) == [0, 1, 2, 3]
+    else:
+        with pytest.raises(TrainingError, match="out of memory, even for a single training"):
+            list(results)
+    assert pools == [2, 1]
 
 
 def test_a_killed_workers_units_are_done_again(digest: str) -> None:

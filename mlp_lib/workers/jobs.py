@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.run.files import WorkFiles
 from mlp_lib.run.parameters import StudySettings
@@ -51,6 +52,10 @@ class Job:
     def conditions(self) -> Conditions:
         """What decides the results of its units."""
         return Conditions.of(self.settings, self.digest, self.settings.device, str(torch.__version__))
+
+
+class MemoryShortage(TrainingError):
+    """There is no memory even for a single training, at least not beside what else is at work."""
 
 
 @dataclass(frozen=True)

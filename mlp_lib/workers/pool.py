@@ -19,7 +19,7 @@ from mlp_lib.core.values import CLASSES
 from mlp_lib.run.files import WorkFiles, write_bytes
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
-from mlp_lib.workers.jobs import Job, Parts, Result, Unit, state_paths
+from mlp_lib.workers.jobs import Job, MemoryShortage, Parts, Result, Unit, state_paths
 from mlp_lib.workers.progress import Progress
 
 _PARAMETERS_A_UNIT = 800_000  # on a CPU small enough that a kill loses minutes, large enough to share a seed's draws
@@ -101,9 +101,10 @@ class Workers:
 
         Where a training stands is kept in files, as far as the workers see them, and it goes on from there. They are
         gone at the end, unless the trainings are to be continued with more epochs. A unit whose worker died is done
-        again, then in halves (it may have been for memory). Raises TrainingError if workers go on dying.
+        again, then in halves (it may have been for memory). One that finds no memory beside the others is done after
+        them, by one worker. Raises TrainingError if workers go on dying, or if there is no memory then either.
         """
-        waiting, deaths, done, epochs, told = list(units), 0, 0, 0, set()
+        waiting, deaths, alone, done, epochs, told = list(units), 0, False, 0, 0, set()
         open_work(job.work)
         progress = Progress(job.what, sum(len(unit.labels) for unit in units), tell=functools.partial(_tell, job.work))
 
@@ -111,12 +112,18 @@ class Workers:
             progress.update(done, self._watch(job, epochs))
 
         while waiting:
-            left = {id(unit): unit for unit in waiting}
-            with self._open(waiting, job) as executor, suppress(self.died):  # a broken pool takes no more units
+            left, short = {id(unit): unit for unit in waiting}, False
+            few = waiting[:1] if alone else waiting
+            with self._open(few, job) as executor, suppress(self.died):  # a broken pool takes no more units
                 for unit, future in as_finished(executor, self._task(job), waiting, tick):
                     try:
                         parts = future.result()
                     except self.died:
+                        continue
+                    except MemoryShortage:
+                        if alone:
+                            raise
+                        short = True
                         continue
                     del left[id(unit)]
                     for part, result in parts:
@@ -128,8 +135,8 @@ class Workers:
                     if not job.to_be_continued:
                         for path in state_paths(unit, job):
                             path.unlink(missing_ok=True)
-            waiting = list(left.values())
-            deaths += 1
+            waiting, alone = list(left.values()), alone or short
+            deaths += not short
             if waiting and deaths > self.forgiven:
                 waiting = _in_halves(waiting)
         if units:

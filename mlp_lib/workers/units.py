@@ -15,7 +15,7 @@ import torch
 
 from mlp_lib.core import kernels
 from mlp_lib.core.data import Dataset, RawData, Split, split_dataset
-from mlp_lib.core.errors import RunDirectoryError, TrainingError
+from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import State, Trained, Training
 from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, DataSettings
@@ -23,7 +23,7 @@ from mlp_lib.run.files import write_bytes
 from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
-from mlp_lib.workers.jobs import Job, Parts, Result, Unit, state_paths
+from mlp_lib.workers.jobs import Job, MemoryShortage, Parts, Result, Unit, state_paths
 
 _FIRST_S = 1.0  # what is shorter is trained again rather than kept
 _MOST_S = 120.0  # the most time of training that a stop may cost
@@ -160,7 +160,7 @@ def result_rows(trained: Trained, test: Split) -> dict[str, np.ndarray]:
 def fit_in_memory(train: Callable[[Unit], Result], unit: Unit) -> Parts:
     """What `train` makes of a unit: of all its members together, or of as many at a time as memory is found to hold.
 
-    Raises TrainingError if a single one doesn't fit.
+    Raises MemoryShortage if a single one doesn't fit.
     """
     parts: Parts = []
     left, size = unit.members, len(unit.labels)
@@ -173,7 +173,7 @@ def fit_in_memory(train: Callable[[Unit], Result], unit: Unit) -> Parts:
                 raise
             if len(part.labels) == 1:
                 reason = (str(error) or type(error).__name__).splitlines()[0][:100]
-                raise TrainingError(
+                raise MemoryShortage(
                     f"out of memory, even for a single training ({reason}): "
                     "fewer workers, a smaller batch_size or narrower architectures need less"
                 ) from None
