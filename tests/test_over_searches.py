@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 from mlp_lib.core.errors import SettingsError, TrainingError
 from mlp_lib.evidence import auto_budget, contenders, over_searches
+from mlp_lib.evidence.comparisons import replication, replication_sentences
 from mlp_lib.evidence.intervals import holm
 from mlp_lib.evidence.pool import weights
 from mlp_lib.evidence.sentences import answers_over_searches
@@ -365,3 +366,31 @@ def test_the_luck_of_the_images_is_that_of_paired_differences():
     assert row["variance"] == pytest.approx(influence.var() / 4000, rel=0.15)
     assert row["low"] < row["difference"] < row["high"]
     pd.testing.assert_frame_equal(rows, image_variance(losses).set_index(["first", "second"]))
+
+
+def test_replications_of_one_world_differ_as_often_as_chance_allows():
+    """Two runs of their own draws and seeds; the architectures' order is no matter."""
+    apart = []
+    for seed in range(40):
+        here, there = (over_searches(*random_study(1000 * run + seed), BUDGET) for run in (1, 2))
+        table = replication(here, there)
+        apart += [*((table["low"] > 0) | (table["high"] < 0))]
+    assert len(apart) == 40 * (6 + 3)
+    assert 0 < np.mean(apart) < 0.1
+
+
+def test_a_replication_by_hand():
+    one, other = study([[1.0] * T, [1.2] * T]), study([[1.0] * T, [1.3] * T])
+    renamed = {"mlp_1": "mlp_2", "mlp_2": "mlp_1"}
+    swapped = [table.replace(renamed).iloc[::-1] for table in study([[1.3] * T, [1.0] * T])]
+    here = over_searches(*one, BUDGET)
+    for table in (replication(here, over_searches(*other, BUDGET)), replication(here, over_searches(*swapped, BUDGET))):
+        assert table["question"].tolist() == ["hyperparameter_transfer"] * 2 + ["architecture_sensitivity"]
+        pair = table.iloc[-1]
+        assert (pair["first"], pair["second"], pair["verdict_here"]) == ("mlp_1", "mlp_2", "different_beyond_margin")
+        assert pair[["here", "there"]].tolist() == pytest.approx([-math.log(1.2), -math.log(1.3)])
+        assert not pair["holds"]
+        assert not pair["held"]
+        costs, differences = replication_sentences(table, "x", 0.95)
+        assert "2 of the 95 % intervals here hold its estimate" in costs
+        assert "Beyond what both together allow: 1 (by chance 0.05). Verdicts: 1 the same, 0 opposite." in differences

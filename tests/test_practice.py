@@ -261,6 +261,7 @@ def test_a_run_compared_with_itself_is_the_same(extended: Path) -> None:
     assert set(evidence.comparison()["run"]) == {extended.name}
     assert "nothing that decides a result" in evidence.comparison_answer()
     assert (extended / "analysis" / "comparison.csv").exists()
+    assert evidence.replication().empty  # it has the same trials and seeds
     alone = Evidence(files, settings_of("analysis"), read_architectures(files))
     assert alone.comparison().empty
 

@@ -1,4 +1,4 @@
-"""Pure functions of tables of losses: what transfers better than another architecture's hyperparameters.
+"""Pure functions of tables of losses: what transfers better than another architecture's hyperparameters, and two runs.
 
 `losses`: target, source, seed, test_loss, as in transfer_seed_losses.csv. Differences are of log losses, paired by run
 seed, so effects are quotients; their intervals are Student's t over the seeds, so they speak of these architectures.
@@ -6,9 +6,11 @@ seed, so effects are quotients; their intervals are Student's t over the seeds, 
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mlp_lib.evidence.intervals import mean_interval
 from mlp_lib.evidence.search import expected_best
+from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.summaries import log_costs
 
 ANY = "an architecture at random"
@@ -119,6 +121,61 @@ def compare_search(here: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
         rows.append((name, best, epochs, number, other, best / other, int(others["epochs_trained"].sum())))
     names = "architecture best epochs trials_there expected_there quotient epochs_there"
     return pd.DataFrame(rows, columns=names.split())
+
+
+def replication(here: OverSearches, there: OverSearches) -> pd.DataFrame:
+    """What two runs with trials and run seeds of their own say over searches: a row a pair of architectures of both.
+
+    Columns: question (as in answers.yaml), first, second (of a transfer target and source), here, there (logs),
+    difference, low, high (Student's t of T / 2 degrees of freedom, T of the run with fewer trials), holds, held
+    (whether the unadjusted interval here holds the estimate there, and the other way), verdict_here, verdict_there (of
+    a transfer costly, within or undetermined).
+    """
+    both = _estimates(here).merge(_estimates(there), on=["question", "first", "second"], suffixes=("_here", "_there"))
+    reach = stats.t.ppf((1 + here.confidence) / 2, min(here.trials, there.trials) / 2)
+    difference, mine, other = both["log_here"] - both["log_there"], reach * both["se_here"], reach * both["se_there"]
+    both = both.rename(columns={"log_here": "here", "log_there": "there"}).assign(
+        difference=difference,
+        low=difference - np.hypot(mine, other),
+        high=difference + np.hypot(mine, other),
+        holds=difference.abs() <= mine,
+        held=difference.abs() <= other,
+    )
+    columns = "question first second here there difference low high holds held verdict_here verdict_there"
+    return both[columns.split()]
+
+
+def _estimates(found: OverSearches) -> pd.DataFrame:
+    """Both answers' pairs as question, first, second, log, se and verdict; of architectures in alphabetical order."""
+    transfers = found.pairs.rename(columns={"target": "first", "source": "second", "regret": "log"}).assign(
+        question="hyperparameter_transfer",
+        verdict=np.select([found.costly, found.within], ["costly", "within"], "undetermined"),
+    )
+    pairs = found.architectures.assign(log=found.architectures["difference"], question="architecture_sensitivity")
+    swap = pairs["first"] > pairs["second"]
+    pairs.loc[swap, ["first", "second"]] = pairs.loc[swap, ["second", "first"]].to_numpy()
+    pairs.loc[swap, "log"] *= -1
+    return pd.concat([transfers, pairs])[["question", "first", "second", "log", "se", "verdict"]]
+
+
+def replication_sentences(table: pd.DataFrame, name: str, confidence: float) -> list[str]:
+    """How far the run `name` found what this one did, a sentence a question; see replication."""
+    told = []
+    for question, rows in table.groupby("question", sort=False):
+        what = {"hyperparameter_transfer": "costs of transfer"}.get(question, "differences between architectures")
+        apart = ((rows["low"] > 0) | (rows["high"] < 0)).sum()
+        same = rows["verdict_here"] == rows["verdict_there"]
+        clash = [set(of) in _OPPOSITES for of in rows[["verdict_here", "verdict_there"]].to_numpy()]
+        told.append(
+            f"Of {len(rows)} {what} that {name} estimates too, with trials and run seeds of its own, "
+            f"{rows['holds'].sum()} of the {100 * confidence:g} % intervals here hold its estimate, and "
+            f"{rows['held'].sum()} of its intervals the one here. Beyond what both together allow: {apart} (by chance "
+            f"{(1 - confidence) * len(rows):.2g}). Verdicts: {same.sum()} the same, {sum(clash)} opposite."
+        )
+    return told
+
+
+_OPPOSITES = ({"costly", "within"}, {"equivalent", "different_beyond_margin"})
 
 
 def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) -> str:

@@ -4,7 +4,7 @@ from mlp_lib.figures.curves import attempt_curves, coordinate_sizes, learning_cu
 from mlp_lib.figures.effects import architecture_intervals, effect_table_html, heatmap, pair_matrix
 from mlp_lib.figures.images import mistakes, sample_images
 from mlp_lib.figures.losses import loss_distribution, quotient_intervals, speeds, transfer_losses
-from mlp_lib.figures.over_searches import regret_by_budget, tuning_cost, tuning_curves, variance_components
+from mlp_lib.figures.over_searches import regret_by_budget, replication, tuning_cost, tuning_curves, variance_components
 from mlp_lib.figures.search import (
     expected_best_curves,
     importance_bars,

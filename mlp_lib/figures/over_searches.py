@@ -120,6 +120,30 @@ def tuning_cost(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
+def replication(frame: pd.DataFrame) -> Figure:
+    """Each pair's quotient here against there, a panel a question; what differs by more than chance allows is open.
+
+    frame: question, here, there, low, high (logs; the interval of the difference).
+    """
+    titles = {"hyperparameter_transfer": "transferred / own", "architecture_sensitivity": "first / second architecture"}
+    figure = new_figure(7.5, 3.9)
+    for ax, (question, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        rows = frame[(frame["question"] == question) & frame["low"].notna()]
+        apart = (rows["low"] > 0) | (rows["high"] < 0)
+        here, there = np.exp(rows["here"]), np.exp(rows["there"])
+        plain_axes(ax)
+        ax.axline((1, 1), slope=1, color="black", linewidth=0.8)
+        ax.scatter(there, here, s=22, color=np.where(apart, "none", BLUE), edgecolor=BLUE)
+        ax.set(xlabel="another run", ylabel="this run", aspect="equal")
+        if len(rows):
+            ends = 0.99 * min(here.min(), there.min()), 1.01 * max(here.max(), there.max())
+            ax.set(xlim=ends, ylim=ends)
+        ax.set_title(title, fontsize="medium")
+    figure.set_label(f"{len(frame)} quotients here against another run's")
+    return figure
+
+
 def _band(ax: Axes, x: pd.Series, values: pd.DataFrame, color: str, marker: str = "", **look) -> None:
     """A line through the first column, marked at its end, and a band between the other two."""
     middle, *ends = values.columns

@@ -82,6 +82,7 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
         level, found = self.settings.confidence, self.drift_sentences() if len(self.optimum_by_width()) else []
         if len(self.comparison()):
             found.append(self.comparison_answer())
+        found += self.replication_sentences()
         if len(sources := self.extra_sources()):
             found.append(comparisons.sources_sentence(sources, level))
         if len(kept := self.gain_kept()):

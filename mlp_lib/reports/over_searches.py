@@ -8,9 +8,9 @@ from IPython.display import Markdown
 
 from mlp_lib import figures
 from mlp_lib.core.values import DATASETS, HYPERPARAMETERS
-from mlp_lib.evidence import find_budget, over_searches, tuning
+from mlp_lib.evidence import comparisons, find_budget, over_searches, tuning
 from mlp_lib.evidence.searches import OverSearches
-from mlp_lib.reports.pieces import Tables, piece
+from mlp_lib.reports.pieces import Tables, joined, piece
 from mlp_lib.run.files import read_image_losses, read_table
 from mlp_lib.run.ledger import read_trainings
 
@@ -103,6 +103,31 @@ class PiecesOverSearches(Tables):
         return tuning.tuning_cost(
             self.pool_trials, self._with_epochs(), self.budget, self.counts(), images, self.settings.confidence
         )
+
+    @piece(
+        "judged",
+        figure=lambda self, table: figures.replication(table),
+        shown=lambda self, table, figure: [Markdown("\n\n".join(self.replication_sentences())), figure],
+    )
+    def replication(self) -> pd.DataFrame:
+        """The answers over searches beside those of each run to compare with that shares no trial or seed, by `run`."""
+        others = [self.of_run(run) for run in self.compared]
+        return joined(
+            comparisons.replication(self.found, other.found).assign(run=other.files.root.name)
+            for other in others
+            if len(other.judged) and other.budget == self.budget and not self._shares_luck(other)
+        )
+
+    def replication_sentences(self) -> list[str]:
+        """How far each run to compare with found what this one did, in sentences."""
+        runs = self.replication().groupby("run", sort=False) if len(self.replication()) else []
+        confidence = self.settings.confidence
+        return [line for name, rows in runs for line in comparisons.replication_sentences(rows, name, confidence)]
+
+    def _shares_luck(self, other: Tables) -> bool:
+        """Whether the two runs have trials or run seeds in common."""
+        same = any(self.search_parameters[n] == other.search_parameters[n] for n in ("search_seed", "training_seed"))
+        return same or bool({*self.judged["seed"]} & {*other.judged["seed"]})
 
     def small_pays(self) -> str:
         """Where tuning on a smaller architecture pays most, in a sentence; empty where it doesn't."""

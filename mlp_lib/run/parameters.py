@@ -299,7 +299,8 @@ class AnalysisSettings(_Frozen):
     compare_with: Text | Runs | None = told(
         None,
         "another run, or a list of them, to compare this one with; null: none\n"
-        "The regret of transfer, what the searches find, and of grids how the optimum moves with the width.",
+        "The regret of transfer, what the searches find, with other trials and run seeds whether the answers are the "
+        "same, and of grids how the optimum moves with the width.",
         FREE,
     )
     parts: Literal["all", "search"] = told("all", "the whole, or the part on the search alone", FREE)
