@@ -9,7 +9,6 @@ from mlp_lib import figures
 from mlp_lib.evidence import architectures as sensitivity
 from mlp_lib.evidence import comparisons, transfer
 from mlp_lib.reports.pieces import Tables, joined, piece, read_losses
-from mlp_lib.run.meta import different_parameters, read_meta
 
 
 class PiecesOfChosen(Tables):
@@ -73,8 +72,10 @@ class PiecesOfChosen(Tables):
         shown=lambda self, table, figure: [Markdown(self.comparison_answer()), figure],
     )
     def comparison(self) -> pd.DataFrame:
-        """The transfer here beside that of each run to compare with, by `run`."""
-        there = {run.root.name: read_losses(run.transfer_losses, "target source seed") for run in self.compared}
+        """The transfer here beside that of each run to compare with, by `run`; of other seeds see `replication`."""
+        apart = {*self.replication().get("run", ())}
+        runs = [run for run in self.compared if run.root.name not in apart]
+        there = {run.root.name: read_losses(run.transfer_losses, "target source seed") for run in runs}
         return joined(
             comparisons.compare_transfer(self.transfers, losses, self.settings.confidence).assign(run=name)
             for name, losses in there.items()
@@ -85,11 +86,8 @@ class PiecesOfChosen(Tables):
         """Whether the regret of transfer is smaller here than in each run to compare with, and how the two differ."""
         told = []
         for name, rows in self.comparison().groupby("run", sort=False):
-            run = next(run for run in self.compared if run.root.name == name)
-            differences = different_parameters(self.parameters, read_meta(run)["parameters"])
-            listed = "; ".join(differences) or "nothing that decides a result"
             said = comparisons.comparison_sentence(rows, name, self.settings.confidence)
-            told.append(f"{said} The runs differ in: {listed}.")
+            told.append(f"{said} {self.differences(name)}")
         return "\n\n".join(told)
 
     @piece(

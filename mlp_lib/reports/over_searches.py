@@ -120,9 +120,11 @@ class PiecesOverSearches(Tables):
 
     def replication_sentences(self) -> list[str]:
         """How far each run to compare with found what this one did, in sentences."""
-        runs = self.replication().groupby("run", sort=False) if len(self.replication()) else []
-        confidence = self.settings.confidence
-        return [line for name, rows in runs for line in comparisons.replication_sentences(rows, name, confidence)]
+        told = []
+        for name, rows in self.replication().groupby("run", sort=False) if len(self.replication()) else []:
+            told += comparisons.replication_sentences(rows, name, self.settings.confidence)
+            told[-1] += f" {self.differences(name)}"
+        return told
 
     def _shares_luck(self, other: Tables) -> bool:
         """Whether the two runs have trials or run seeds in common."""

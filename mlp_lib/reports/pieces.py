@@ -13,7 +13,7 @@ from IPython.display import HTML, Markdown, display
 from mlp_lib.core.values import CLASSES, DATASETS, Architecture
 from mlp_lib.evidence import summaries
 from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
-from mlp_lib.run.meta import find_search, read_architectures, read_meta
+from mlp_lib.run.meta import different_parameters, find_search, read_architectures, read_meta
 from mlp_lib.run.parameters import AnalysisSettings, SearchSpace
 
 SECTIONS = Path(__file__).parent / "templates/sections.md"  # heading and prose of each piece, below <!-- its name -->
@@ -103,6 +103,12 @@ class Tables:
     def of_run(self, files: RunFiles) -> "Tables":
         """Those of another run, by the settings of this one."""
         return type(self)(files, self.settings, read_architectures(files))
+
+    def differences(self, name: str) -> str:
+        """In what parameters that decide results this run differs from one that it is compared with, in a sentence."""
+        run = next(run for run in self.compared if run.root.name == name)
+        found = different_parameters(self.parameters, read_meta(run)["parameters"])
+        return f"The runs differ in: {'; '.join(found) or 'nothing that decides a result'}."
 
     @property
     def space(self) -> SearchSpace:
