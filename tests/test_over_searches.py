@@ -17,18 +17,24 @@ from mlp_lib.evidence import auto_budget, contenders, over_searches
 from mlp_lib.evidence.comparisons import replication, replication_sentences
 from mlp_lib.evidence.intervals import holm
 from mlp_lib.evidence.pool import weights
+from mlp_lib.evidence.practices import practices
 from mlp_lib.evidence.sentences import answers_over_searches
 from mlp_lib.evidence.tuning import error_curves, error_pairs, image_variance, small_pays, tuning_cost
 
 T, BUDGET = 12, 4
 LOW = np.arange(T) < T // 2  # the first half of the trials
+EMPTY = pd.DataFrame(columns=["target", "seed", "test_loss"])
+VALUES = ("test_loss", "val_loss")
 FRAMES = ("regret_by_budget", "pairs", "architectures", "tuning_curves")
+
+
+def names(number):
+    return [f"mlp_{place + 1}" for place in range(number)]
 
 
 def tables(search, judged):
     """(trials, judged) of losses by search [A, T] and fresh seeds [A, T, k], architectures mlp_1, mlp_2, …"""
-    names = [f"mlp_{number + 1}" for number in range(len(search))]
-    index = pd.MultiIndex.from_product([names, range(search.shape[1])], names=["architecture", "trial"])
+    index = pd.MultiIndex.from_product([names(len(search)), range(search.shape[1])], names=["architecture", "trial"])
     trials = pd.DataFrame({"val_loss": search.ravel()}, index).reset_index()
     index = pd.MultiIndex.from_product(
         [*index.levels, range(1, judged.shape[2] + 1)], names=["target", "trial", "seed"]
@@ -394,3 +400,47 @@ def test_a_replication_by_hand():
         costs, differences = replication_sentences(table, "x", 0.95)
         assert "2 of the 95 % intervals here hold its estimate" in costs
         assert "Beyond what both together allow: 1 (by chance 0.05). Verdicts: 1 the same, 0 opposite." in differences
+
+
+def test_practices_are_those_of_all_searches_one_by_one():
+    """Every subset of the budget's size is searched, and what it would have come to averaged."""
+    trials, judged = random_study(5)
+    judged["val_loss"] = judged["test_loss"] * np.exp(np.random.default_rng(1).normal(0, 0.05, len(judged)))
+    default = pd.DataFrame({"target": names(3) * 2, "seed": [1] * 3 + [2] * 3, "test_loss": [0.2, 0.3, 0.4] * 2})
+    table = practices(trials, judged, BUDGET, dict(zip(names(3), (3, 1, 2), strict=True)), default)
+    rows = table[table["n"] == BUDGET].set_index("practice")["quotient"].map(math.log)
+    search = trials.pivot(index="architecture", columns="trial", values="val_loss")
+    known = contenders(trials, BUDGET)[1]
+    losses = {name: judged.assign(log=np.log(judged[name])).set_index(["target", "trial"]) for name in VALUES}
+    cells = {name: {key: rows["log"].to_numpy() for key, rows in t.groupby(level=[0, 1])} for name, t in losses.items()}
+    total = {name: [[] for _ in search.index] for name in ("own", "other", "fewest", "again")}
+    for drawn in combinations(range(T), BUDGET):
+        best = {name: search.loc[name, list(drawn)].sort_values().index for name in search.index}
+        for number, target in enumerate(search.index):
+            test = {source: cells["test_loss"][target, best[source][0]].mean() for source in search.index}
+            total["own"][number].append(test.pop(target))
+            total["other"][number].append(np.mean([*test.values()]))
+            total["fewest"][number].append(test["mlp_2" if target != "mlp_2" else "mlp_3"])
+            for seed in range(3):
+                few = [trial for trial in best[target][:3] if trial in known]
+                chosen = min(few, key=lambda trial: cells["val_loss"][target, trial][seed])
+                total["again"][number].append(np.delete(cells["test_loss"][target, chosen], seed).mean())
+    mean = {name: np.mean([np.mean(values) for values in found]) for name, found in total.items()}
+    assert rows["tune on the target"] == 0
+    expected = {
+        "tune on another architecture": mean["other"],
+        "tune on the one of fewest parameters": mean["fewest"],
+        "its best 3 judged again at 1 run seed": mean["again"],
+        "torch's defaults": np.mean(np.log([0.2, 0.3, 0.4])),
+    }
+    for practice, loss in expected.items():
+        assert rows[practice] == pytest.approx(loss - mean["own"], abs=2e-3), practice
+    costs = table.set_index(["n", "practice"])[["on_target", "elsewhere"]]
+    assert costs.loc[(BUDGET, "the best by mean rank of searches on all others")].tolist() == [0, 2 * BUDGET]
+
+
+def test_what_all_agree_on_is_as_good_as_an_own_search():
+    trials, judged = study([[1.0 + trial for trial in range(T)]] * 3)
+    table = practices(trials, judged.assign(val_loss=judged["test_loss"]), BUDGET, dict.fromkeys(names(3), 1), EMPTY)
+    same = table[~table["practice"].str.contains("trials more")]
+    np.testing.assert_allclose(same["quotient"], 1)

@@ -9,6 +9,7 @@ from IPython.display import Markdown
 from mlp_lib import figures
 from mlp_lib.core.values import DATASETS, HYPERPARAMETERS
 from mlp_lib.evidence import comparisons, find_budget, over_searches, tuning
+from mlp_lib.evidence.practices import practices as tuning_practices
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.reports.pieces import Tables, joined, piece
 from mlp_lib.run.files import read_image_losses, read_table
@@ -101,7 +102,7 @@ class PiecesOverSearches(Tables):
         facts = DATASETS[self.parameters["dataset"]]
         images = facts.images - (self.parameters["validation_size"] or facts.images // 6)
         return tuning.tuning_cost(
-            self.pool_trials, self._with_epochs(), self.budget, self.counts(), images, self.settings.confidence
+            self.pool_trials, self._as_recorded(), self.budget, self.counts(), images, self.settings.confidence
         )
 
     @piece(
@@ -136,16 +137,23 @@ class PiecesOverSearches(Tables):
         found = tuning.small_pays(self.tuning_cost(), self.counts(), self.budget)
         return found["sentence"] if found else ""
 
-    def _with_epochs(self) -> pd.DataFrame:
-        """The judged trainings with the epochs that they took, which the ledger knows."""
+    @piece("judged", shown=lambda self, table, figure: [table[table["n"] == self.budget].drop(columns="n")])
+    def practices(self) -> pd.DataFrame:
+        """What ways to come to a target's hyperparameters yield, relative to a search on the target."""
+        extra = self.with_extra_sources
+        default = extra[extra["source"] == "default"]
+        return tuning_practices(
+            self.pool_trials, self._as_recorded(), self.budget, self.counts(), default, self.settings.confidence
+        )
+
+    def _as_recorded(self) -> pd.DataFrame:
+        """The judged trainings with the epochs that they took and their validation losses, which the ledger knows."""
         vectors = read_table(self.files.contenders)[["trial", *HYPERPARAMETERS]]
         ledger = read_trainings(self.files, "retrain", "transfer").drop(columns="trial")
-        epochs = ledger.drop_duplicates(["architecture", "seed", *HYPERPARAMETERS])
-        epochs = epochs.rename(columns={"architecture": "target"})[
-            ["target", "seed", *HYPERPARAMETERS, "epochs_trained"]
-        ]
+        keys = ["target", "seed", *HYPERPARAMETERS]
+        recorded = ledger.rename(columns={"architecture": "target"}).drop_duplicates(keys)
         keyed = self.judged.merge(vectors, on="trial")
-        return keyed.merge(epochs, on=["target", "seed", *HYPERPARAMETERS], how="left")
+        return keyed.merge(recorded[[*keys, "epochs_trained", "val_loss"]], on=keys, how="left")
 
 
 def as_quotients(pairs: pd.DataFrame) -> pd.DataFrame:
