@@ -1,5 +1,6 @@
 """What the README and the page of findings say of the reference studies is what their tables say."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -14,13 +15,28 @@ REFERENCE, README, FINDINGS = ROOT / "executed/reference", ROOT / "README.md", R
 TABLE = re.compile(r"<!-- (?P<path>\S+\.csv) -->\n+(?P<table>(?:\|.*\n)+)")
 
 
-@pytest.mark.parametrize("page", [README, FINDINGS], ids=lambda page: page.name)
-@pytest.mark.parametrize("study", ["equal_parameters", "depths_and_widths"])
+@pytest.mark.parametrize(
+    ("page", "study"),
+    [*itertools.product([README, FINDINGS], ["equal_parameters", "depths_and_widths"]), (FINDINGS, "replication")],
+)
 def test_the_answers_are_quoted(page: Path, study: str) -> None:
-    text = " ".join(page.read_text().replace("\n>", "\n").split())
+    text = read(page)
     answers = yaml.safe_load((REFERENCE / study / "analysis/answers.yaml").read_text())
     for answer in answers.values():
         assert answer["sentence"] in text
+
+
+def read(page: Path) -> str:
+    """Its text without line breaks and marks of quotation."""
+    return " ".join(page.read_text().replace("\n>", "\n").split())
+
+
+def test_what_replicates_is_quoted() -> None:
+    sentences = yaml.safe_load((REFERENCE / "equal_parameters/analysis/findings.yaml").read_text())
+    quoted = [sentence.partition(" The runs differ")[0] for sentence in sentences if " that replication " in sentence]
+    assert len(quoted) == 2
+    for sentence in quoted:
+        assert sentence in read(FINDINGS)
 
 
 @pytest.mark.parametrize("study", ["equal_parameters", "depths_and_widths"])
@@ -40,12 +56,12 @@ def read_markdown(table: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("path", "table"), TABLE.findall(FINDINGS.read_text()))
 def test_a_table_is_its_files(path: str, table: str) -> None:
-    """Each row by its words, each number as far as the page rounds it; columns and rows may be left out."""
+    """Each row by its words and counts, each measure as far as the page rounds it; columns and rows may be left out."""
     stored, shown = pd.read_csv(ROOT / path), read_markdown(table)
-    stored = stored.map(lambda cell: cell.removeprefix("mlp_") if isinstance(cell, str) else cell)
     stored.columns = stored.columns.str.removeprefix("mlp_")
-    stored = stored[shown.columns].drop_duplicates()
-    words = [name for name in shown if not pd.api.types.is_numeric_dtype(stored[name])]
+    words = [name for name in shown if not pd.api.types.is_float_dtype(stored[name])]
+    stored[words] = stored[words].astype(str).apply(lambda column: column.str.removeprefix("mlp_"))
+    stored = shown[words].merge(stored[shown.columns].drop_duplicates(), on=words)
     matched = shown.merge(stored, on=words, how="left", suffixes=(" shown", ""), validate="one_to_one")
     for name in shown.columns.difference(words):
         for text, value in zip(shown[name], matched[name], strict=True):

@@ -264,6 +264,7 @@ def test_a_run_compared_with_itself_is_the_same(extended: Path) -> None:
     assert evidence.replication().empty  # it has the same trials and seeds
     alone = Evidence(files, settings_of("analysis"), read_architectures(files))
     assert alone.comparison().empty
+    assert not (extended / "analysis" / "comparison.csv").exists()  # that of the analysis before
 
 
 def test_the_figure_draws_every_quotient() -> None:

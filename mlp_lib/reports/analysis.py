@@ -95,8 +95,6 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
             )
         if len(self.judged):
             found.append(self.small_pays())
-        if not any(found):
-            self.files.evidence("findings.yaml").unlink(missing_ok=True)  # of an earlier analysis
         return [sentence for sentence in found if sentence] or pd.DataFrame()
 
 

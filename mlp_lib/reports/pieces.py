@@ -44,6 +44,9 @@ def piece(
                 tables.made[name] = compute(tables) if there else pd.DataFrame()
                 if not _is_nothing(tables.made[name]):
                     tables.write(name, kept, figure)
+                elif tables.settings.parts == "all":  # a part leaves what is of the whole
+                    for suffix in (".csv", ".yaml", ".png"):  # of an earlier analysis
+                        tables.files.evidence(name).with_suffix(suffix).unlink(missing_ok=True)
             return tables.made[name]
 
         PIECES[name] = shown
