@@ -25,6 +25,18 @@ T, BUDGET = 12, 4
 LOW = np.arange(T) < T // 2  # the first half of the trials
 EMPTY = pd.DataFrame(columns=["target", "seed", "test_loss"])
 VALUES = ("test_loss", "val_loss")
+
+
+def rungs(number):
+    return [10, 20, 40]
+
+
+def with_epochs(trials, judged):
+    """(trials, judged, curves), all of 40 epochs with three checks of the same loss."""
+    curves = pd.concat([trials.assign(epoch=epoch) for epoch in (10, 20, 40)])
+    return trials.assign(epochs_trained=40), judged.assign(epochs_trained=40), curves
+
+
 FRAMES = ("regret_by_budget", "pairs", "architectures", "tuning_curves")
 
 
@@ -407,7 +419,7 @@ def test_practices_are_those_of_all_searches_one_by_one():
     trials, judged = random_study(5)
     judged["val_loss"] = judged["test_loss"] * np.exp(np.random.default_rng(1).normal(0, 0.05, len(judged)))
     default = pd.DataFrame({"target": names(3) * 2, "seed": [1] * 3 + [2] * 3, "test_loss": [0.2, 0.3, 0.4] * 2})
-    table = practices(trials, judged, BUDGET, dict(zip(names(3), (3, 1, 2), strict=True)), default)
+    table = practices(*with_epochs(trials, judged), BUDGET, dict(zip(names(3), (3, 1, 2), strict=True)), default, rungs)
     rows = table[table["n"] == BUDGET].set_index("practice")["quotient"].map(math.log)
     search = trials.pivot(index="architecture", columns="trial", values="val_loss")
     known = contenders(trials, BUDGET)[1]
@@ -435,12 +447,31 @@ def test_practices_are_those_of_all_searches_one_by_one():
     }
     for practice, loss in expected.items():
         assert rows[practice] == pytest.approx(loss - mean["own"], abs=2e-3), practice
-    costs = table.set_index(["n", "practice"])[["on_target", "elsewhere"]]
-    assert costs.loc[(BUDGET, "the best by mean rank of searches on all others")].tolist() == [0, 2 * BUDGET]
+    costs = table[table["n"] == BUDGET].set_index("practice")[["on_target", "elsewhere", "epochs"]]
+    assert costs.loc["the best by mean rank of searches on all others"].tolist() == [0, 2 * BUDGET, 80 * BUDGET]
+    assert costs.loc["tune on the target"].tolist() == [BUDGET, 0, 40 * BUDGET]
 
 
 def test_what_all_agree_on_is_as_good_as_an_own_search():
     trials, judged = study([[1.0 + trial for trial in range(T)]] * 3)
-    table = practices(trials, judged.assign(val_loss=judged["test_loss"]), BUDGET, dict.fromkeys(names(3), 1), EMPTY)
+    judged["val_loss"] = judged["test_loss"]
+    table = practices(*with_epochs(trials, judged), BUDGET, dict.fromkeys(names(3), 1), EMPTY, rungs)
     same = table[~table["practice"].str.contains("trials more")]
     np.testing.assert_allclose(same["quotient"], 1)
+
+
+def test_halving_drops_who_peaks_late_and_saves_epochs():
+    """The best trial is the worst of all until epoch 20: halving at 10 and 20 of 40 epochs never chooses it."""
+    losses = np.array([[1.0, *np.linspace(2, 3, T - 1)]] * 2)
+    trials, judged = study(losses)
+    judged["val_loss"] = judged["test_loss"]
+    trials, judged, curves = with_epochs(trials, judged)
+    curves.loc[(curves["trial"] == 0) & (curves["epoch"] <= 20), "val_loss"] = 9.0
+    table = practices(trials, judged, curves, BUDGET, dict.fromkeys(names(2), 1), EMPTY, rungs)
+    found = table[table["n"] == BUDGET].set_index("practice").loc["successive halving of n trials"]
+    assert found["epochs"] == 4 * 10 + 2 * 10 + 20
+    chosen = [min(others) for others in combinations(range(1, T), BUDGET)]  # of searches without it, and
+    late = [min(others) for others in combinations(range(1, T), BUDGET - 1)]  # of those with it
+    drawn = np.log(losses[0])[[*chosen, *late]].mean()
+    own = np.log(losses[0])[[min(of) for of in combinations(range(T), BUDGET)]].mean()
+    assert math.log(found["quotient"]) == pytest.approx(drawn - own, abs=0.01)

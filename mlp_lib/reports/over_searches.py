@@ -14,6 +14,7 @@ from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.reports.pieces import Tables, joined, piece
 from mlp_lib.run.files import read_image_losses, read_table
 from mlp_lib.run.ledger import read_trainings
+from mlp_lib.study.draws import rung_epochs
 
 
 class PiecesOverSearches(Tables):
@@ -140,10 +141,17 @@ class PiecesOverSearches(Tables):
     @piece("judged", shown=lambda self, table, figure: [table[table["n"] == self.budget].drop(columns="n")])
     def practices(self) -> pd.DataFrame:
         """What ways to come to a target's hyperparameters yield, relative to a search on the target."""
-        extra = self.with_extra_sources
-        default = extra[extra["source"] == "default"]
+        extra, there = self.with_extra_sources, self.search_parameters
+        rungs = functools.partial(rung_epochs, max_epochs=there["max_epochs"], val_interval=there["val_interval"])
         return tuning_practices(
-            self.pool_trials, self._as_recorded(), self.budget, self.counts(), default, self.settings.confidence
+            self.pool_trials,
+            self._as_recorded(),
+            self._of_architectures("curves", self.searched),
+            self.budget,
+            self.counts(),
+            extra[extra["source"] == "default"],
+            rungs,
+            self.settings.confidence,
         )
 
     def _as_recorded(self) -> pd.DataFrame:
