@@ -4,6 +4,7 @@ python tests/cluster_cost.py RECORDED [WORKERS]: some hundred empty units on top
 through a Dask scheduler with workers.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 from study import TRIALS, settings_of
 
 from mlp_lib.core.values import Architecture
@@ -87,7 +89,9 @@ def measure_cluster(recorded: int, number: int) -> str:
                 lan.start_worker(PYTHONPATH=str(Path(__file__).parent))
             lan.wait_for(number)
             with Client(lan.address, set_as_default=False) as client:
-                return measure(recorded, Idle(APPENDED, client.get_executor(pure=False)))
+                told = measure(recorded, Idle(APPENDED, client.get_executor(pure=False)))
+            sizes = [psutil.Process(pid).memory_info().rss / 1e6 for pid in (os.getpid(), lan.scheduler.pid)]
+            return f"{number} workers, {told}; memory of driver and scheduler: {sizes[0]:.0f} and {sizes[1]:.0f} MB"
         finally:
             lan.close()
 

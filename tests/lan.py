@@ -48,7 +48,7 @@ class Lan:
 
     def wait_for(self, number: int) -> None:
         with Client(self.address, set_as_default=False) as client:
-            client.wait_for_workers(number, timeout=60)
+            client.wait_for_workers(number, timeout=240)
 
     def close(self) -> None:
         for process in self.processes:
