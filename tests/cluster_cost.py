@@ -60,7 +60,7 @@ def measure(recorded: int, workers: Workers) -> str:
         study = Study(settings, files, architectures, 64, "", workers)
         wanted = [Wanted(architectures[i % 100], TRIALS[i % 4], 1 + i // 100) for i in range(recorded + APPENDED)]
         for own in (wanted[first:recorded:100] for first in range(min(100, recorded))):
-            append_trainings(files, "transfer", own, empty(Unit.of(own), 0).rows, 310)
+            append_trainings(files, "transfer", own, empty(Unit.of(own), 0)[0][1].rows, 310)
         times = [time.perf_counter()]
         for unit, result in study.train(missing(wanted, study.trainings()), "empty units"):
             study.record("transfer", unit, result)
@@ -83,7 +83,7 @@ def measure_cluster(recorded: int, number: int) -> str:
     from lan import Lan
 
     with tempfile.TemporaryDirectory() as folder:
-        lan = Lan(Path(folder))
+        lan = Lan(Path(folder), DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="300s")  # many take long to import torch
         try:
             for _ in range(number):
                 lan.start_worker(PYTHONPATH=str(Path(__file__).parent))

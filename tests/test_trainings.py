@@ -1,8 +1,10 @@
 """The ledger holds every training of a run once, and no recorded one is lost: the files of a run are views of it."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cluster_cost
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,3 +157,8 @@ def test_a_torn_last_line_is_trained_again_and_no_other(whole: RunFiles, tmp_pat
     assert [len(unit.labels) for unit in units] == [1]
     run_all(tmp_path, refusing(), **STUDY)
     assert tables(tmp_path) == tables(whole.root)
+
+
+def test_the_measurement_of_what_a_unit_costs_runs() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert cluster_cost.measure(100, cluster_cost.Idle(1, pool)).startswith("100 on record: ")
