@@ -161,4 +161,4 @@ def test_a_torn_last_line_is_trained_again_and_no_other(whole: RunFiles, tmp_pat
 
 def test_the_measurement_of_what_a_unit_costs_runs() -> None:
     with ThreadPoolExecutor(1) as pool:
-        assert cluster_cost.measure(100, cluster_cost.Idle(1, pool)).startswith("100 on record: ")
+        assert cluster_cost.measure(100, cluster_cost.Idle(cluster_cost.APPENDED, pool)).startswith("100 on record: ")
