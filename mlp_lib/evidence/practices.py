@@ -100,24 +100,24 @@ def _ways(table: _Table, n: int, count: np.ndarray, default: pd.DataFrame, rungs
     yield Way("tune on the target", n, 0, n * a_trial, here.tuned)
     if n + extra in pool.budgets and extra:
         more = n + extra
-        yield Way(f"the same with {extra} trials more", more, 0, more * a_trial, pool.estimate(more).tuned)
+        yield Way(f"tune on it with {extra} more", more, 0, more * a_trial, pool.estimate(more).tuned)
     if extra and n >= FEW:
         best = table.without_each(lambda kept: _judge_again(table, kept, n))
         epochs = n * a_trial + extra * table.judged_epochs.estimate(n).tuned[:, 0]
-        yield Way(f"its best {FEW} judged again at {count_text(seeds // 2, 'run seed')}", n + extra, 0, epochs, best)
+        yield Way(f"best {FEW} judged again at {count_text(seeds // 2, 'seed')}", n + extra, 0, epochs, best)
     if len(rungs) > 1:
         epochs, lost = _halve(table, n, rungs)
-        yield Way("successive halving of n trials", n, 0, epochs, here.tuned + lost)
+        yield Way("successive halving", n, 0, epochs, here.tuned + lost)
     if size > 1:
         others = ~np.eye(size, dtype=bool)
         mean = _mean(here.losses, others[..., None], axis=1)
         yield Way("tune on another architecture", 0, n, n * (others @ a_trial) / (size - 1), mean)
         fewest = np.where(others, count, np.inf).argmin(1)
         small = here.losses[np.arange(size), fewest]
-        yield Way("tune on the one of fewest parameters", 0, n, n * a_trial[fewest], small)
+        yield Way("tune on the smallest other", 0, n, n * a_trial[fewest], small)
         agreed = table.without_each(lambda kept: _agree(table, kept, n))
         every = n * (others @ a_trial)
-        yield Way("the best by mean rank of searches on all others", 0, n * (size - 1), every, agreed)
+        yield Way("best mean rank on all others", 0, n * (size - 1), every, agreed)
     if len(default):
         by_seed = pd.Series(logs(default["test_loss"]), default.index).groupby(default["seed"]).mean()
         losses = np.broadcast_to(by_seed.mean(), here.tuned.shape)
