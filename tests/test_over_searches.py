@@ -456,6 +456,10 @@ def test_what_all_agree_on_is_as_good_as_an_own_search():
     trials, judged = study([[1.0 + trial for trial in range(T)]] * 3)
     judged["val_loss"] = judged["test_loss"]
     table = practices(*with_epochs(trials, judged), BUDGET, dict.fromkeys(names(3), 1), EMPTY, rungs)
+    without = practices(
+        *with_epochs(trials, judged)[:2], pd.DataFrame(), BUDGET, dict.fromkeys(names(3), 1), EMPTY, rungs
+    )
+    assert set(table["practice"]) - set(without["practice"]) == {"successive halving"}
     same = table[~table["practice"].str.contains(" more")]
     np.testing.assert_allclose(same["quotient"], 1)
 

@@ -84,7 +84,9 @@ class _Table:
         of_search = of_search.loc[pool.architectures]
         search = of_search["val_loss"].to_numpy(float)
         spent = of_search["epochs_trained"].to_numpy(float)
-        found = curves.set_index(["architecture", "trial", "epoch"])["val_loss"]
+        found = (
+            curves.set_index(["architecture", "trial", "epoch"])["val_loss"] if len(curves) else pd.Series(dtype=float)
+        )
         return cls(pool, again.judged, np.where(np.isfinite(search), search, np.inf), spent, epochs, found)
 
     def without_each(self, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -105,7 +107,7 @@ def _ways(table: _Table, n: int, count: np.ndarray, default: pd.DataFrame, rungs
         best = table.without_each(lambda kept: _judge_again(table, kept, n))
         epochs = n * a_trial + extra * table.judged_epochs.estimate(n).tuned[:, 0]
         yield Way(f"best {FEW} judged again at {count_text(seeds // 2, 'seed')}", n + extra, 0, epochs, best)
-    if len(rungs) > 1:
+    if len(rungs) > 1 and len(table.curves):
         epochs, lost = _halve(table, n, rungs)
         yield Way("successive halving", n, 0, epochs, here.tuned + lost)
     if size > 1:
