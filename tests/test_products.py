@@ -24,7 +24,10 @@ def _library(request, monkeypatch) -> Iterator[None]:
 
 
 def draw_product(draws: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
-    """a [P, m, k], b [P, k, n], out [P, m, n] and beta, laid out as the network's are: transposed, a column cut off."""
+    """a [P, m, k], b [P, k, n], out [P, m, n] and beta, laid out as the network's are: transposed, a column cut off.
+
+    b may be one matrix for all members, as the images are.
+    """
     members, m, k, n = (
         int(draws.choice(sizes)) for sizes in ([1, 2, 3, 5], [1, 2, 3, 33, 120], [2, 5, 17, 100, 785], [1, 2, 8, 65])
     )
@@ -34,13 +37,16 @@ def draw_product(draws: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, in
 
     a = draw(k, m + 1)[:, :, :m].transpose(1, 2) if draws.random() < 0.5 else draw(m, k)
     b = draw(n, k).transpose(1, 2) if draws.random() < 0.5 else draw(k, n)
+    b = b[:1].expand_as(b) if draws.random() < 0.3 else b
     return a, b, draw(m, n), int(draws.integers(2))
 
 
 def moved(stack: Tensor, shift: int) -> Tensor:
     """The same numbers with the same strides, `shift` numbers away from where memory begins."""
     reach = sum((size - 1) * stride for size, stride in zip(stack.shape, stack.stride(), strict=True)) + 1
-    return torch.zeros(reach + shift).as_strided(stack.shape, stack.stride(), shift).copy_(stack)
+    memory = torch.zeros(reach + shift)
+    memory[shift:].copy_(stack.as_strided((reach,), (1,)))
+    return memory.as_strided(stack.shape, stack.stride(), shift)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -24,16 +24,17 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, beta: int = 0) -> Tensor:
     On a CPU a member's bits follow from its matrices' shapes and values alone; there products with a vector, and of
     length one, which take other routines in a stack, are done member by member, a vector widened to two.
     """
-    if out.is_cuda:
-        return torch.baddbmm(out, a, b, beta=beta, out=out)
-    if 1 in (*a.shape[1:], b.shape[2]):
+    results = out
+    if out.is_cpu and 1 in (*a.shape[1:], b.shape[2]):
         products = map(_multiply_vector, a, b)
-    elif _ONEDNN and out.dtype == torch.float32 and a.shape[1] * b[0].numel() >= _ONEDNN_LEAST:
+    elif _ONEDNN and out.is_cpu and out.dtype == torch.float32 and a.shape[1] * b[0].numel() >= _ONEDNN_LEAST:
+        if b.stride(0) == 0:  # the same for all members: one product of all their rows, which leaves a row its bits
+            a, b, results = a.flatten(0, 1).unsqueeze(0), b[:1], out.unsqueeze(0)
         products = (_onednn_linear(left, right.t(), None, "none", [], "") for left, right in zip(a, b, strict=True))
     else:
         return torch.baddbmm(out, a, b, beta=beta, out=out)
-    for result, product in zip(out, products, strict=True):
-        result.add_(product) if beta else result.copy_(product)
+    for result, product in zip(results, products, strict=True):
+        result.add_(product.view_as(result)) if beta else result.copy_(product.view_as(result))
     return out
 
 

@@ -31,8 +31,8 @@ def describe_machine(device: torch.device) -> str:
     """What computes: the CUDA device's name, or the processor's with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    processor = read_processor().get("cpu_name")
-    return f"{processor or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    processor = read_processor().get("cpu_name") or platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores"
 
 
 @contextlib.contextmanager

@@ -114,12 +114,11 @@ class Population:
         cuda = device.type == "cuda"  # it fetches them from pinned memory while threads draw the next
         shapes = [(len(distinct), width, batch) for width in architecture.widths]
         stacks = [torch.empty(shape, dtype=torch.int16, pin_memory=cuda) for shape in shapes]
-        places = [stack.numpy() for stack in stacks]
 
         def draw(layer: int, stream: int) -> None:
-            places[layer][stream] = draw_uniforms(architecture, layer, distinct[stream], epoch, step, batch)
+            stacks[layer].numpy()[stream] = draw_uniforms(architecture, layer, distinct[stream], epoch, step, batch)
 
-        draws = itertools.product(range(len(places)), range(len(distinct)))
+        draws = itertools.product(range(len(stacks)), range(len(distinct)))
         list((_threads().map if cuda else map)(draw, *zip(*draws, strict=True)))
         stacks = [stack.to(device, non_blocking=True) for stack in stacks]
         if len(distinct) == len(seeds):
@@ -173,7 +172,7 @@ def _sum_rows(values: Tensor) -> Tensor:
     """Sum over rows [members, rows] -> [members] in float64, each member's by itself: the same bits in any stack."""
     if values.is_cuda:  # no such promise there
         return values.double().sum(-1)
-    return torch.stack([row.double().sum() for row in values])
+    return torch.stack([row.sum() for row in values.double()])
 
 
 def measure(network: Network, split: Split, rows: int) -> tuple[Tensor, Tensor]:
@@ -183,8 +182,7 @@ def measure(network: Network, split: Split, rows: int) -> tuple[Tensor, Tensor]:
     for tile, _, logits, labels in _passes(network, split, rows):
         losses[tile.members] += _sum_rows(cross_entropy(logits, labels))
         hits[tile.members] += (logits.argmax(1) == labels).sum(-1)
-    number = len(split.labels)
-    return (losses / number).cpu(), (hits / number).cpu()
+    return tuple((total / len(split.labels)).cpu() for total in (losses, hits))
 
 
 def measure_images(network: Network, split: Split, rows: int) -> Tensor:
