@@ -34,7 +34,7 @@ def rungs(number):
 def with_epochs(trials, judged):
     """(trials, judged, curves), all of 40 epochs with three checks of the same loss."""
     curves = pd.concat([trials.assign(epoch=epoch) for epoch in (10, 20, 40)])
-    return trials.assign(epochs_trained=40), judged.assign(epochs_trained=40), curves
+    return trials.assign(epochs_trained=40, test_loss=trials["val_loss"]), judged, curves
 
 
 FRAMES = ("regret_by_budget", "pairs", "architectures", "tuning_curves")
@@ -411,7 +411,26 @@ def test_a_replication_by_hand():
         assert not pair["held"]
         costs, differences = replication_sentences(table, "x", 0.95)
         assert "2 of the 95 % intervals here hold its estimate" in costs
-        assert "Beyond what both together allow: 1 (by chance 0.05). Verdicts: 1 the same, 0 opposite." in differences
+        assert "(were both runs alike, 83 % would)" in costs
+        assert "They average +0.00 % here and +0.00 % there." in costs
+        assert "allow: 1 (by chance up to 0.05). Both decide 1: 1 alike, 0 the other way." in differences
+
+
+def test_a_replication_that_turns_a_difference_round_is_no_confirmation():
+    here, there = (over_searches(*study([[1.0] * T, [loss] * T]), BUDGET) for loss in (1.2, 0.8))
+    table = replication(here, there)
+    assert table["verdict_here"].iloc[-1] == table["verdict_there"].iloc[-1] == "different_beyond_margin"
+    assert "Both decide 1: 0 alike, 1 the other way." in replication_sentences(table, "x", 0.95)[1]
+
+
+def test_of_a_replication_only_what_has_an_interval_in_both_is_counted():
+    trials, judged = study([[1.0] * T, [1.2] * T])
+    broken = judged.assign(test_loss=judged["test_loss"].where(judged["target"] == "mlp_1"))
+    table = replication(over_searches(trials, judged, BUDGET), over_searches(trials, broken, BUDGET))
+    assert not table.loc[table["low"].isna(), ["holds", "held"]].any(axis=None)
+    costs, differences = replication_sentences(table, "x", 0.95)
+    assert costs.startswith("Of 1 costs")
+    assert differences == "Of the differences between architectures that x estimates too none has an interval in both."
 
 
 def test_practices_are_those_of_all_searches_one_by_one():
@@ -462,6 +481,75 @@ def test_what_all_agree_on_is_as_good_as_an_own_search():
     assert set(table["practice"]) - set(without["practice"]) == {"successive halving"}
     same = table[~table["practice"].str.contains(" more")]
     np.testing.assert_allclose(same["quotient"], 1)
+
+
+def one_ranking(number, budget, architectures=2, seeds=5):
+    """(trials, judged, curves) without luck: each trial is 2 % worse than the one before, everywhere."""
+    losses = [[1.02**trial for trial in range(number)]] * architectures
+    trials, judged = tables(np.array(losses), np.repeat(np.array(losses)[..., None], seeds, axis=2))
+    judged = judged[judged["trial"].isin(contenders(trials, budget)[1])]
+    return with_epochs(trials, judged.assign(val_loss=judged["test_loss"]))
+
+
+@pytest.mark.parametrize(("number", "budget"), [(60, 3), (60, 6), (60, 20), (100, 10)])
+def test_without_luck_every_way_to_search_finds_the_same(number, budget):
+    """Also of small searches, which choose beyond the best trials that were judged."""
+    table = practices(*one_ranking(number, budget), budget, dict.fromkeys(names(2), 1), EMPTY, rungs)
+    same = table[~table["practice"].str.contains(" more")]
+    assert same["practice"].nunique() == 6
+    np.testing.assert_allclose(same[["quotient", "low", "high"]], 1)
+    assert (table["diverged"] == 0).all()
+
+
+def test_a_seed_that_diverges_is_told_and_decides_no_choice():
+    trials, judged, curves = one_ranking(60, 20, architectures=3)
+    best = (judged["trial"] == 0) & (judged["seed"] == 3)
+    judged.loc[best, ["test_loss", "val_loss"]] = math.nan
+    table = practices(trials, judged, curves, 20, dict.fromkeys(names(3), 1), EMPTY, rungs)
+    table = table[table["n"] == 20].set_index("practice")
+    again = table.loc["best 3 judged again at 2 seeds"]
+    assert again["quotient"] == pytest.approx(1)
+    chance = 20 / 60 / 5  # that the best is drawn, and judged at that seed
+    assert table.loc["tune on the target", "diverged"] == pytest.approx(chance)
+    assert table.loc["tune on another architecture", "diverged"] == pytest.approx(chance)
+    assert again["diverged"] == pytest.approx(chance)
+
+
+def test_the_defaults_are_compared_target_by_target():
+    """They are as good as tuning; one target is ten times as hard, and one training of it is missing, or none is."""
+    trials, judged, curves = one_ranking(60, 20)
+    trials.loc[trials["architecture"] == "mlp_2", ["test_loss", "val_loss"]] *= 10
+    judged.loc[judged["target"] == "mlp_2", ["test_loss", "val_loss"]] *= 10
+    tuned = over_searches(trials, judged, 20).tuned
+    default = pd.DataFrame([(name, seed, math.exp(tuned[name])) for name in names(2) for seed in range(1, 6)])
+    default.columns = ["target", "seed", "test_loss"]
+    for known in (default, default[1:], default[default["target"] == "mlp_2"]):
+        table = practices(trials, judged, curves, 20, dict.fromkeys(names(2), 1), known, rungs)
+        row = table[(table["n"] == 20) & (table["practice"] == "torch's defaults")].iloc[0]
+        assert row["quotient"] == pytest.approx(1, abs=2e-3)
+        assert row["low"] > 0.9
+
+
+def test_halving_needs_all_curves():
+    trials, judged, curves = one_ranking(60, 20)
+    for known in (curves[curves["architecture"] == "mlp_1"], curves[curves["trial"] > 0]):
+        table = practices(trials, judged, known, 20, dict.fromkeys(names(2), 1), EMPTY, rungs)
+        assert "successive halving" not in {*table["practice"]}
+    trials.loc[trials["trial"] == 59, "val_loss"] = math.nan  # which diverged before its first check
+    table = practices(trials, judged, curves[curves["trial"] < 59], 20, dict.fromkeys(names(2), 1), EMPTY, rungs)
+    assert "successive halving" in {*table["practice"]}
+
+
+def test_what_halving_finds_beyond_the_contenders_is_told_by_the_search():
+    """All but the worst trial look alike until the last rung, where halving has only that one left."""
+    trials, judged, curves = one_ranking(60, 20)
+    early = curves["epoch"] <= 20
+    curves.loc[early, "val_loss"] = 9.0 - curves.loc[early, "trial"] / 100
+    rows = practices(trials, judged, curves, 20, dict.fromkeys(names(2), 1), EMPTY, rungs)
+    told = rows[rows["practice"] == "successive halving"].set_index("n")["quotient"]
+    unknown = practices(trials.drop(columns="test_loss"), judged, curves, 20, dict.fromkeys(names(2), 1), EMPTY, rungs)
+    left_out = unknown[unknown["practice"] == "successive halving"].set_index("n")["quotient"]
+    assert (told > left_out + 0.1).all()
 
 
 def test_halving_drops_who_peaks_late_and_saves_epochs():

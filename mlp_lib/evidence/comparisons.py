@@ -127,22 +127,20 @@ def replication(here: OverSearches, there: OverSearches) -> pd.DataFrame:
     """What two runs with trials and run seeds of their own say over searches: a row a pair of architectures of both.
 
     Columns: question (as in answers.yaml), first, second (of a transfer target and source), here, there (logs),
-    difference, low, high (Student's t of T / 2 degrees of freedom, T of the run with fewer trials), holds, held
-    (whether the unadjusted interval here holds the estimate there, and the other way), verdict_here, verdict_there (of
-    a transfer costly, within or undetermined).
+    se_here, se_there, difference, low, high (Student's t of T / 2 degrees of freedom, T of the run with fewer trials),
+    holds, held (whether the unadjusted interval here holds the estimate there, and the other way), verdict_here,
+    verdict_there (of a transfer costly, within or undetermined). What has no interval in both is NaN, or False.
     """
     both = _estimates(here).merge(_estimates(there), on=["question", "first", "second"], suffixes=("_here", "_there"))
+    both = both.rename(columns={"log_here": "here", "log_there": "there"})
     reach = stats.t.ppf((1 + here.confidence) / 2, min(here.trials, there.trials) / 2)
-    difference, mine, other = both["log_here"] - both["log_there"], reach * both["se_here"], reach * both["se_there"]
-    both = both.rename(columns={"log_here": "here", "log_there": "there"}).assign(
-        difference=difference,
-        low=difference - np.hypot(mine, other),
-        high=difference + np.hypot(mine, other),
-        holds=difference.abs() <= mine,
-        held=difference.abs() <= other,
-    )
-    columns = "question first second here there difference low high holds held verdict_here verdict_there"
-    return both[columns.split()]
+    difference = both["here"] - both["there"]
+    half = reach * np.hypot(both["se_here"], both["se_there"])
+    both = both.assign(difference=difference, low=difference - half, high=difference + half)
+    for name, se in (("holds", "se_here"), ("held", "se_there")):
+        both[name] = (difference.abs() <= reach * both[se]) & half.notna()
+    columns = "question first second here there se_here se_there difference low high holds held"
+    return both[[*columns.split(), "verdict_here", "verdict_there"]]
 
 
 def _estimates(found: OverSearches) -> pd.DataFrame:
@@ -159,20 +157,43 @@ def _estimates(found: OverSearches) -> pd.DataFrame:
 
 
 def replication_sentences(table: pd.DataFrame, name: str, confidence: float) -> list[str]:
-    """How far the run `name` found what this one did, a sentence a question; see replication."""
-    told = []
-    for question, rows in table.groupby("question", sort=False):
-        what = {"hyperparameter_transfer": "costs of transfer"}.get(question, "differences between architectures")
-        apart = ((rows["low"] > 0) | (rows["high"] < 0)).sum()
-        same = rows["verdict_here"] == rows["verdict_there"]
-        clash = [set(of) in _OPPOSITES for of in rows[["verdict_here", "verdict_there"]].to_numpy()]
-        told.append(
+    """How far the run `name` found what this one did, a sentence or some a question; see replication.
+
+    Were both alike, an interval would hold the other's estimate where two errors differ by less than one's interval:
+    with the chance 2 Phi(z / sqrt 2) - 1 of the normal distribution.
+    """
+    told, level = [], f"{100 * confidence:g}%"
+    alike = 2 * stats.norm.cdf(stats.norm.ppf((1 + confidence) / 2) / np.sqrt(2)) - 1
+    for question, of_question in table.groupby("question", sort=False):
+        rows, transfer = of_question.dropna(subset="low"), question == "hyperparameter_transfer"
+        what = "costs of transfer" if transfer else "differences between architectures"
+        if rows.empty:
+            told.append(f"Of the {what} that {name} estimates too none has an interval in both.")
+            continue
+        means = np.expm1(rows[["here", "there"]].mean())
+        average = f" They average {means['here']:+.2%} here and {means['there']:+.2%} there." if transfer else ""
+        ratio, apart = (rows["se_there"] / rows["se_here"]).median(), ((rows["low"] > 0) | (rows["high"] < 0)).sum()
+        decided = rows[(rows[["verdict_here", "verdict_there"]] != "undetermined").all(axis=1)]
+        same, clash = _compare_verdicts(decided)
+        sentence = (
             f"Of {len(rows)} {what} that {name} estimates too, with trials and run seeds of its own, "
-            f"{rows['holds'].sum()} of the {100 * confidence:g} % intervals here hold its estimate, and "
-            f"{rows['held'].sum()} of its intervals the one here. Beyond what both together allow: {apart} (by chance "
-            f"{(1 - confidence) * len(rows):.2g}). Verdicts: {same.sum()} the same, {sum(clash)} opposite."
+            f"{rows['holds'].sum()} of the {level} intervals here hold its estimate, and {rows['held'].sum()} of its "
+            f"intervals the one here (were both runs alike, {alike:.0%} would); its standard errors are {ratio:.2g} "
+            f"times those here (median).{average} Beyond what both together allow: {apart} (by chance up to "
+            f"{(1 - confidence) * len(rows):.2g}). Both decide {len(decided)}: {same.sum()} alike, {clash.sum()} the "
+            "other way."
         )
+        told.append(sentence.replace("%", " %"))
     return told
+
+
+def _compare_verdicts(decided: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """(which pairs have one verdict in both runs, which have verdicts that exclude each other)."""
+    here, there = decided["verdict_here"], decided["verdict_there"]
+    differ = here.str.startswith("different") & there.str.startswith("different")
+    turned = differ & (decided["here"] * decided["there"] < 0)
+    opposite = np.array([{*pair} in _OPPOSITES for pair in zip(here, there, strict=True)], bool)
+    return (here == there) & ~turned, turned | opposite
 
 
 _OPPOSITES = ({"costly", "within"}, {"equivalent", "different_beyond_margin"})

@@ -143,8 +143,11 @@ class PiecesOverSearches(Tables):
         """What ways to come to a target's hyperparameters yield, relative to a search on the target."""
         extra, there = self.with_extra_sources, self.search_parameters
         rungs = functools.partial(rung_epochs, max_epochs=there["max_epochs"], val_interval=there["val_interval"])
+        trials = (
+            self.pool_trials if self.searched.root == self.files.root else self.pool_trials.drop(columns="test_loss")
+        )
         return tuning_practices(
-            self.pool_trials,
+            trials,
             self._as_recorded(),
             self._of_architectures("curves", self.searched),
             self.budget,
