@@ -15,6 +15,7 @@ import pytest
 
 from mlp_lib.evidence import contenders, over_searches
 from mlp_lib.evidence.pool import weights
+from mlp_lib.evidence.practices import FEW, practices
 
 STUDIES, T, BUDGET = 500, 60, 20
 MOST_FALSE = 37  # of 500: 5 % and 2.5 standard errors of a simulation
@@ -64,8 +65,11 @@ def study(rng, validation, test, noise, seeds):
     shape = len(names), len(chosen), seeds
     luck = rng.normal(0, noise.test, shape) + rng.normal(0, noise.seed, (shape[0], 1, seeds))
     losses = test[:, columns[chosen], None] + luck
+    again = validation[:, columns[chosen], None] + rng.normal(0, noise.validation, shape)
     index = pd.MultiIndex.from_product([names, chosen, range(seeds)], names=["target", "trial", "seed"])
-    return trials, pd.DataFrame({"test_loss": np.exp(losses.ravel())}, index).reset_index()
+    judged = {"test_loss": np.exp(losses.ravel()), "val_loss": np.exp(again.ravel())}
+    alone = test[:, columns] + rng.normal(0, noise.test, searched.shape)
+    return trials.assign(test_loss=np.exp(alone.ravel())), pd.DataFrame(judged, index).reset_index()
 
 
 @cache
@@ -126,3 +130,41 @@ def test_equal_architectures_are_rarely_called_different(name, number):
 @pytest.mark.parametrize(("name", "number"), WORLDS)
 def test_rare_excellent_trials_leave_the_interval_right(name, number):
     assert simulated(name, number, "rare")[1]["covered"].sum() >= 0.9 * STUDIES
+
+
+def practised(validation, test, noise, seeds, draws=20_000):
+    """The true log quotient of practices to a search of the budget on the target, over searches of all trials."""
+    rng, found = np.random.default_rng(2), []
+    each, half = np.arange(len(validation)), seeds // 2
+    for _ in range(draws):
+        columns = rng.choice(validation.shape[1], BUDGET, replace=False)
+        searched = validation[:, columns] + rng.normal(0, noise.validation, (len(each), BUDGET))
+        best, ranks, there = searched.argsort(axis=1), searched.argsort(axis=1).argsort(axis=1), test[:, columns]
+        own, few = there[each, best[:, 0]], best[:, :FEW]
+        spread = noise.validation / np.sqrt(half)
+        again = np.take_along_axis(validation[:, columns], few, 1) + rng.normal(0, spread, few.shape)
+        others = [np.delete(there[target, best[:, 0]], target).mean() for target in each]
+        agreed = there[each, (ranks.sum(axis=0) - ranks).argmin(axis=1)]
+        found.append([others - own, agreed - own, there[each, few[each, again.argmin(axis=1)]] - own])
+    names = ["tune on another architecture", "best mean rank on all others", f"best {FEW} judged again at {half} seeds"]
+    return pd.Series(np.mean(found, axis=(0, 2)), names)
+
+
+@pytest.mark.parametrize("name", list(NOISES))
+def test_the_intervals_of_practices_cover_and_their_quotients_are_without_bias(name):
+    """At least 90 % of 150 studies; bias as of the mean regret."""
+    (validation, test), noise, rng, rows = surface(name, 0), NOISES[name], np.random.default_rng(8), []
+    true, parameters = practised(validation, test, noise, 5), {f"mlp_{i}": i for i in range(len(validation))}
+    for _ in range(150):
+        trials, judged = study(rng, validation, test, noise, 5)
+        trials = trials.assign(epochs_trained=1)
+        table = practices(trials, judged, pd.DataFrame(), BUDGET, parameters, pd.DataFrame(), lambda n: [1])
+        rows.append(
+            np.log(table[table["n"] == BUDGET].set_index("practice").loc[true.index, ["quotient", "low", "high"]])
+        )
+    estimates = np.stack(rows)
+    bias, error = estimates[..., 0].mean(0) - true, estimates[..., 0].std(0) / np.sqrt(len(rows))
+    covered = ((estimates[..., 1] <= true.to_numpy()) & (true.to_numpy() <= estimates[..., 2])).mean(0)
+    print(pd.DataFrame({"true": true, "bias": bias, "error": error, "covered": covered}))
+    assert (covered >= 0.9).all()
+    assert (bias.abs() <= 0.0005 + 2 * error).all()
