@@ -48,9 +48,10 @@ def training_mode(settings: TrainingSettings, device: torch.device) -> Iterator[
     with contextlib.ExitStack() as after:
         after.callback(torch.set_num_threads, torch.get_num_threads())
         after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-        after.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
         torch.set_num_threads(1)
         torch.set_float32_matmul_precision(settings.matmul_precision if device.type == "cuda" else "highest")
-        torch.use_deterministic_algorithms(settings.deterministic)
+        if settings.deterministic != torch.are_deterministic_algorithms_enabled():  # it loads the compiler: a second
+            after.callback(torch.use_deterministic_algorithms, not settings.deterministic)
+            torch.use_deterministic_algorithms(settings.deterministic)
         after.enter_context(torch.inference_mode())
         yield

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from mlp_lib.core import kernels
 from mlp_lib.core.kernels import multiply
@@ -195,12 +194,10 @@ def sequential(
 ) -> nn.Sequential:
     """An ordinary nn.Sequential: Linear, LeakyReLU, Dropout a hidden width, then Linear; its weights are not set."""
     layers: list[nn.Module] = []
-    for sizes in architecture.layer_sizes(inputs, CLASSES):
-        layers += [
-            skip_init(nn.Linear, *sizes, dtype=dtype),
-            nn.LeakyReLU(hyperparameters.leaky_relu_alpha),
-            nn.Dropout(hyperparameters.dropout),
-        ]
+    with torch.random.fork_rng(devices=[]):  # each layer draws weights, which are replaced
+        for sizes in architecture.layer_sizes(inputs, CLASSES):
+            layers += [nn.Linear(*sizes, dtype=dtype), nn.LeakyReLU(hyperparameters.leaky_relu_alpha)]
+            layers += [nn.Dropout(hyperparameters.dropout)]
     return nn.Sequential(*layers[:-2])
 
 
