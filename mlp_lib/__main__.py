@@ -169,7 +169,7 @@ Parameters come from params/*.yaml < --profile < -f < -p. Every parameter is exp
 docs/parameters.md, and by 'papermill --help-notebook notebooks/01_search.ipynb'.
 
 examples:
-  python -m mlp_lib run --profile quick                         a small study on embedded data, some 80 s
+  python -m mlp_lib run --profile quick                         a small study on embedded data, a minute
   python -m mlp_lib run -p num_trials 10 -p device cpu          the default study with fewer trials
   python -m mlp_lib run -p architectures '{list: [[256, 128], [64]]}'
   python -m mlp_lib run --run-dir executed/NAME                 go on where a run was stopped
