@@ -41,9 +41,13 @@ def test_the_lines_that_help_shows_do_what_they_say(tmp_path: Path, name: str) -
         SHORT.replace("max_epochs=6", "max_epochs=2" if name == "mnist" else "max_epochs=6")
         + lines
         + textwrap.dedent("""
-        import torch
+        import sys, torch
         losses, accuracies = trained.score(data.test)
+        luck = torch.random.get_rng_state()
         model = trained.model(1)
+        assert torch.equal(luck, torch.random.get_rng_state())  # the user's own
+        slow = {"torch._dynamo", "torch._inductor.config", "sympy"}  # a second or more to import
+        assert data.train.images.is_cuda or not slow & {*sys.modules}
         assert type(model) is torch.nn.Sequential and not model.training
         assert {p.device.type for p in model.parameters()} == {"cpu"}
         own = torch.nn.functional.cross_entropy(model(data.test.images.cpu()), data.test.labels.cpu()).item()
