@@ -18,6 +18,7 @@ from mlp_lib.evidence.architectures import (
     architecture_anova,
     architecture_pairs,
     same_seed_correlation,
+    seeds_of_pairs,
     seeds_to_decide,
 )
 from mlp_lib.evidence.intervals import mean_interval
@@ -361,6 +362,18 @@ def test_seeds_to_decide_are_statsmodels():
     assert many["different"] > needed["different"] - 3
     for unknown in ((math.nan, 8), (0.0, 8), (0.04, 1), (1e6, 2)):
         assert set(seeds_to_decide(*unknown, 0.05, 0.95).values()) == {None}
+
+
+def test_where_spreads_differ_the_largest_decides_how_many_seeds_are_needed():
+    rng = np.random.default_rng(0)
+    spreads = dict.fromkeys("ABC", 0.005) | {"D": 0.08}
+    losses = retrained(**{name: 0.07 * np.exp(rng.normal(0, sd, 6)) for name, sd in spreads.items()})
+    limits = (4, 0.05, 0.95)
+    pairs = architecture_pairs(losses, *limits[1:])
+    assert (pairs["df"] == 5).all()
+    found, pooled = seeds_of_pairs(pairs, *limits), seeds_to_decide(pairs["pooled_sd"].max(), *limits)
+    assert found == seeds_to_decide(pairs["sd"].max(), *limits, own=True)
+    assert found["pair_equivalent"] > 1.5 * pooled["pair_equivalent"]
 
 
 def test_transfer_answer_by_hand():

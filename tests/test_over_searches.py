@@ -19,7 +19,14 @@ from mlp_lib.evidence.intervals import holm
 from mlp_lib.evidence.pool import weights
 from mlp_lib.evidence.practices import practices
 from mlp_lib.evidence.sentences import answers_over_searches
-from mlp_lib.evidence.tuning import error_curves, error_pairs, image_variance, small_pays, tuning_cost
+from mlp_lib.evidence.tuning import (
+    error_curves,
+    error_pairs,
+    image_variance,
+    operations_of_a_trial,
+    small_pays,
+    tuning_cost,
+)
 
 T, BUDGET = 12, 4
 LOW = np.arange(T) < T // 2  # the first half of the trials
@@ -344,20 +351,40 @@ def test_tuning_cost_counts_the_search_and_one_training_of_the_target():
     trials, judged = trials.assign(epochs_trained=10), judged.assign(epochs_trained=20)
     trials.loc[trials["trial"] == 0, "epochs_trained"] = 22  # a mean of 11
     parameters = {"mlp_1": 100, "mlp_2": 1000}
-    costs = tuning_cost(trials, judged, BUDGET, parameters, images=50)
+    searching, training = (6 * images * pd.Series(parameters) for images in (40, 50))  # of the search's data, and here
+    costs = tuning_cost(trials, judged, BUDGET, searching, training)
     row = costs[(costs["target"] == "mlp_2") & (costs["source"] == "mlp_1") & (costs["n"] == 5)]
-    assert row["operations"].item() == pytest.approx(6 * 50 * (5 * 11 * 100 + 20 * 1000))
+    assert row["operations"].item() == pytest.approx(6 * (40 * 5 * 11 * 100 + 50 * 20 * 1000))
     own = costs[costs["target"] == costs["source"]].rename(columns={"target": "architecture"}).reset_index(drop=True)
     curves = over_searches(trials, judged, BUDGET).tuning_curves
     pd.testing.assert_frame_equal(own[["architecture", "n", "loss", "low", "high"]], curves.drop(columns="share_best"))
 
-    paid = small_pays(costs, parameters, BUDGET)
+    a_trial = operations_of_a_trial(trials, searching)
+    paid = small_pays(costs, a_trial, parameters, BUDGET)
     assert (paid["target"], paid["source"], paid["trials"]) == ("mlp_2", "mlp_1", 6)  # as many as the curves reach
-    assert paid["operations"] == pytest.approx((6 * 11 * 100 + 20_000) / (4 * 11 * 1000 + 20_000))
+    assert paid["operations"] == pytest.approx((40 * 6 * 11 * 100 + 50 * 20_000) / (40 * 4 * 11 * 1000 + 50 * 20_000))
     losses = costs.set_index(["target", "source", "n"])["loss"]
     assert paid["quotient"] == pytest.approx(np.exp(losses["mlp_2", "mlp_1", 6] - losses["mlp_2", "mlp_2", 4]))
     assert paid["sentence"].startswith("With at most the cost of 4 trials on 2 itself, tuning on 1 (6 trials")
-    assert small_pays(costs, {"mlp_1": 2, "mlp_2": 1}, BUDGET) is None  # the largest target is the cheapest source
+    for equal in ({"mlp_1": 2, "mlp_2": 1}, {"mlp_1": 1, "mlp_2": 1}):
+        assert small_pays(costs, a_trial, equal, BUDGET) is None  # none is smaller
+
+
+def test_no_loss_is_told_where_most_trainings_diverge():
+    trials, judged = study([np.linspace(0.1, 0.2, T), np.linspace(0.3, 0.4, T)], noise=0.01)
+    trials, judged = trials.assign(epochs_trained=10), judged.assign(epochs_trained=20)
+    judged.loc[(judged["target"] == "mlp_2") & (judged["trial"] == 0), "test_loss"] = math.nan
+    judged.loc[(judged["target"] == "mlp_2") & (judged["trial"] == 1), "test_loss"] = math.nan
+    trials["val_loss"] = trials["val_loss"].where(
+        trials["architecture"] == "mlp_1", trials["val_loss"][::-1].to_numpy()
+    )
+    an_epoch = pd.Series({"mlp_1": 100.0, "mlp_2": 1000.0})
+    costs = tuning_cost(trials, judged, BUDGET, an_epoch, an_epoch).set_index(["target", "source", "n"])["loss"]
+    assert math.isnan(costs["mlp_2", "mlp_1", BUDGET])
+    assert np.isfinite(costs["mlp_2", "mlp_2", BUDGET])
+    a_trial = operations_of_a_trial(trials, an_epoch)
+    table = tuning_cost(trials, judged, BUDGET, an_epoch, an_epoch)
+    assert small_pays(table, a_trial, {"mlp_1": 1, "mlp_2": 2}, BUDGET) is None
 
 
 @pytest.mark.parametrize(("number", "budget"), [(200, 60), (60, 1)], ids=["many trials", "most are contenders"])
@@ -372,18 +399,27 @@ def test_memory_grows_no_faster_than_the_trials(number, budget):
     assert peaks[1] < 2.5 * peaks[0]
 
 
-def test_the_luck_of_the_images_is_that_of_paired_differences():
-    rng = np.random.default_rng(0)
-    common, own = rng.gamma(0.2, 1, (1, 4000)), rng.gamma(0.2, 1, (2, 3, 4000)) / 10
-    losses = {"mlp_1": common + own[0], "mlp_2": common + own[1], "mlp_3": 2 * (common + own[0])}
-    rows = image_variance(losses).set_index(["first", "second"])
-    assert rows.loc[("mlp_1", "mlp_3"), "variance"] == pytest.approx(0, abs=1e-20)
-    assert rows.loc[("mlp_1", "mlp_3"), "difference"] == pytest.approx(-math.log(2))
-    row, means = rows.loc[("mlp_1", "mlp_2")], [losses[name].mean(axis=0) for name in ("mlp_1", "mlp_2")]
+def test_the_luck_of_the_images_is_what_drawing_others_would_change():
+    """Whatever the run seeds make of single images is no part of it; what both architectures share is none either."""
+    rng, seeds = np.random.default_rng(0), 4
+    common, own = rng.gamma(0.2, 1, 4000), rng.gamma(0.2, 1, (2, 4000)) / 10
+    luck = rng.gamma(0.2, 1, (2, seeds, 4000)) / 5
+
+    def by_seed(losses):
+        return dict(enumerate(losses, 1))
+
+    without = {"mlp_1": by_seed([common + own[0]] * seeds), "mlp_2": by_seed([common + own[1]] * seeds)}
+    means = [common + of for of in own]
     influence = means[0] / means[0].mean() - means[1] / means[1].mean()
-    assert row["variance"] == pytest.approx(influence.var() / 4000, rel=0.15)
-    assert row["low"] < row["difference"] < row["high"]
-    pd.testing.assert_frame_equal(rows, image_variance(losses).set_index(["first", "second"]))
+    assert image_variance(without) == pytest.approx(influence.var() / 4000 / 2)
+    noisy = {name: by_seed(common + own[i] + luck[i]) for i, name in enumerate(without)}
+    means = [of + luck.mean() for of in means]
+    influence = means[0] / means[0].mean() - means[1] / means[1].mean()
+    assert image_variance(noisy) == pytest.approx(influence.var() / 4000 / 2, rel=0.3)
+    assert image_variance({name: by_seed(common + luck[i]) for i, name in enumerate(without)}) < 1e-6
+    assert image_variance({"mlp_1": without["mlp_1"], "mlp_2": {9: common}}) is math.nan
+    diverged = {"mlp_1": without["mlp_1"] | {1: np.full(4000, math.nan)}, "mlp_2": without["mlp_2"]}
+    assert image_variance(diverged) == pytest.approx(image_variance(without))
 
 
 def test_replications_of_one_world_differ_as_often_as_chance_allows():

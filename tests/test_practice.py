@@ -18,7 +18,10 @@ from mlp_lib.evidence.comparisons import (
     comparison_sentence,
     extra_sources,
     gain_kept,
+    kept_sentence,
     other_search,
+    other_search_sentence,
+    sources_sentence,
 )
 from mlp_lib.figures.losses import quotient_intervals
 from mlp_lib.reports.analysis import Evidence
@@ -180,14 +183,35 @@ def test_the_share_of_the_tuning_gain_that_transfer_keeps() -> None:
     cells = {("a", "a"): [1.0, 3.0], ("a", "b"): [e, 3 * e], ("b", "b"): [1.0, 1.0], ("b", "a"): [1.0, 1.0]}
     assert gain_kept(losses_of(cells), 0.95).empty
     losses = losses_of(cells | {("a", "default"): [4.0, 12.0], ("b", "default"): [2.0, math.nan]})
-    table = gain_kept(losses, 0.95).set_index("target")
+    table = gain_kept(losses, 0.5).set_index("target")
     assert table["n"].tolist() == [2, 1, 2]
+    assert table["diverged"].tolist() == [0, 1, 1]
     assert table["kept"].tolist() == pytest.approx([0.75, 1.0, 1 - (0.25 + 0.5) / (1.5 + 2)])
     assert table["gain"].tolist()[:2] == pytest.approx([4, 2])
     assert table.loc["a", ["low", "high"]].tolist() == pytest.approx([0.75, 0.75])
     assert math.isnan(table.loc["b", "low"])
+    assert "keep a share of 0.786" in kept_sentence(table.reset_index(), 0.5)
+    assert "Left out: 1 training that" in kept_sentence(table.reset_index(), 0.5)
     worse = losses_of(cells | {("a", "default"): [0.5, 0.5], ("b", "default"): [0.5, 0.5]})
     assert gain_kept(worse, 0.95)["kept"].isna().all()
+    unsure = gain_kept(losses, 0.95)  # two seeds, at one of which b's default diverged
+    assert kept_sentence(unsure, 0.95).startswith("That tuning gains anything over torch's default is not shown")
+
+
+def test_what_a_sentence_is_about_is_said() -> None:
+    """The hyperparameters that were chosen, over run seeds; what diverged; without an interval none is named."""
+    cells = {("a", "a"): [1.0, 1.1], ("b", "b"): [1.0, 1.1], ("a", "default"): [2.0, math.nan]}
+    cells |= {("b", "default"): [math.nan] * 2}
+    said = sources_sentence(extra_sources(losses_of(cells), 0.95), 0.95)
+    assert said.startswith("Test loss over 2 targets, in times that with own hyperparameters (95 % interval over 2 run")
+    assert said.endswith("Left out: 3 trainings that diverged or did not train.")
+    table = extra_sources(losses_of({("a", "a"): [1.0], ("a", "default"): [math.nan]}), 0.95)
+    said = sources_sentence(table, 0.95)
+    assert "default does not train" in said
+    assert "interval" not in said
+    retrained = losses_of({("a", "a"): [1.0, 1.1]}).rename(columns={"target": "architecture"}).drop(columns="source")
+    apart = losses_of({("a", "a"): [1.0, 1.1]}).assign(seed=lambda table: table["seed"] + 10)
+    assert "share no run seed" in other_search_sentence(other_search(apart, retrained, 0.95), "x", 0.95)
 
 
 def test_a_diverged_training_of_an_extra_source_is_counted_apart() -> None:
@@ -210,7 +234,7 @@ def test_a_comparison_by_hand() -> None:
     assert table["pairs"].tolist() == [1, 2, 1]
     assert set(table["n"]) == {3}
     sentence = comparison_sentence(table.reset_index(), "x", 0.95)
-    assert "is smaller here" in sentence
+    assert "is smaller here for the hyperparameters that these two searches chose" in sentence
     assert "0.500 times that of x" in sentence
     swapped = compare_transfer(there, here, 0.95)
     assert "is larger here" in comparison_sentence(swapped, "x", 0.95)
@@ -307,7 +331,11 @@ def test_hyperparameters_can_come_from_a_search_on_other_data(extended: Path, tm
     for name in ARCHITECTURES:
         chosen = read_best(RunFiles(extended).architecture(Architecture.from_name(name)))
         assert sources.loc[(name, name), "lr"] == chosen.lr
-    table = evidence_of(tmp_path, **other, search_dir=str(extended)).other_search()
+    evidence = evidence_of(tmp_path, **other, search_dir=str(extended))
+    assert f"The searches are of another run: {extended.name}, on digits." in str(
+        evidence.answers()["hyperparameter_transfer"]["sentence"]
+    )
+    table = evidence.other_search()
     assert table["target"].tolist() == [*ARCHITECTURES, "all"]
     assert (table["quotient"] != 1).all()
     assert evidence_of(extended, **STUDY, transfer_extra_sources=ALL_EXTRA).other_search().empty

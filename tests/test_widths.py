@@ -100,6 +100,20 @@ def test_beside_a_point_that_diverged_nothing_is_fitted():
     assert len(over_widths(grid_of({"mlp_32": quiet(-2), "mlp_64": everything}), *LIMITS).optima) == 1
 
 
+def test_a_width_that_diverged_or_has_no_interval_is_no_sign_of_transfer():
+    """Of one width nothing is left, or one point alone, at which the narrowest's optimum isn't."""
+    alone = np.full_like(quiet(-2), np.nan)
+    alone[2] = np.log(0.1)
+    for losses, said in ((np.full_like(alone, np.nan), "at width 64 every value diverged"), (alone, "diverges at")):
+        rest = {"mlp_32": quiet(-2), "mlp_128": quiet(-2)}
+        assert over_widths(grid_of(rest), *LIMITS).drifts["verdict"].item() == "transfers"
+        (drift,) = over_widths(grid_of({**rest, "mlp_64": losses}), *LIMITS).drifts.to_dict("records")
+        assert drift["verdict"] == "undetermined"
+        assert said in drift_sentence(drift, *LIMITS)
+    (drift,) = over_widths(grid_of({"mlp_32": alone, "mlp_64": alone}), *LIMITS).drifts.to_dict("records")
+    assert "nan" not in drift_sentence(drift, *LIMITS)
+
+
 def test_one_seed_gives_no_interval_and_no_verdict():
     found = over_widths(grid_of({"mlp_32": quiet(-2, seeds=1), "mlp_64": quiet(-3, seeds=1)}), *LIMITS)
     assert np.log10(found.optima["optimum"]).tolist() == pytest.approx([-2, -3], abs=0.02)

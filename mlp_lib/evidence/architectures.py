@@ -117,34 +117,42 @@ def architecture_pairs(losses: pd.DataFrame, margin: float, confidence: float) -
     return rows[list(PAIRS)]
 
 
-def seeds_to_decide(pooled_sd: float, architectures: int, margin: float, confidence: float, power: float = 0.8) -> dict:
+def seeds_of_pairs(pairs: pd.DataFrame, architectures: int, margin: float, confidence: float) -> dict:
+    """seeds_to_decide of the largest spread by which the pairs (of architecture_pairs) were tested."""
+    own = bool((pairs["df"] == pairs["n"] - 1).all())
+    return seeds_to_decide(pairs["sd" if own else "pooled_sd"].max(), architectures, margin, confidence, own)
+
+
+def seeds_to_decide(
+    sd: float, architectures: int, margin: float, confidence: float, own: bool = False, power: float = 0.8
+) -> dict:
     """How many seeds would decide, as numbers of seeds; None where it is unknown or above 10,000.
 
-    pooled_sd: of a paired difference of logs (architecture_pairs). Each number is the smallest n
-    with the power, by Student's noncentral t with (architectures - 1)(n - 1) degrees of freedom:
+    sd: of a paired difference of logs (architecture_pairs), pooled or a pair's own. Each number is the smallest n
+    with the power, by Student's noncentral t with (architectures - 1)(n - 1) degrees of freedom, of its own n - 1:
     pair_equivalent: the two one-sided tests of a pair without difference succeed (a bound: 1 - 2 P(one fails));
     all_equivalent: they succeed for all pairs of equal architectures (the range of as many normal means, with the
     spread taken as known); different: a pair that differs by just the margin is found at Bonferroni's level.
     """
-    alpha, pairs = 1 - confidence, math.comb(architectures, 2)
-    if not (pooled_sd > 0 and pairs):
+    alpha, pairs, a_seed = 1 - confidence, math.comb(architectures, 2), 1 if own else architectures - 1
+    if not (sd > 0 and pairs):
         return {"pair_equivalent": None, "all_equivalent": None, "different": None}
 
     def distance(n: int) -> float:
-        return math.log1p(margin) * math.sqrt(n) / pooled_sd  # the margin in standard errors of a difference
+        return math.log1p(margin) * math.sqrt(n) / sd  # the margin in standard errors of a difference
 
     def quantile(n: int, level: float) -> float:
-        return stats.t.ppf(1 - level, (architectures - 1) * (n - 1))
+        return stats.t.ppf(1 - level, a_seed * (n - 1))
 
     def pair_equivalent(n: int) -> float:
-        return 1 - 2 * stats.nct.cdf(quantile(n, alpha), (architectures - 1) * (n - 1), distance(n))
+        return 1 - 2 * stats.nct.cdf(quantile(n, alpha), a_seed * (n - 1), distance(n))
 
     def all_equivalent(n: int) -> float:
         room = math.sqrt(2) * (distance(n) - quantile(n, alpha))
         return stats.studentized_range.cdf(room, architectures, np.inf) if room > 0 else 0.0
 
     def different(n: int) -> float:
-        return stats.nct.sf(quantile(n, alpha / pairs / 2), (architectures - 1) * (n - 1), distance(n))
+        return stats.nct.sf(quantile(n, alpha / pairs / 2), a_seed * (n - 1), distance(n))
 
     chances = {"pair_equivalent": pair_equivalent, "all_equivalent": all_equivalent, "different": different}
     return {name: _smallest(chance, power) for name, chance in chances.items()}
@@ -171,7 +179,7 @@ def answer_architecture(losses: pd.DataFrame, margin: float, confidence: float) 
     counts = {name: int((pairs["verdict"] == name).sum()) for name in VERDICTS}
     verdict = architecture_verdict(pairs["verdict"])
     verdict = "undetermined" if verdict == "equivalent" and diverged else verdict
-    seeds = seeds_to_decide(pairs["pooled_sd"].max(), number, margin, confidence)
+    seeds = seeds_of_pairs(pairs, number, margin, confidence)
     estimate, n, names, kind = (math.nan,) * 3, 0, None, None
     why = ONE_ARCHITECTURE if number == 1 else "No two architectures have finite losses at one seed"
     sentence = f"{why}, so whether the architecture matters cannot be said."

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mlp_lib.evidence.intervals import mean_interval
+from mlp_lib.evidence.intervals import count_text, mean_interval
 from mlp_lib.evidence.search import expected_best
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.summaries import log_costs
@@ -35,7 +35,8 @@ def extra_sources(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
     groups = [*table[~architecture].groupby("source", sort=False), (ANY, table[architecture])]
     rows = []
     for source, group in groups:
-        counts = {"targets": group["target"].nunique(), "diverged": int(group["log"].isna().sum())}
+        known = group["target"].where(group["cost"].notna())
+        counts = {"targets": known.nunique(), "diverged": int(group["log"].isna().sum())}
         rows.append({"source": source} | counts | _mean_over_seeds(group["cost"], group["seed"], confidence))
     return pd.DataFrame(rows)[["source", "targets", "n", "quotient", "low", "high", "diverged"]]
 
@@ -45,21 +46,26 @@ def gain_kept(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
     (default - transferred) / (default - own) of log losses, a quotient of means over the other architectures as sources
     and the seeds at which all three are known. Columns: target, n (seeds), gain (default / own, a geometric mean),
-    kept, low, high (Student's t over the seeds, of the quotient made linear). kept is NaN where tuning gains nothing.
+    kept, low, high (Student's t over the seeds, of the quotient made linear), diverged (trainings with the default or
+    another's hyperparameters, which are left out). kept is NaN where no gain is shown: where its interval, or with one
+    seed the gain, isn't above 1.
     """
     table = log_costs(losses)
     by = ["target", "seed"]
     gain = table[table["source"] == "default"].set_index(by)["cost"]
     others = table[table["source"].isin(table["target"]) & (table["source"] != table["target"])]
     both = pd.concat({"gain": gain, "cost": others.groupby(by)["cost"].mean()}, axis=1).dropna().reset_index()
+    lost = pd.concat([others, table[table["source"] == "default"]]).loc[lambda rows: rows["log"].isna()]
     rows = []
     for name, group in [*both.groupby("target", sort=False), ("all", both)] if len(both) else []:
         seeds = group.groupby("seed")[["gain", "cost"]].mean()
         mean, kept = seeds["gain"].mean(), 1 - seeds["cost"].mean() / seeds["gain"].mean()
+        least = mean_interval(seeds["gain"], confidence)[1] if len(seeds) > 1 else mean
         _, *ends = mean_interval((seeds["gain"] - seeds["cost"] - kept * seeds["gain"]) / mean, confidence)
-        shares = (kept, kept + ends[0], kept + ends[1]) if mean > 0 else (np.nan,) * 3
-        rows.append((name, len(seeds), float(np.exp(mean)), *shares))
-    return pd.DataFrame(rows, columns=["target", "n", "gain", "kept", "low", "high"])
+        shares = (kept, kept + ends[0], kept + ends[1]) if least > 0 else (np.nan,) * 3
+        left_out = lost if name == "all" else lost[lost["target"] == name]
+        rows.append((name, len(seeds), float(np.exp(mean)), *shares, len(left_out)))
+    return pd.DataFrame(rows, columns=["target", "n", "gain", "kept", "low", "high", "diverged"])
 
 
 def other_search(transfers: pd.DataFrame, retrainings: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -214,6 +220,7 @@ def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) 
     basis = f"({interval}, {regret.pairs} pairs, {regret.n} seeds)"
     smaller, larger = regret.high < 1, regret.low > 1
     verdict = "is smaller here" if smaller else "is larger here" if larger else "may be the same in both"
+    verdict += " for the hyperparameters that these two searches chose, which others might turn round"
     level = f"With its own hyperparameters the test loss is {own.quotient:.3f} times that of {name}."
     said = f"{claim} {basis}. The regret of transfer {verdict}. {level}"
     if regret.left_out:
@@ -223,31 +230,49 @@ def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) 
 
 def sources_sentence(sources: pd.DataFrame, confidence: float) -> str:
     """What each source that is no architecture costs, in a sentence; see extra_sources."""
-    costs = (f"{row.source} {_interval(row.quotient, row.low, row.high)}" for row in sources.itertuples())
-    basis = f"({100 * confidence:g} % interval)"
-    return f"Test loss over all targets, in times that with own hyperparameters {basis}: {'; '.join(costs)}."
+    known = sources.dropna(subset="quotient")
+    costs = [f"{row.source} {_interval(row.quotient, row.low, row.high)}" for row in known.itertuples()]
+    costs += [f"{name} does not train" for name in sources.loc[sources["quotient"].isna(), "source"]]
+    basis = _basis(sources["n"].max(), sources["low"].notna().any(), confidence)
+    targets = count_text(sources["targets"].max(), "target")
+    said = f"Test loss over {targets}, in times that with own hyperparameters{basis}: {'; '.join(costs)}."
+    return said + _left_out(sources["diverged"].sum())
 
 
 def kept_sentence(kept: pd.DataFrame, confidence: float) -> str:
     """How much of tuning's gain another architecture's hyperparameters keep, in a sentence; see gain_kept."""
     row = kept.iloc[-1]
     if pd.isna(row["kept"]):
-        return "Tuning gains nothing over torch's default, so transferred hyperparameters can keep none of it."
-    share = _interval(row["kept"], row["low"], row["high"])
-    return (
-        f"Of what tuning gains over torch's default hyperparameters ({row['gain']:.3f} times the loss), another "
-        f"architecture's keep a share of {share} ({100 * confidence:g} % interval)."
-    )
+        said = "That tuning gains anything over torch's default is not shown, so neither is what transfer keeps of it."
+    else:
+        share = _interval(row["kept"], row["low"], row["high"])
+        said = (
+            f"Of what tuning gains over torch's default hyperparameters ({row['gain']:.3f} times the loss), another "
+            f"architecture's keep a share of {share}{_basis(row['n'], pd.notna(row['low']), confidence)}."
+        )
+    return said + _left_out(row["diverged"])
 
 
 def other_search_sentence(other: pd.DataFrame, name: str, confidence: float) -> str:
     """What the hyperparameters of another run's search cost, in a sentence; see other_search."""
     row = other.iloc[-1]
+    if pd.isna(row["quotient"]):
+        return f"What the search of {name} chose and what this run's own chose share no run seed at which both trained."
     cost = _interval(row["quotient"], row["low"], row["high"])
     return (
         f"With what the search of {name} chose, the test loss is {cost} times that with what this run's own search "
-        f"chose ({100 * confidence:g} % interval)."
+        f"chose{_basis(row['n'], pd.notna(row['low']), confidence)}.{_left_out(row['diverged'])}"
     )
+
+
+def _basis(seeds: int, interval: bool, confidence: float) -> str:
+    """What the numbers of a sentence hold for, and their interval, if they have one."""
+    level = f"{100 * confidence:g} % interval over " if interval else ""
+    return f" ({level}{count_text(seeds, 'run seed')}, for the hyperparameters that were chosen)"
+
+
+def _left_out(diverged: int) -> str:
+    return f" Left out: {count_text(diverged, 'training')} that diverged or did not train." if diverged else ""
 
 
 def _interval(value: float, low: float, high: float) -> str:

@@ -1,5 +1,7 @@
 """What tuning comes to in errors and in operations, over searches: tables beside those of `over_searches`."""
 
+import itertools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,6 +9,7 @@ import pandas as pd
 
 from mlp_lib.evidence.pool import Pool, jackknife, logs, read_pool
 from mlp_lib.evidence.searches import CURVES, curve
+from mlp_lib.evidence.verdicts import MOST
 
 
 def error_curves(trials: pd.DataFrame, judged: pd.DataFrame, budget: int, confidence: float = 0.95) -> pd.DataFrame:
@@ -36,91 +39,87 @@ def tuning_cost(
     trials: pd.DataFrame,
     judged: pd.DataFrame,
     budget: int,
-    parameters: Mapping[str, int],
-    images: int,
+    searching: pd.Series,
+    training: pd.Series,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """What tuning on a source with n trials costs and yields: target, source, n, operations, loss, low, high.
 
-    Arguments as in over_searches, both tables with epochs_trained; parameters: of each architecture; images: of an
-    epoch. operations: floating-point ones of n of the source's trials, which took their mean number of epochs, and of
-    training the target once; 6 a parameter and image, forward and backward (Kaplan et al. 2020, "Scaling laws for
-    neural language models", section 2.1). loss: log of the target's test loss in nats, with its interval.
+    Arguments as in over_searches, both tables with epochs_trained; searching, training: the operations of an epoch of
+    each architecture on the data of the trials, and on that of judged. operations: floating-point ones of n of the
+    source's trials, which took their mean number of epochs, and of training the target once. loss: log of the target's
+    test loss in nats, with its interval; NaN where most of the target's trainings diverge.
     """
     pool = read_pool(trials, judged, budget, logs(judged["test_loss"]))
     epochs = read_pool(trials, judged, budget, judged["epochs_trained"])
-    an_epoch = 6.0 * images * np.array([parameters[name] for name in pool.architectures])
-    a_trial = trials.groupby("architecture")["epochs_trained"].mean()[pool.architectures].to_numpy() * an_epoch
+    a_trial = operations_of_a_trial(trials, searching)[pool.architectures].to_numpy()
     tables = []
     for n in pool.budgets:
         estimate = pool.estimate(n)
         loss, half = estimate.losses[..., 0], estimate.half(estimate.losses, confidence)
+        loss = np.where(pool.diverged > MOST, np.nan, loss)
         values = {"loss": loss, "low": loss - half, "high": loss + half}
-        once = epochs.estimate(n).losses[..., 0] * an_epoch[:, None]
+        once = epochs.estimate(n).losses[..., 0] * training[pool.architectures].to_numpy()[:, None]
         tables.append(_by_pair(pool, n=np.full_like(half, n, int), operations=n * a_trial + once, **values))
     columns = ["target", "source", "n", "operations", "loss", "low", "high"]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
-def small_pays(costs: pd.DataFrame, parameters: Mapping[str, int], n: int) -> dict | None:
+def operations_of_a_trial(trials: pd.DataFrame, an_epoch: pd.Series) -> pd.Series:
+    """The floating-point operations of an architecture's trials, on average; an_epoch: those of an epoch of each."""
+    return trials.groupby("architecture", sort=False)["epochs_trained"].mean().astype(float) * an_epoch
+
+
+def small_pays(costs: pd.DataFrame, a_trial: pd.Series, parameters: Mapping[str, int], n: int) -> dict | None:
     """What the largest target comes to when the cost of n trials on itself is spent on the source of cheapest trials.
 
-    costs: of tuning_cost. Plain values: target, source, n, trials (of the source, as many as the cost and the curves
-    allow), operations (a share of those of tuning on itself), quotient (of the losses), sentence. None where that
-    source is the target itself, or the cost allows none of its curve's numbers of trials.
+    costs: of tuning_cost; a_trial: see operations_of_a_trial. Plain values: target, source, n, trials (of the source,
+    as many as the cost and the curves allow), operations (a share of those of tuning on itself), quotient (of the
+    losses), sentence. None where that source is no smaller than the target, where the cost allows none of its curve's
+    numbers of trials, or where one of the two losses or its interval isn't known.
     """
     target = max(costs["target"].unique(), key=lambda name: parameters[name], default=None)
+    source = a_trial.idxmin()
     rows = costs[costs["target"] == target]
     own = rows[(rows["source"] == target) & (rows["n"] == n)]
-    affordable = rows[rows["operations"] <= own["operations"].sum()]
-    if own.empty or affordable.empty:
-        return None
-    cheapest = rows.loc[rows.loc[rows["n"] == n, "operations"].idxmin(), "source"]
-    chosen = affordable[affordable["source"] == cheapest]
-    if cheapest == target or chosen.empty:
+    chosen = rows[(rows["source"] == source) & (rows["operations"] <= own["operations"].sum())]
+    if target is None or parameters[source] >= parameters[target] or chosen.empty:
         return None
     best, own = chosen.loc[chosen["n"].idxmax()], own.iloc[0]
+    if not np.isfinite([best["low"], own["high"]]).all():
+        return None
     quotient, share = float(np.exp(best["loss"] - own["loss"])), float(best["operations"] / own["operations"])
     ends = np.exp([best["low"] - own["high"], best["high"] - own["low"]])
-    short = [name.removeprefix("mlp_") for name in (target, cheapest)]
+    short = [name.removeprefix("mlp_") for name in (target, source)]
     sentence = (
         f"With at most the cost of {n} trials on {short[0]} itself, tuning on {short[1]} ({best['n']} trials, "
         f"{share:.0%} of the cost) gives {quotient:.3f} times its loss ({ends[0]:.2f} to {ends[1]:.2f} by the ends of "
         "both intervals)."
     ).replace("%", " %")
     return {
-        **{"target": target, "source": cheapest, "n": int(n), "trials": int(best["n"])},
+        **{"target": target, "source": source, "n": int(n), "trials": int(best["n"])},
         **{"operations": share, "quotient": quotient, "sentence": sentence},
     }
 
 
-def image_variance(
-    losses: Mapping[str, np.ndarray], confidence: float = 0.95, draws: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """The luck of the test images: each pair of architectures on images drawn anew, the same for both.
+def image_variance(losses: Mapping[str, Mapping[int, np.ndarray]]) -> float:
+    """The luck of the test images: what they add to the variance of one architecture's log mean loss.
 
-    losses: nats [seeds, images] of each architecture. Columns: first, second, difference (of the logs of mean losses),
-    low, high (percentiles), variance, all of the paired bootstrap (Efron 1979) of `draws`. Half of a pair's
-    variance, averaged over the pairs, is what the images add to one architecture, beside the other components.
+    losses: of each architecture by run seed the loss of each image [N] in nats, not finite where it diverged. Half of
+    the variance of a pair's difference, averaged over the pairs, of the images common to both. It is taken from
+    products of different seeds, so that what a run seed makes of single images, which the seed's own component has,
+    is no part of it; never below 0, and NaN where no pair has two seeds.
     """
-    names, rng = list(losses), np.random.default_rng(seed)
-    by_image = np.stack([np.asarray(of_seeds, float).mean(axis=0) for of_seeds in losses.values()], axis=1)
-    count = len(by_image)
-    drawn = [np.bincount(rng.integers(count, size=count), minlength=count) @ by_image / count for _ in range(draws)]
-    first, second = np.triu_indices(len(names), 1)
-    mean, logs_drawn = np.log(by_image.mean(axis=0)), np.log(drawn)
-    differences = logs_drawn[:, first] - logs_drawn[:, second]
-    low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return pd.DataFrame(
-        {
-            "first": np.array(names)[first],
-            "second": np.array(names)[second],
-            "difference": mean[first] - mean[second],
-            "low": low,
-            "high": high,
-            "variance": differences.var(axis=0, ddof=1),
-        }
-    )
+    found = []
+    for first, second in itertools.combinations(losses.values(), 2):
+        seeds = [s for s in first if s in second and np.isfinite([first[s], second[s]]).all()]
+        if len(seeds) > 1:
+            one, other = (np.array([of[seed] for seed in seeds], float) for of in (first, second))
+            # how each image moves a seed's difference of logs (its influence): [seeds, images]
+            moves = one / one.mean(1, keepdims=True) - other / other.mean(1, keepdims=True)
+            products = moves.sum(0) ** 2 - (moves**2).sum(0)
+            found.append(products.sum() / (len(seeds) * (len(seeds) - 1) * moves.shape[1] ** 2))
+    return max(float(np.mean(found)) / 2, 0.0) if found else math.nan
 
 
 def _error_pool(trials: pd.DataFrame, judged: pd.DataFrame, budget: int) -> Pool:

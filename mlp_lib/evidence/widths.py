@@ -72,14 +72,18 @@ def over_widths(points: pd.DataFrame, margin: float, confidence: float, seed: in
 
     optima: parametrization, architecture, width, hyperparameter, optimum with low and high, at_edge, loss, and
     loss_at_narrowest (with the narrowest width's optimum) in nats, and their difference, regret, with its interval.
-    drifts: parametrization, layers, hyperparameter, widths and seeds (their numbers), narrowest, widest, scale (log or
+    drifts: parametrization, layers, hyperparameter, widths and seeds (their numbers), narrowest, widest, lost (widths
+    of which every point diverged at some seed, as text; they have no curve), scale (log or
     linear), slope of the optimum on that scale against log width with its interval; worst_width, whose regret may be
     largest, and its relative_regret with interval; sensitivity_narrowest, sensitivity_widest, at_edge (number of
     widths), verdict (see _verdict).
     """
     optima, drifts = [], []
     for (name, layers, parameter), curves in find_curves(points, seed).items():
-        rows, drift = _along(list(curves.values()), margin, confidence)
+        tried = map(Architecture.from_name, points.loc[points["parametrization"] == name, "architecture"].unique())
+        lost = {a.widths[0] for a in tried if len(a.widths) == layers and len({*a.widths}) == 1}
+        lost -= {curve.width for curve in curves.values()}
+        rows, drift = _along(list(curves.values()), margin, confidence, sorted(lost))
         for architecture, row in zip(curves, rows, strict=True):
             of = {"parametrization": name, "architecture": architecture, "width": row.pop("width")}
             optima.append(of | {"hyperparameter": parameter} | row)
@@ -162,7 +166,7 @@ def _least(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(np.isfinite(loss), place, np.nan), loss
 
 
-def _along(series: Sequence[Curve], margin: float, confidence: float) -> tuple[list[dict], dict]:
+def _along(series: Sequence[Curve], margin: float, confidence: float, lost: list[int]) -> tuple[list[dict], dict]:
     """The rows of `optima`, and the row of `drifts`, of a series of curves from the narrowest width on."""
     tails = (1 - confidence) / 2, (1 + confidence) / 2
     first, _ = _least(series[0].rows)
@@ -170,9 +174,9 @@ def _along(series: Sequence[Curve], margin: float, confidence: float) -> tuple[l
     inside = [(curve.width, place) for curve, (_, _, place) in zip(series, found, strict=True) if not curve.at_edge]
     slope = _slope(*zip(*inside, strict=True)) if len(inside) > 1 else np.full(1 + _DRAWS, np.nan)
     low, high = np.quantile(slope[1:], tails)
-    worst = max(range(len(series)), key=lambda i: found[i][1][2])
+    worst = max(range(len(series)), key=lambda i: np.nan_to_num(found[i][1][2], nan=np.inf))  # NaN: without interval
     drift = {"widths": len(series), "seeds": series[0].losses.shape[1]}
-    drift |= {"narrowest": series[0].width, "widest": series[-1].width}
+    drift |= {"narrowest": series[0].width, "widest": series[-1].width, "lost": ", ".join(map(str, lost))}
     drift |= {"scale": "log" if series[0].logarithmic else "linear", "slope": slope[0], "low": low, "high": high}
     drift |= {"worst_width": series[worst].width, **_with_ends("relative_regret", np.exp(found[worst][1]))}
     drift |= {f"sensitivity_{end}": series[i].sensitivity for end, i in (("narrowest", 0), ("widest", -1))}
@@ -218,11 +222,12 @@ def _slope(widths: Sequence[int], places: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _verdict(drift: dict, margin: float) -> str:
-    """`transfers`: at every width the interval of the regret lies below the margin, and no optimum is at the edge of
-    its range; else `drifts`: the interval of the slope, over the optima that are not at the edge, excludes 0; else
-    `undetermined`, always with one width or one run seed.
+    """`transfers`: at every width the interval of the regret lies below the margin, no optimum is at the edge of its
+    range and no width is lost; else `drifts`: the interval of the slope, over the optima that are not at the edge,
+    excludes 0; else `undetermined`, always with one width or one run seed.
     """
-    if drift["widths"] > 1 and not drift["at_edge"] and drift["relative_regret_high"] < 1 + margin:
+    whole = drift["widths"] > 1 and not drift["at_edge"] and not drift["lost"]
+    if whole and drift["relative_regret_high"] < 1 + margin:
         return TRANSFERS
     return DRIFTS if drift["low"] > 0 or drift["high"] < 0 else UNDETERMINED
 
@@ -238,11 +243,15 @@ def drift_sentence(drift: dict, margin: float, confidence: float) -> str:
         return f"{claim}one run seed gives no interval: whether the best {parameter} moves cannot be said."
     if not math.isnan(drift["slope"]):
         how = "goes as width to the power" if drift["scale"] == "log" else "changes a factor e of width by"
-        interval = f"{100 * confidence:g}% interval {drift['low']:+.2g} to {drift['high']:+.2g}"
-        claim += f"the best {parameter} {how} {drift['slope']:+.2g} ({interval}; {basis}); "
+        interval = f"{100 * confidence:g}% interval {drift['low']:+.2g} to {drift['high']:+.2g}; "
+        interval = "" if math.isnan(drift["low"]) else interval
+        claim += f"the best {parameter} {how} {drift['slope']:+.2g} ({interval}{basis}); "
     regret, low, high = (drift[f"relative_regret{end}"] - 1 for end in ("", "_low", "_high"))
-    cost = f"costs {regret:.1%} ({low:.1%} to {high:.1%})" if math.isfinite(high) else "diverges"
+    cost = f"costs {regret:.1%} ({low:.1%} to {high:.1%})" if math.isfinite(high) else f"costs {regret:.1%} or more"
+    cost = "diverges" if math.isinf(regret) else cost
     claim += f"that of the narrowest {cost} at width {drift['worst_width']}: "
+    if drift["lost"]:
+        claim += f"at width {drift['lost']} every value diverged at some seed; "
     if drift["at_edge"]:
         claim += f"{drift['at_edge']} of {drift['widths']} optima lie at the edge of the range, which should be wider; "
     ends = {TRANSFERS: f"it transfers within {margin:.2g}.", DRIFTS: "it drifts.", UNDETERMINED: "undetermined."}

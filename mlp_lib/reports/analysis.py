@@ -70,6 +70,11 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
             why = no_pool(self.search_parameters) or "no contenders were trained (contenders = chosen)"
             for answer in answers.values():
                 answer["sentence"] += f" {_CONDITIONAL} {why}."
+        if self.searched.root != self.files.root:
+            there = f"{self.searched.root.name}, on {self.search_parameters['dataset']}"
+            answers["hyperparameter_transfer"]["sentence"] += f" The searches are of another run: {there}."
+            if len(self.judged):
+                answers["architecture_sensitivity"]["sentence"] += f" The searches are of another run: {there}."
         if self.settings.parts == "all":
             write_yaml(self.files.answers, answers)
         return answers

@@ -109,8 +109,7 @@ class PiecesOfChosen(Tables):
     @piece("architecture_pairs")
     def seeds(self) -> pd.DataFrame:
         """What the run seeds share and how many would decide: same-seed (intraclass) correlation, seeds by goal."""
-        spread = self.architecture_pairs()["pooled_sd"].max()
-        needed = sensitivity.seeds_to_decide(spread, len(self.architectures), *self.limits)
+        needed = sensitivity.seeds_of_pairs(self.architecture_pairs(), len(self.architectures), *self.limits)
         found = {"intraclass_correlation": sensitivity.same_seed_correlation(self.architecture_anova())}
         found |= {f"seeds_for_{goal}": number for goal, number in needed.items()}
         return pd.DataFrame({"what": list(found), "found": pd.Series(found.values(), dtype=float)})

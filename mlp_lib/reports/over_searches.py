@@ -7,7 +7,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from mlp_lib import figures
-from mlp_lib.core.values import DATASETS, HYPERPARAMETERS
+from mlp_lib.core.values import CLASSES, DATASETS, HYPERPARAMETERS
 from mlp_lib.evidence import comparisons, find_budget, over_searches, tuning
 from mlp_lib.evidence.practices import practices as tuning_practices
 from mlp_lib.evidence.searches import OverSearches
@@ -85,12 +85,8 @@ class PiecesOverSearches(Tables):
         """Variances of log losses by where they come from, the luck of the test images among them."""
         components = dict(self.found.components)
         losses = {a.name: read_image_losses(self.files.architecture(a).image_losses) for a in self.architectures}
-        whole = {name: np.stack([*rows.values()]) for name, rows in losses.items() if rows}
-        known = {name: rows[np.isfinite(rows).all(axis=1)] for name, rows in whole.items()}
-        known = {name: rows for name, rows in known.items() if len(rows)}
-        if len(known) > 1:
-            pairs = tuning.image_variance(known, self.settings.confidence, seed=self.settings.analysis_seed)
-            components["images"] = float(pairs["variance"].mean() / 2)
+        if sum(map(bool, losses.values())) > 1:
+            components["images"] = tuning.image_variance(losses)
         return pd.DataFrame({"component": list(components), "variance": list(components.values())})
 
     @piece(
@@ -100,11 +96,25 @@ class PiecesOverSearches(Tables):
     )
     def tuning_cost(self) -> pd.DataFrame:
         """What tuning on each source with n trials costs, in operations, and what it yields on each target."""
-        facts = DATASETS[self.parameters["dataset"]]
-        images = facts.images - (self.parameters["validation_size"] or facts.images // 6)
+        training = self._an_epoch(self.parameters)
         return tuning.tuning_cost(
-            self.pool_trials, self._as_recorded(), self.budget, self.counts(), images, self.settings.confidence
+            self.pool_trials, self._as_recorded(), self.budget, self._searching, training, self.settings.confidence
         )
+
+    @property
+    def _searching(self) -> pd.Series:
+        """The operations of an epoch of each architecture in the search."""
+        return self._an_epoch(self.search_parameters)
+
+    def _an_epoch(self, parameters: dict) -> pd.Series:
+        """The floating-point operations of an epoch on a run's data, of each architecture.
+
+        6 a parameter and image, forward and backward (Kaplan et al. 2020, "Scaling laws for neural language models",
+        section 2.1).
+        """
+        facts = DATASETS[parameters["dataset"]]
+        images = facts.images - (parameters["validation_size"] or facts.images // 6)
+        return pd.Series({a.name: 6.0 * images * a.count_parameters(facts.inputs, CLASSES) for a in self.architectures})
 
     @piece(
         "judged",
@@ -135,7 +145,8 @@ class PiecesOverSearches(Tables):
 
     def small_pays(self) -> str:
         """Where tuning on a smaller architecture pays most, in a sentence; empty where it doesn't."""
-        found = tuning.small_pays(self.tuning_cost(), self.counts(), self.budget)
+        a_trial = tuning.operations_of_a_trial(self.pool_trials, self._searching)
+        found = tuning.small_pays(self.tuning_cost(), a_trial, self.counts(), self.budget)
         return found["sentence"] if found else ""
 
     @piece("judged", shown=lambda self, table, figure: [table[table["n"] == self.budget].drop(columns="n")])
