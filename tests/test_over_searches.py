@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from mlp_lib.core.errors import SettingsError, TrainingError
-from mlp_lib.evidence import auto_budget, contenders, over_searches
+from mlp_lib.evidence import contenders, find_budget, over_searches
 from mlp_lib.evidence.comparisons import replication, replication_sentences
 from mlp_lib.evidence.intervals import holm
 from mlp_lib.evidence.pool import weights
@@ -118,7 +118,7 @@ def test_contenders_miss_one_search_in_a_hundred_at_most():
     missed = [np.mean([min(drawn) >= m for drawn in combinations(range(T), BUDGET)]) for m in range(T)]
     assert m == 8 == next(m for m, share in enumerate(missed) if share <= 0.01)
     assert chosen == list(range(10))  # trials 0 to 7 of the first architecture, 2 to 9 of the second
-    assert [auto_budget(trials) for trials in (1, 2, 30, 60)] == [1, 1, 10, 20]
+    assert [find_budget("auto", trials) for trials in (1, 2, 30, 60)] == [1, 1, 10, 20]
 
 
 @pytest.mark.parametrize("budget", [0, -1, T // 2 + 1])

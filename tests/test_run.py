@@ -661,7 +661,7 @@ def test_the_state_of_a_run_outdates_what_follows(copy: Path) -> None:
     record = read_yaml(copy / "search/search_meta.yaml")
     files = meta.RunFiles(copy)
     settings = settings_of("retrain", **LONG | {"retrain_seeds": [1, 2, 3]}).model_dump(mode="json")
-    meta.begin(files, "retrain", settings, {}, {}, ROOT)
+    meta.begin(files, "retrain", settings, {}, {})
     outdated = {"transfer": "outdated", "analysis": "outdated"}
     assert statuses(copy) == {"search": "done", "retrain": "running", **outdated}
     assert read_yaml(files.meta)["phases"]["search"] == record["phases"]["search"]

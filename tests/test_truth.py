@@ -190,7 +190,7 @@ def test_networks_that_are_worse_than_guessing_answer_nothing(tmp_path: Path, ca
 def test_a_notebook_run_by_hand_records_its_error(tmp_path: Path, error: Exception, state: str, told: str) -> None:
     """What JupyterLab or bare papermill leave on record; a cell that is run again may end well after all."""
     files = RunFiles(tmp_path)
-    meta.begin(files, "search", {}, {}, {}, tmp_path)
+    meta.begin(files, "search", {}, {}, {})
     own = Session("search", None, files, ())
     _Recorder(own)(SimpleNamespace(error_in_exec=None))
     assert meta.read_meta(files)["phases"]["search"]["status"] == "running"
@@ -208,7 +208,7 @@ def test_a_duration_is_no_matter_of_the_wall_clock(tmp_path: Path) -> None:
     """Nor is it known of what was killed: the next attempt, which can't begin, doesn't count it as its own."""
     files = RunFiles(tmp_path)
     for began_before_s, attempt in ((50, False), (10**6, True)):
-        meta.begin(files, "search", {}, {}, {}, tmp_path)
+        meta.begin(files, "search", {}, {}, {})
         record = read_yaml(files.meta)
         stretch = record["phases"]["search"]["work"][-1]
         stretch |= {"started": "2026-10-25T02:30:00+02:00", "clock_s": stretch["clock_s"] - began_before_s}

@@ -77,7 +77,6 @@ Arrays = tuple[np.ndarray, np.ndarray]  # images [N, D] and labels [N], as bytes
 class RawData:
     """A data set as it came, before it is split: training and test arrays."""
 
-    name: str
     train: Arrays
     test: Arrays
 
@@ -118,9 +117,9 @@ def load_dataset(settings: DataSettings, device: torch.device, base: Path = Path
 def read_raw(settings: DataSettings, base: Path = Path()) -> RawData:
     """The data set as it came, torchvision's from below `base` or MLP_DATA_ROOT; DataError if it can't be had."""
     if DATASETS[settings.dataset].torchvision is None:
-        return RawData(settings.dataset, *_read_digits())
+        return RawData(*_read_digits())
     root = base / Path(os.environ.get("MLP_DATA_ROOT") or settings.data_root).expanduser()
-    return RawData(settings.dataset, *_read_torchvision(settings.dataset, root))
+    return RawData(*_read_torchvision(settings.dataset, root))
 
 
 def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) -> Dataset:
@@ -128,14 +127,14 @@ def split_dataset(raw: RawData, settings: DataSettings, device: torch.device) ->
     images, labels = raw.train
     size = settings.validation_size or len(images) // 6
     if not 0 < size < len(images):
-        raise DataError(f"{raw.name}: {len(images)} training images leave none beside {size} for validation")
+        raise DataError(f"{settings.dataset}: {len(images)} training images leave none beside {size} for validation")
     order = generator(settings.split_seed, Stream.SPLIT).permutation(len(images))
     validation, train = np.sort(order[:size]), np.sort(order[size:])
     home = torch.device("cpu") if settings.preload in ("cpu", False) else device
     workers = 0 if settings.preload else settings.loader_workers
 
     def part(images: np.ndarray, labels: np.ndarray, workers: int = 0) -> Split:
-        scaled = torch.from_numpy(images).to(torch.float32).div_(DATASETS[raw.name].brightest)
+        scaled = torch.from_numpy(images).to(torch.float32).div_(DATASETS[settings.dataset].brightest)
         return Split(scaled.to(home), torch.from_numpy(labels.astype(np.int64)).to(home), workers)
 
     parts = part(images[train], labels[train], workers), part(images[validation], labels[validation]), part(*raw.test)

@@ -21,14 +21,9 @@ FORGOTTEN = 100  # a search of the budget chooses beyond the m best in at most o
 LEAST_KNOWN = 20  # a curve ends where a search chooses beyond the m best in more than one of so many
 
 
-def auto_budget(trials: int) -> int:
-    """The search budget n* (a number of trials) that `auto` means: a third of the trials, at least 1."""
-    return max(1, trials // 3)
-
-
-def find_budget(given: int | str, trials: pd.DataFrame) -> int:
-    """The search budget as given, or what `auto` means for these trials."""
-    return auto_budget(trials["trial"].nunique()) if given == "auto" else int(given)
+def find_budget(given: int | str, trials: int) -> int:
+    """The search budget n*, a number of trials, as given, or what `auto` means: a third of the trials, at least 1."""
+    return max(1, trials // 3) if given == "auto" else int(given)
 
 
 def contenders(trials: pd.DataFrame, budget: int) -> tuple[int, list[int]]:

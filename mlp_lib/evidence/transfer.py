@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -203,16 +203,17 @@ def architecture_distances(architectures: pd.DataFrame) -> dict[str, np.ndarray]
     and layer_widths, the mean over the layers that both have.
     """
     widths = [np.log2(Architecture.from_name(name).widths) for name in architectures["architecture"]]
-    measures = {
-        "depth": [len(w) for w in widths],
-        "layer_widths": None,
-        "total_width": [np.log2(np.exp2(w).sum()) for w in widths],
-        "max_width": [w.max() for w in widths],
-        "parameters": np.log2(architectures["parameters"].to_numpy(float)),
-    }
+
+    def apart(values: Sequence[float]) -> np.ndarray:
+        return np.abs(np.subtract.outer(values, values))
+
     by_layer = [[np.mean([abs(x - y) for x, y in zip(a, b, strict=False)]) for b in widths] for a in widths]
     return {
-        name: np.array(by_layer) if of is None else np.abs(np.subtract.outer(of, of)) for name, of in measures.items()
+        "depth": apart([len(w) for w in widths]),
+        "layer_widths": np.array(by_layer),
+        "total_width": apart([np.log2(np.exp2(w).sum()) for w in widths]),
+        "max_width": apart([w.max() for w in widths]),
+        "parameters": apart(np.log2(architectures["parameters"].to_numpy(float))),
     }
 
 

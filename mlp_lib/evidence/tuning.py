@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from mlp_lib.evidence.pool import Pool, jackknife, logs, read_pool
+from mlp_lib.evidence.pool import Pool, logs, read_pool
 from mlp_lib.evidence.searches import CURVES, curve
 from mlp_lib.evidence.verdicts import MOST
 
@@ -23,16 +23,15 @@ def error_curves(trials: pd.DataFrame, judged: pd.DataFrame, budget: int, confid
 
 
 def error_pairs(trials: pd.DataFrame, judged: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """The error, 1 - accuracy, of each target with each source's search: target, source, error, regret, se (regret's).
+    """The error, 1 - accuracy, of each target with each source's search: target, source, error, regret.
 
     regret: less the error with its own, 0 on the diagonal. Arguments as in error_curves; empty below two trials.
     """
     pool = _error_pool(trials, judged, budget)
     if budget not in pool.budgets:
-        return pd.DataFrame(columns=["target", "source", "error", "regret", "se"])
+        return pd.DataFrame(columns=["target", "source", "error", "regret"])
     estimate = pool.estimate(budget)
-    se = np.sqrt(jackknife(estimate.regret))
-    return _by_pair(pool, error=estimate.losses[..., 0], regret=estimate.regret[..., 0], se=se)
+    return _by_pair(pool, error=estimate.losses[..., 0], regret=estimate.regret[..., 0])
 
 
 def tuning_cost(

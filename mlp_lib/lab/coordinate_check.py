@@ -34,9 +34,9 @@ def show(train: Split, settings: TrainingSettings) -> None:
 def coordinate_check(train: Split, settings: TrainingSettings, widths: Sequence[int], steps: int = 4) -> pd.DataFrame:
     """How far the units of each layer moved: a row a parametrization, width, step (from 1) and layer.
 
-    Columns: parametrization, width (of both hidden layers), step, layer (1, 2, 3: the logits), size (mean absolute
-    activation before its nonlinearity), change (the same of its difference to that before the first step). Means over
-    three run seeds. The parametrizations are `standard` and the settings' own.
+    Columns: parametrization, width (of both hidden layers), step, layer (1, 2, 3: the logits), change (mean absolute
+    difference of its activations, before the nonlinearity, to those before the first step). Means over three run
+    seeds. The parametrizations are `standard` and the settings' own.
     """
     images = train.images[:_IMAGES]
     batch = Split(images, train.labels[:_IMAGES])
@@ -48,9 +48,8 @@ def coordinate_check(train: Split, settings: TrainingSettings, widths: Sequence[
             before, *after = _activations(batch, architecture, chosen, steps)
             for step, layers in enumerate(after, start=1):
                 for layer, (now, then) in enumerate(zip(layers, before, strict=True), start=1):
-                    sizes = float(now.abs().mean()), float((now - then).abs().mean())
-                    rows.append((name, width, step, layer, *sizes))
-    return pd.DataFrame(rows, columns=["parametrization", "width", "step", "layer", "size", "change"])
+                    rows.append((name, width, step, layer, float((now - then).abs().mean())))
+    return pd.DataFrame(rows, columns=["parametrization", "width", "step", "layer", "change"])
 
 
 def _activations(

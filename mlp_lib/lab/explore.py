@@ -1,6 +1,7 @@
 """Training by hand: attempts, one after the other, beside what stored runs chose."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ def find_stored(settings: DataSettings, root: Path) -> list[Stored]:
 
 def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stored]:
     files, found = RunFiles(run_dir), []
-    try:
+    with contextlib.suppress(MlpError, KeyError, ValueError, TypeError):  # a damaged run is none to compare with
         parameters = read_meta(files)["parameters"]
         if Data.model_validate(parameters).split != Data.model_validate(settings.model_dump()).split:
             return []
@@ -59,8 +60,6 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
             if own.best.exists() and own.metrics.exists():
                 chosen = Hyperparameters(**read_yaml(own.best)["hyperparameters"])
                 found.append(Stored(str(run_dir.relative_to(root)), architecture, chosen, training, own.metrics))
-    except (MlpError, KeyError, ValueError, TypeError):  # a damaged run is none to compare with
-        return found
     return found
 
 
@@ -80,7 +79,6 @@ class Attempt:
     settings: ExploreSettings
     status: str = LOADING
     message: str = ""  # why it failed
-    started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)  # a row an epoch, as in Trained.history
     epochs: Generator[None] = field(default_factory=lambda: (none for none in ()))  # what trains it
@@ -145,7 +143,7 @@ class Explorer:
 
     def _train(self, attempt: Attempt) -> Generator[None]:
         """Train, giving way before the data is read and after each epoch."""
-        settings = attempt.settings
+        settings, began = attempt.settings, time.monotonic()
         try:
             yield
             device = resolve_device(settings.device)
@@ -154,12 +152,12 @@ class Explorer:
             data = self._datasets[settings.dataset]
             if not attempt.running:
                 return
-            attempt.status, attempt.started = TRAINING, time.monotonic()
+            attempt.status, began = TRAINING, time.monotonic()
             vector, seeds = attempt.hyperparameters, [attempt.seed]
             training = Training(data.train, data.validation, attempt.architecture, vector, seeds, settings, device)
             for rows in training:
                 attempt.history.append(rows.iloc[0].to_dict())
-                attempt.seconds = time.monotonic() - attempt.started
+                attempt.seconds = time.monotonic() - began
                 yield
                 if not attempt.running:
                     return
@@ -167,7 +165,7 @@ class Explorer:
         except Exception as error:  # an attempt that failed is one of the table, and the next may go well
             attempt.status = FAILED
             attempt.message = str(error) if isinstance(error, MlpError) else f"{type(error).__name__}: {error}"
-        attempt.seconds = time.monotonic() - attempt.started
+        attempt.seconds = time.monotonic() - began
 
     def _show_epochs(self, on_change: Callable[[], None]) -> Iterator[None]:
         """Train epoch by epoch, calling `on_change` now and then, and at the end whatever the end is."""

@@ -13,7 +13,7 @@ from IPython.display import Markdown
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.values import DATASETS, HYPERPARAMETERS, LOG_HYPERPARAMETERS
-from mlp_lib.lab.display import html_table, is_interactive
+from mlp_lib.lab.display import is_interactive
 from mlp_lib.lab.explore import FIRST, Explorer, Stored, find_stored
 
 SHAPES = ("32", "128", "256x128", "64x64x64", "252x32x16", "188x192x112", "120x204x408")  # offered; any other goes
@@ -151,9 +151,15 @@ def _read_widths(text: str) -> tuple[int, ...]:
 
 
 def _html_table(table: pd.DataFrame) -> str:
-    """The attempts, the newest first."""
+    """The attempts, the newest first: close-set, in the colours of the page, as an HTML widget has no style for one."""
     names = {"val_loss": "loss", "val_accuracy": "accuracy", "batch_size": "batch", "leaky_relu_alpha": "slope"}
-    return html_table(table.iloc[::-1].rename(columns=names).rename_axis(columns="attempt", index=None))
+    table = table.iloc[::-1].rename(columns=names).rename_axis(columns="attempt", index=None)
+    text = table.to_html(border=0, float_format="{:.4g}".format, na_rep="", justify="left")
+    for tag in ("th", "td"):
+        text = text.replace(f"<{tag}>", f'<{tag} style="padding: 0 1em 0 0; text-align: left">')
+    # without a width of its own it takes that of the page, and scrolls: a widget would cut it off
+    style = "width: 0; min-width: 100%; overflow-x: auto; white-space: nowrap; font-size: 0.9em; line-height: 1.6"
+    return f'<div style="{style}">{text}</div>'
 
 
 def show(explorer: Explorer) -> Any:

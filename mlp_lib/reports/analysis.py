@@ -14,6 +14,7 @@ from mlp_lib.evidence.sentences import answers_over_searches, in_plain_words
 from mlp_lib.reports.chosen import PiecesOfChosen
 from mlp_lib.reports.on_grid import PiecesOfGrid
 from mlp_lib.reports.over_searches import PiecesOverSearches
+from mlp_lib.reports.overview import HEADLINES
 from mlp_lib.reports.pieces import piece
 from mlp_lib.reports.searched import PiecesOfSearch
 from mlp_lib.run.files import write_yaml
@@ -27,19 +28,12 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
     """All pieces of a run."""
 
     def _show_answers(self, answers: dict[str, dict[str, Any]], _: Any) -> Iterable[Any]:
-        figures_of = (
-            ("transfer_over_searches", "tuning_curves")
-            if len(self.judged)
-            else ("transfer_effects", "architecture_pairs")
-        )
-        for (name, answer), of in zip(answers.items(), figures_of, strict=True):
-            text = (
-                f"**{in_plain_words(name, answer)}**\n\n*{answer['verdict'].replace('_', ' ')}.* {answer['sentence']}"
-            )
-            if alone := answer.get("for_these_hyperparameters"):
-                verdict = alone["verdict"].replace("_", " ")
-                text += f"\n\n*{verdict}.* {alone['sentence']}"
+        for name, answer in answers.items():
+            text = f"**{in_plain_words(name, answer)}**"
+            for one in filter(None, (answer, answer.get("for_these_hyperparameters"))):
+                text += f"\n\n*{one['verdict'].replace('_', ' ')}.* {one['sentence']}"
             yield Markdown(text)
+            of = HEADLINES[name][0 if len(self.judged) else 1]
             self.table(of)
             if of in self.figures:
                 yield self.figures[of]

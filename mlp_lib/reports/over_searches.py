@@ -33,7 +33,7 @@ class PiecesOverSearches(Tables):
     @property
     def budget(self) -> int:
         """The search budget, trials of a search."""
-        return find_budget(self.parameters.get("search_budget", "auto"), self.pool_trials)
+        return find_budget(self.parameters.get("search_budget", "auto"), self.pool_trials["trial"].nunique())
 
     @piece(
         "transfer_over_searches",  # one architecture has none
@@ -54,7 +54,7 @@ class PiecesOverSearches(Tables):
     )
     def transfer_over_searches(self) -> pd.DataFrame:
         """What each source's searches cost on each target, logs, with tests at the margin; the errors beside."""
-        errors = tuning.error_pairs(self.pool_trials, self.judged, self.budget).drop(columns="se")
+        errors = tuning.error_pairs(self.pool_trials, self.judged, self.budget)
         return self.found.pairs.merge(errors.rename(columns={"regret": "error_regret"}), on=["target", "source"])
 
     @piece("judged", figure=lambda self, table: figures.tuning_curves(table), shown=lambda self, table, figure: ())

@@ -12,9 +12,9 @@ from mlp_lib.run.files import NOTEBOOKS, RunFiles, read_yaml
 from mlp_lib.run.parameters import ArchitectureChoice
 from mlp_lib.run.work import Stretch
 
-HEADLINES = {  # the figures of the analysis that show an answer: over searches, else for what was chosen
-    "hyperparameter_transfer": ("transfer_over_searches.png", "transfer_effects.png"),
-    "architecture_sensitivity": ("tuning_curves.png", "architecture_pairs.png"),
+HEADLINES = {  # the pieces of the analysis whose figures show an answer: over searches, else for what was chosen
+    "hyperparameter_transfer": ("transfer_over_searches", "transfer_effects"),
+    "architecture_sensitivity": ("tuning_curves", "architecture_pairs"),
 }
 
 
@@ -37,8 +37,9 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         "parameters": parameters,
         "architectures": _count_architectures(parameters, files),
         "answers": [
-            _describe_answer(name, mapping(answers.get(name))) | {"figure": _first(map(files.evidence, figures))}
-            for name, figures in HEADLINES.items()
+            _describe_answer(name, mapping(answers.get(name)))
+            | {"figure": _first(files.evidence(f"{one}.png") for one in pieces)}
+            for name, pieces in HEADLINES.items()
         ],
         "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
         "phases": phases,

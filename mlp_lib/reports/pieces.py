@@ -90,12 +90,10 @@ class Tables:
         self.grid, self.draws = (results, results[:0]) if "seed" in results else (results[:0], self.trials)
         self.retrainings = read_losses(files.seed_losses, "architecture seed")
         self.with_extra_sources = read_losses(files.transfer_losses, "target source seed")
-        if settings.parts == "search":
-            self.with_extra_sources = self.with_extra_sources.iloc[:0]
-        self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(best)]
         self.judged = read_losses(files.contender_losses, "target trial seed")
         if settings.parts == "search":
-            self.judged = self.judged.iloc[:0]
+            self.with_extra_sources, self.judged = self.with_extra_sources.iloc[:0], self.judged.iloc[:0]
+        self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(best)]
         searched = find_search(self.parameters["search_dir"]) if self.parameters.get("search_dir") else files
         self.searched, self.search_parameters = searched, read_meta(searched)["parameters"]
 

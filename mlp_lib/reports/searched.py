@@ -48,7 +48,7 @@ class PiecesOfSearch(Tables):
     @piece("trials")
     def validation_test_correlation(self) -> pd.DataFrame:
         """Rank correlation of validation and test loss among the top trials."""
-        return search.validation_test_correlation(self.trials)
+        return search.validation_test_correlation(self.trials, confidence=self.settings.confidence)
 
     @piece("draws", figure=lambda self, table: figures.importance_bars(table))
     def importance(self) -> pd.DataFrame:

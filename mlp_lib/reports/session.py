@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -122,11 +121,11 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     return session
 
 
+@dataclass(frozen=True)
 class _Recorder:
     """Records that a phase failed or was interrupted when a cell ends with an error, whoever runs the notebook."""
 
-    def __init__(self, session: Session):
-        self.session = session
+    session: Session
 
     def __call__(self, result: Any) -> None:
         if result.error_in_exec is not None:
@@ -166,7 +165,7 @@ def _start_analysis(settings: Any, files: RunFiles) -> Session:
         lost += describe_missing(find_search(search_dir), "search")
     for line in restore(files, "analysis") + lost:
         print(f"Not all is there to be analysed: {line}")
-    _begin(files, settings.phase, settings.model_dump(mode="json"))
+    _begin(files, settings.phase, settings.model_dump(mode="json"), {}, {})
     return session
 
 
@@ -182,18 +181,14 @@ def _start_benchmark(settings: Any, files: RunFiles | None) -> Session:
 
 
 def _begin(
-    files: RunFiles,
-    phase: str,
-    parameters: dict[str, Any],
-    known: Mapping[str, Any] = MappingProxyType({}),
-    place: Mapping[str, Any] = MappingProxyType({}),
+    files: RunFiles, phase: str, parameters: dict[str, Any], known: dict[str, Any], place: dict[str, Any]
 ) -> None:
     """Record in the run directory, made if it isn't there, that the phase has begun (see meta.begin)."""
     try:
         files.root.mkdir(parents=True, exist_ok=True)
         with claim(files.root, phase):
             clear_lost(files, phase)
-            meta.begin(files, phase, parameters, known, place, ROOT)
+            meta.begin(files, phase, parameters, known, place)
     except OSError as error:
         raise RunDirectoryError(f"can't write to {files.root}: {error.strerror or error}") from None
 

@@ -1,7 +1,6 @@
 """What the command says: aloud as long as somebody listens, and in the run's log.txt."""
 
 import contextlib
-import datetime
 import os
 import shutil
 import sys
@@ -9,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
+
+from mlp_lib.run.work import now
 
 _EVERY_S = 10  # between two lines of progress in a file
 _SHOWN = "backslashreplace"  # what an encoding doesn't have
@@ -39,9 +40,9 @@ class Voice:
 
     def keep(self, text: str) -> None:
         """Lines for the log, each with its moment."""
-        now, log = datetime.datetime.now().astimezone().isoformat(timespec="seconds"), self.log or Path(os.devnull)
+        moment, log = now(), self.log or Path(os.devnull)
         with contextlib.suppress(OSError), log.open("a", encoding="utf-8", errors=_SHOWN) as file:
-            file.writelines(f"{now} {line}\n" for line in text.strip().splitlines())
+            file.writelines(f"{moment} {line}\n" for line in text.strip().splitlines())
 
 
 class _Output:

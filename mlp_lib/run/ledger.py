@@ -27,22 +27,17 @@ def keys(ledger: pd.DataFrame) -> list[Key]:
 
 
 def append_trainings(
-    files: RunFiles,
-    phase: str,
-    trainings: Sequence[Wanted],
-    results: Mapping[str, Iterable],
-    parameters: int,
-    source: Sequence[str] | None = None,
+    files: RunFiles, phase: str, trainings: Sequence[Wanted], results: Mapping[str, Iterable], parameters: int
 ) -> None:
     """Record trainings of one architecture, in one write that is on the disk when this returns.
 
-    results: the columns of RESULT, a row a training; parameters: the architecture's number of weights and biases;
-    source: whose hyperparameters they are, of the transfer, the names of several with spaces between them.
+    results: the columns of RESULT, a row a training; parameters: the architecture's number of weights and biases. The
+    source, of the transfer, is known when the phase ends.
     """
     own = zip(*(results[name] for name in RESULT), strict=True)
     rows = (
-        (phase, one.architecture.name, parameters, names, one.trial, one.seed, *one.vector, *result)
-        for one, names, result in zip(trainings, source or [None] * len(trainings), own, strict=True)
+        (phase, one.architecture.name, parameters, None, one.trial, one.seed, *one.vector, *result)
+        for one, result in zip(trainings, own, strict=True)
     )
     append_rows(files.trainings, COLUMNS, rows)
 

@@ -159,11 +159,10 @@ def begin(
     parameters: dict[str, Any],
     known: Mapping[str, Any],
     place: Mapping[str, Any],
-    root: Path,
 ) -> None:
     """Record that a phase has begun, with its parameters; phases whose parameters grew are outdated.
 
-    known: what a new run is begun with, see `known_conditions`; place: where it is worked on; root: of the code.
+    known: what a new run is begun with, see `known_conditions`; place: where it is worked on.
     """
     meta = read_meta(files)
     stored, phases = meta["parameters"], meta["phases"]
@@ -179,7 +178,7 @@ def begin(
     work = phases.get(phase, {}).get("work", [])
     for killed in work[-1:]:
         killed.pop("clock_s", None)
-    phases[phase] = {"status": RUNNING, "work": [*work, begin_stretch(place, root)]}
+    phases[phase] = {"status": RUNNING, "work": [*work, begin_stretch(place)]}
     meta = {**known, **meta, "parameters": merged}
     order = ("layout", "by_hand", "parameters", "data_digest", "device", "torch", "phases")
     write_yaml(files.meta, {name: meta[name] for name in dict.fromkeys((*order, *meta)) if name in meta})

@@ -7,8 +7,9 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from mlp_lib.core.values import ROOT
 
 PACKAGES = ("mlp_lib", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "papermill")
 Stretch = dict[str, Any]  # as search_meta.yaml has it
@@ -19,14 +20,14 @@ def now() -> str:
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def begin_stretch(place: Mapping[str, Any], root: Path) -> Stretch:
-    """A stretch that begins now; place: where (device, machine and, on a cluster, workers); root: of the code.
+def begin_stretch(place: Mapping[str, Any]) -> Stretch:
+    """A stretch that begins now; place: where (device, machine and, on a cluster, workers).
 
     Its duration (s) stays unknown if nobody ends it: where a process was killed.
     """
     begun = {"started": now(), "duration_s": None, "clock_s": time.monotonic()}
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    return {**begun, "machine": machine, **place, **_git(root), "versions": read_versions()}
+    return {**begun, "machine": machine, **place, **_git(), "versions": read_versions()}
 
 
 def end_stretch(stretch: Stretch, place: Mapping[str, Any], since: float) -> None:
@@ -44,11 +45,11 @@ def read_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _git(root: Path) -> dict[str, Any]:
+def _git() -> dict[str, Any]:
     """Commit and whether the tree has changes; nulls where there is no git."""
     line = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
     try:
-        said = subprocess.run(line, cwd=root, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+        said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
     commit, _, dirty = said.partition("-")

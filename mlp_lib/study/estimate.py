@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.evidence import auto_budget, count_best, summaries
+from mlp_lib.evidence import count_best, find_budget, summaries
 from mlp_lib.run.ledger import missing
 from mlp_lib.run.meta import find_search, read_architectures
 from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
@@ -83,7 +83,8 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
     trials = missing_trials(study)
     if "search" in phases:
         plans["search"] = Plan(len(wanted_trials(study)), trials)
-    undecided = {one.architecture for one in trials}
+    there = {a for a in study.architectures if study.files.architecture(a).best.exists()}
+    undecided = {*study.architectures} - there | {one.architecture for one in trials}
     planned = set()
     if "retrain" in phases:
         own = replace(study, settings=parse(PHASES["retrain"], parsed["retrain"], "the parameters"))
@@ -104,12 +105,10 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
 
 def _choices(study: Study, undecided: set[Architecture]) -> dict[Architecture, Hyperparameters]:
     """What is chosen for each architecture; in place of what is yet to be found a typical vector of its own."""
-    chosen = {}
-    for place, architecture in enumerate(study.architectures):
-        files = study.files.architecture(architecture)
-        found = files.best.exists() and architecture not in undecided
-        chosen[architecture] = read_best(files) if found else _stand_in(place)
-    return chosen
+    return {
+        a: _stand_in(place) if a in undecided else read_best(study.files.architecture(a))
+        for place, a in enumerate(study.architectures)
+    }
 
 
 def _stand_in(place: int) -> Hyperparameters:
@@ -136,8 +135,8 @@ def _contenders(study: Study, search: SearchSettings, undecided: set[Architectur
         return pool_vectors(read_contenders(study.settings, study.architectures, searched))
     if study.settings.contenders == "chosen" or no_pool(search.model_dump()):
         return {}
-    given, trials = study.settings.search_budget, search.num_trials
-    best = count_best(auto_budget(trials) if given == "auto" else given, trials)
+    trials = search.num_trials
+    best = count_best(find_budget(study.settings.search_budget, trials), trials)
     more = range(len(study.architectures), min(trials, best * len(study.architectures)))  # the choices are among them
     return {f"trial_{place}": _stand_in(place) for place in more}
 

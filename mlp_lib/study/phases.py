@@ -315,7 +315,7 @@ def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
         retrained = reusable(study)
         own = missing([one for _, one in wanted], retrained)
         for unit, result in study.train(missing(own, study.trainings("transfer")), "transfer"):
-            study.record("transfer", unit, result, names)
+            study.record("transfer", unit, result)
         rows = study.close("transfer", own, names)
         found = pd.concat([part for part in (retrained.assign(reused=True), rows.assign(reused=False)) if len(part)])
         losses = _losses_of(wanted, found)

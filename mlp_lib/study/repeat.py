@@ -10,7 +10,6 @@ from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import train
 from mlp_lib.core.values import Architecture, DataSettings
 from mlp_lib.run.files import plain, read_yaml
-from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parsing import parse
 from mlp_lib.run.recipe import Recorded
 from mlp_lib.workers.units import result_rows
@@ -38,17 +37,17 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     trained = train(
         dataset.train, dataset.validation, architecture, [record.hyperparameters], [record.seed], record.training
     )
-    found = {name: values[0] for name, values in result_rows(trained, dataset.test).items()}
+    found = {name: plain(values[0]) for name, values in result_rows(trained, dataset.test).items()}
     differences = [
-        f"{name}: {record.result.get(name)} recorded, {plain(found[name])} now"
-        for name in RESULT
-        if record.result.get(name) != plain(found[name])
+        f"{name}: {record.result.get(name)} recorded, {now} now"
+        for name, now in found.items()
+        if record.result.get(name) != now
     ]
     model = config.with_name("model.pt")
     if model.exists():
         differences += _compare(model, trained.model(0).state_dict())
     lines = [f"{architecture.name}, seed {record.seed}, {settings.dataset}, {device.type}: {found['status']}"]
-    lines += [f"{name}: {plain(found[name])}" for name in RESULT[1:]]
+    lines += [f"{name}: {now}" for name, now in found.items() if name != "status"]
     if torch.__version__ != record.torch:
         lines.append(f"torch: {record.torch} then, {torch.__version__} now")
     what = "the result and model.pt" if model.exists() else "the result"

@@ -57,7 +57,7 @@ def read_contenders(
     if settings.contenders == "chosen" or no_pool(parameters):
         return pd.DataFrame()
     trials = read_trials(searched, architectures)
-    _, numbers = contenders(trials, find_budget(settings.search_budget, trials))
+    _, numbers = contenders(trials, find_budget(settings.search_budget, trials["trial"].nunique()))
     ranked = trials.sort_values(["val_loss", "trial"])  # those that diverged, without a loss, last
     ranks = ranked.assign(rank=ranked.groupby("architecture").cumcount()).pivot(
         index="trial", columns="architecture", values="rank"

@@ -45,25 +45,21 @@ class Study:
         settings = self.settings.model_copy(update={"device": self.workers.device})
         job = Job(settings, self.digest, what, self.files.work, **kept)
         for unit, result in self.workers.train(self.workers.cut(wanted, self.inputs, sizes), job):
-            if result.fitting:
+            if result.fitting and self.workers.device == "cuda":
                 name = unit.architecture.name
                 sizes[name] = min(result.fitting, sizes.get(name, result.fitting))
                 write_yaml(self.files.population_sizes, sizes)
             yield unit, result
 
-    def record(self, phase: str, unit: Unit, result: Result, names: Mapping[Key, str] | None = None) -> None:
-        """Add a unit's trainings to the ledger, after all that a recorded training must have on disk.
-
-        names: the sources of each key, of the transfer.
-        """
+    def record(self, phase: str, unit: Unit, result: Result) -> None:
+        """Add a unit's trainings to the ledger, after all that a recorded training must have on disk."""
         parameters = unit.architecture.count_parameters(self.inputs, CLASSES)
-        sources = [names[one.key] for one in unit.members] if names else None
-        append_trainings(self.files, phase, unit.members, result.rows, parameters, sources)
+        append_trainings(self.files, phase, unit.members, result.rows, parameters)
 
     def close(self, phase: str, wanted: Iterable[Wanted], names: Mapping[Key, str] | None = None) -> pd.DataFrame:
         """Sort the ledger, which keeps all; the phase's rows that are wanted: a run that grew may have chosen anew.
 
-        names: the sources of each key, of the transfer.
+        names: the sources of each key, of the transfer, the names of several with spaces between them.
         """
         rows, kept = self.trainings(), {one.key for one in wanted}
         if names is not None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,11 @@ from scipy.stats import binomtest
 
 from mlp_lib.core.errors import DataError, RunDirectoryError
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.run.files import WorkFiles, plain
+from mlp_lib.run.files import RunFiles, plain
 from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.meta import read_meta
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.study.study import Study
-from mlp_lib.workers.jobs import Job
 
 TOLERANCE = 0.2  # of losses, relative, where another kind of machine or another torch computes (docs/trouble.md)
 
@@ -57,11 +57,10 @@ def _train_again(study: Study, drawn: pd.DataFrame) -> pd.DataFrame:
     halved = study.settings.search_method == "successive_halving"
     results = []
     for epochs, rows in drawn.groupby("epochs_trained") if halved else [(study.settings.max_epochs, drawn)]:
-        settings = study.settings.model_copy(update={"max_epochs": int(epochs), "device": study.workers.device})
+        settings = study.settings.model_copy(update={"max_epochs": int(epochs)})
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(settings, study.digest, "verify", WorkFiles(Path(folder) / "work"))
-            units = study.workers.cut([_wanted(place, row) for place, row in rows.iterrows()], study.inputs)
-            for unit, result in study.workers.train(units, job):
+            again = replace(study, settings=settings, files=RunFiles(Path(folder)))
+            for unit, result in again.train([_wanted(place, row) for place, row in rows.iterrows()], "verify"):
                 results.append(pd.DataFrame(result.rows).set_axis(unit.labels))
     return pd.concat(results).sort_index()
 

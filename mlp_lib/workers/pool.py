@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ class Workers:
                         for reason in result.unfused - told:
                             print(_UNFUSED.format(reason))
                         told |= result.unfused
-                        yield part, result if self.device == "cuda" else replace(result, fitting=None)
+                        yield part, result
                     if not job.to_be_continued:
                         for path in state_paths(unit, job):
                             path.unlink(missing_ok=True)
@@ -183,7 +182,7 @@ def _in_halves(units: list[Unit]) -> list[Unit]:
 def as_finished(
     executor: Executor, task: Callable[[Unit, int], Parts], units: Sequence[Unit], tick: Callable[[], None]
 ) -> Iterator[tuple[Unit, Future]]:
-    """Each unit with its future, as they finish; `tick` is called in between, at least twice a second.
+    """Each unit with its future, as they finish; `tick` is called at the start and in between, at least twice a second.
 
     task: what an executor makes of (unit, its number).
     """
@@ -196,6 +195,7 @@ def as_finished(
     # A pool's manager takes note of the processes when it is woken, which a submission does before it starts one:
     # without one more it may not notice that the last process died.
     executor.submit(int)
+    tick()
     while futures:
         try:
             future = finished.get(timeout=0.5)

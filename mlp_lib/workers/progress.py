@@ -49,11 +49,9 @@ class Progress:
         return f"{text}, {seconds_text(elapsed)} so far"
 
     def _show(self, text: str, done: int) -> None:
-        try:
-            from IPython import get_ipython
-            from IPython.display import display
-        except ImportError:
-            return
+        from IPython import get_ipython  # these take a while, which the command does without
+        from IPython.display import display
+
         if get_ipython() is None:
             return
         bar = f'<progress max="{max(self.total, 1)}" value="{done}" style="width:40em"></progress>'
