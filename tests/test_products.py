@@ -24,10 +24,7 @@ def _library(request, monkeypatch) -> Iterator[None]:
 
 
 def draw_product(draws: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
-    """a [P, m, k], b [P, k, n], out [P, m, n] and beta, laid out as the network's are: transposed, a column cut off.
-
-    b may be one matrix for all members, as the images are.
-    """
+    """a [P, m, k], b [P, k, n] (or one for all), out [P, m, n], beta, as the network's: transposed, a column cut."""
     members, m, k, n = (
         int(draws.choice(sizes)) for sizes in ([1, 2, 3, 5], [1, 2, 3, 33, 120], [2, 5, 17, 100, 785], [1, 2, 8, 65])
     )

@@ -162,9 +162,9 @@ def test_the_intervals_of_practices_cover_and_their_quotients_are_without_bias(n
         rows.append(
             np.log(table[table["n"] == BUDGET].set_index("practice").loc[true.index, ["quotient", "low", "high"]])
         )
-    estimates = np.stack(rows)
-    bias, error = estimates[..., 0].mean(0) - true, estimates[..., 0].std(0) / np.sqrt(len(rows))
-    covered = ((estimates[..., 1] <= true.to_numpy()) & (true.to_numpy() <= estimates[..., 2])).mean(0)
+    estimates, lows, highs = np.moveaxis(np.stack(rows), 2, 0)
+    bias, error = estimates.mean(0) - true, estimates.std(0) / np.sqrt(len(rows))
+    covered = ((lows <= true.to_numpy()) & (true.to_numpy() <= highs)).mean(0)
     print(pd.DataFrame({"true": true, "bias": bias, "error": error, "covered": covered}))
     assert (covered >= 0.9).all()
     assert (bias.abs() <= 0.0005 + 2 * error).all()
