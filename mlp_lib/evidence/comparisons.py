@@ -108,24 +108,26 @@ def compare_transfer(here: pd.DataFrame, there: pd.DataFrame, confidence: float)
     return pd.DataFrame(rows)[columns]
 
 
-def compare_search(here: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
+def compare_search(here: pd.DataFrame, there: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """The best validation loss of a search beside what another is expected to find at the same cost.
 
     Tables of trials: architecture, trial, val_loss, epochs_trained. A row an architecture that both have: best (here),
     epochs (that all trials here cost), trials_there (how many those epochs buy there, at most all), expected_there (the
-    best validation loss of that many, by expected_best), quotient (best / expected_there), epochs_there (of all there).
+    best validation loss of that many, with low and high, between which another search of so many would end, by
+    expected_best), quotient (best / expected_there), epochs_there (of all there).
     """
     rows = []
     for name, trials in here.groupby("architecture", sort=False):
         others = there[there["architecture"] == name]
-        expected = expected_best(others)["expected"]
+        expected = expected_best(others, confidence)[["expected", "low", "high"]]
         if expected.empty:
             continue
         epochs, each = int(trials["epochs_trained"].sum()), others["epochs_trained"].mean()
         number = min(max(1, int(epochs / each)), len(expected))
-        best, other = trials["val_loss"].astype(float).min(), expected[number - 1]
-        rows.append((name, best, epochs, number, other, best / other, int(others["epochs_trained"].sum())))
-    names = "architecture best epochs trials_there expected_there quotient epochs_there"
+        best, found = trials["val_loss"].astype(float).min(), expected.iloc[number - 1]
+        quotient, of_all = best / found["expected"], int(others["epochs_trained"].sum())
+        rows.append((name, best, epochs, number, *found, quotient, of_all))
+    names = "architecture best epochs trials_there expected_there low high quotient epochs_there"
     return pd.DataFrame(rows, columns=names.split())
 
 

@@ -80,7 +80,7 @@ class PiecesOfSearch(Tables):
         """The search here beside what that of each run to compare with is expected to find at equal cost, by `run`."""
         there = {run.root.name: self.of_run(run).draws for run in self.compared}
         return joined(
-            comparisons.compare_search(self.draws, trials).assign(run=name)
+            comparisons.compare_search(self.draws, trials, self.settings.confidence).assign(run=name)
             for name, trials in there.items()
             if len(trials)
         )
