@@ -65,10 +65,9 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
             for answer in answers.values():
                 answer["sentence"] += f" {_CONDITIONAL} {why}."
         if self.searched.root != self.files.root:
-            there = f"{self.searched.root.name}, on {self.search_parameters['dataset']}"
-            answers["hyperparameter_transfer"]["sentence"] += f" The searches are of another run: {there}."
-            if len(self.judged):
-                answers["architecture_sensitivity"]["sentence"] += f" The searches are of another run: {there}."
+            for name in answers if len(self.judged) else ["hyperparameter_transfer"]:  # 02's are of this run's search
+                there = f"{self.searched.root.name}, on {self.search_parameters['dataset']}"
+                answers[name]["sentence"] += f" The searches are of another run: {there}."
         if self.settings.parts == "all":
             write_yaml(self.files.answers, answers)
         return answers
