@@ -39,7 +39,8 @@ def empty(unit: Unit, number: int) -> Parts:
 class Idle(Workers):
     """Workers that train nothing; of so many that each training is a unit."""
 
-    device, machine, died, forgiven = "cpu", "none", ChildProcessError, 0
+    device = arithmetic = "cpu"
+    machine, died, forgiven = "none", ChildProcessError, 0
 
     def __init__(self, number: int, executor: Executor):
         self.number, self.executor = number, executor

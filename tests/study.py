@@ -121,7 +121,7 @@ class Stopping(Processes):
 class Doing(Workers):
     """Workers that make of each unit what a function makes of it; None: they are interrupted."""
 
-    device, number, machine = "cpu", 1, "a test"
+    device, arithmetic, number, machine = "cpu", "cpu", 1, "a test"
 
     def __init__(self, deed: Callable[[Unit], Result | None]):
         self.deed = deed

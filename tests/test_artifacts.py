@@ -17,9 +17,10 @@ import pytest
 import yaml
 from study import environment
 
-from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.errors import SettingsError
 from mlp_lib.run.claim import _locked, claim
 from mlp_lib.run.files import (
+    RunDirectoryError,
     append_table,
     make_run_directory,
     parse_yaml,
@@ -235,7 +236,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from mlp_lib.core.errors import RunDirectoryError
+from mlp_lib.run.files import RunDirectoryError
 from mlp_lib.run.claim import claim
 try:
     with claim(Path(sys.argv[1]), "a study"):

@@ -13,9 +13,10 @@ from jupyter_client.manager import KernelManager
 from lab import copy_notebook
 from study import LONG, TINY, environment, line_of, settings_of, statuses, tables, wait_for
 
-from mlp_lib.core.errors import ClusterError, RunDirectoryError, SettingsError
+from mlp_lib.core.errors import SettingsError
 from mlp_lib.reports import by_hand, session
-from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
+from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, read_yaml, write_yaml
+from mlp_lib.workers.cluster import ClusterError
 
 SLOW_S = 600  # waits end with what they wait for
 

@@ -23,15 +23,15 @@ from lan import Lan
 from study import SETTINGS, TRIALS, differing, in_process, succeed, units_of, wait_for
 
 import mlp_lib
-from mlp_lib.core.errors import ClusterError, TrainingError
-from mlp_lib.core.machine import describe_machine, resolve_device
+from mlp_lib.core.errors import TrainingError
+from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import ROOT, WorkFiles, read_yaml
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.workers import cluster, find_workers
-from mlp_lib.workers.cluster import Cluster
+from mlp_lib.workers.cluster import Cluster, ClusterError
 from mlp_lib.workers.jobs import Job, Result, Unit
-from mlp_lib.workers.pool import Workers
+from mlp_lib.workers.pool import Workers, describe_machine
 
 
 @pytest.fixture

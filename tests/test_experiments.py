@@ -20,11 +20,19 @@ from study import (
     tables,
 )
 
-from mlp_lib.core.errors import RunDirectoryError, TrainingError
+from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.values import GUESSING, NOT_TRAINED, Architecture
 from mlp_lib.evidence import summaries
 from mlp_lib.lab.run_explorer import Choice, RunViews, explorer
-from mlp_lib.run.files import RunFiles, read_image_losses, read_table, read_yaml, write_table, write_yaml
+from mlp_lib.run.files import (
+    RunDirectoryError,
+    RunFiles,
+    read_image_losses,
+    read_table,
+    read_yaml,
+    write_table,
+    write_yaml,
+)
 from mlp_lib.run.ledger import read_trainings
 from mlp_lib.study import phases
 

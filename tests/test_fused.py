@@ -28,7 +28,7 @@ def network(members: int, streams: int) -> Network:
         torch.from_numpy(np.stack([layer] * members)).float()
         for layer in draw_weights(ARCHITECTURE, INPUTS, CLASSES, seed=3)
     ]
-    return Network(ARCHITECTURE, weights, draw_hyperparameters(members), streams)
+    return Network(weights, draw_hyperparameters(members), streams)
 
 
 @pytest.fixture(params=["as it is", "compiled"])
@@ -78,7 +78,7 @@ def test_adamw_is_torchs(how, on_fused, scales):
     for make_fused in (False, True):
         if make_fused:
             on_fused()
-        fresh = Network(ARCHITECTURE, [w.clone() for w in stack.weights], stack.hyperparameters, 1)
+        fresh = Network([w.clone() for w in stack.weights], stack.hyperparameters)
         moments = tuple([torch.zeros_like(w) for w in fresh.weights] for _ in range(2))
         optimizer = AdamW(fresh.weights, fresh.gradients, moments, 0, fresh.hyperparameters, scales, fused=make_fused)
         for step in gradients:

@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 from study import ARCHITECTURES, Stopping, differing, evidence_of, fixed_space, refusing, settings_of, study_of, tables
 
-from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.training import Training
 from mlp_lib.evidence.comparisons import compare_search
 from mlp_lib.reports.analysis import Evidence
-from mlp_lib.run.files import RunFiles, read_table, read_yaml
+from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import merge_parameters, read_architectures
 from mlp_lib.study import phases
 from mlp_lib.study.draws import rung_epochs, survivors

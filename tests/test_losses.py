@@ -9,11 +9,10 @@ import pytest
 from study import LONG, differing, settings_of, snapshot, statuses, succeed, tables, told
 
 from mlp_lib import __main__
-from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.reports import session
 from mlp_lib.reports.pages import describe_status
 from mlp_lib.run import meta
-from mlp_lib.run.files import TEMPORARY, RunFiles, read_table, write_table
+from mlp_lib.run.files import TEMPORARY, RunDirectoryError, RunFiles, read_table, write_table
 from mlp_lib.run.parameters import PHASES
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from twin import Twin, draw_hyperparameters, fresh
 
-from mlp_lib.core import network
+from mlp_lib.core import machine, network, training
 from mlp_lib.core.data import CLASSES, Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import draw_uniforms, draw_weights, keep_threshold, to_sequential
 from mlp_lib.core.population import prepare
 from mlp_lib.core.streams import Stream, generator
-from mlp_lib.core.values import Architecture, TrainingSettings
+from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def distances(
     found = []
     for epoch in range(1, epochs + 1):
         with training_mode(settings, torch.device("cpu")):
-            losses = population.train_epoch(prepare(train), epoch).tolist()
+            losses = population.train_epoch(prepare(train, population.network.bfloat16), epoch).tolist()
         gaps = []
         for i, twin in enumerate(twins):
             gaps.append(abs(twin.train_epoch(train, epoch, settings.batch_size) - losses[i]))
@@ -78,6 +78,27 @@ def test_twin_in_float32(make_split, training_settings):
     """40 steps agree within what rounding makes of them."""
     train = make_split(300, 20)
     assert max(distances(train, (32, 16), [3, 3, 4], training_settings, epochs=4)) < 1e-4
+
+
+@pytest.mark.skipif(not machine.BFLOAT16, reason="this processor multiplies no bfloat16")
+def test_medium_rounds_factors_of_products_alone(make_split, training_settings):
+    """To bfloat16, as close as that is; the same units are dropped; what is measured is measured in float32."""
+    train, medium = make_split(300, 20), training_settings.model_copy(update={"matmul_precision": "medium"})
+    assert 1e-4 < max(distances(train, (32, 16), [3, 3, 4], medium, epochs=4)) < 3e-2
+    vectors = [Hyperparameters(dropout=dropout) for dropout in (0.0, 1 / 65536, 0.5, 0.75, 65535 / 65536)]
+    trained = training.train(train, train, Architecture((32, 16)), vectors, settings=medium)
+    for i, loss in enumerate(trained.score(train)[0]):
+        logits = trained.model(i)(train.images).detach()
+        assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, train.labels)), rel=1e-5)
+    kept = []
+    for settings in (training_settings, medium):
+        population = fresh(Architecture((32, 16)), vectors, [3] * 5, settings, prepare(train).images)
+        with training_mode(settings, torch.device("cpu")):
+            population.train_epoch(prepare(train, population.network.bfloat16), 1)
+        (tile,) = population.network.tiles(300 % settings.batch_size)
+        kept.append([factors != 0 for factors in tile.factors])
+    assert all(torch.equal(*pair) for pair in zip(*kept, strict=True))
+    assert [int(layer[0].sum()) for layer in kept[0]] == [layer[0].numel() for layer in kept[0]]
 
 
 def test_adamw_state_follows_the_members_that_stay(make_split, training_settings):

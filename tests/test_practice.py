@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from study import ARCHITECTURES, VALUES, evidence_of, run_all, settings_of, study_of
 
-from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.evidence import intervals, summaries
 from mlp_lib.evidence.comparisons import (
@@ -27,7 +27,7 @@ from mlp_lib.figures.losses import quotient_intervals
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.reports.session import Session
 from mlp_lib.run import parsing
-from mlp_lib.run.files import RunFiles, read_table, write_yaml
+from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, write_yaml
 from mlp_lib.run.ledger import read_trainings
 from mlp_lib.run.meta import different_parameters, merge_parameters, read_architectures
 from mlp_lib.study import phases

@@ -36,16 +36,25 @@ from torch import nn
 
 from mlp_lib import __main__
 from mlp_lib.core.data import load_dataset
-from mlp_lib.core.errors import RunDirectoryError
-from mlp_lib.core.machine import describe_machine
 from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.reports import session
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
-from mlp_lib.run.files import NOTEBOOKS, ROOT, TEMPORARY, RunFiles, read_table, read_yaml, write_table, write_yaml
+from mlp_lib.run.files import (
+    NOTEBOOKS,
+    ROOT,
+    TEMPORARY,
+    RunDirectoryError,
+    RunFiles,
+    read_table,
+    read_yaml,
+    write_table,
+    write_yaml,
+)
 from mlp_lib.run.parameters import PHASES
 from mlp_lib.run.record import note
 from mlp_lib.run.work import PACKAGES
+from mlp_lib.workers.pool import describe_machine
 
 # As a file says it: 1e-5 without a dot is text in YAML 1.1. The values are the defaults.
 SPACE = """

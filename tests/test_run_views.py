@@ -16,14 +16,14 @@ from study import ARCHITECTURES, evidence_of, kinds, run_all, settings_of, study
 from torch import nn
 
 from mlp_lib.core.data import load_dataset
-from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.values import Architecture
 from mlp_lib.figures import images as image_figures
 from mlp_lib.lab import run_explorer
 from mlp_lib.lab.run_explorer import Choice, RunViews
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run import meta
-from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
+from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, read_yaml, write_yaml
 from mlp_lib.study.checkpoints import load_model, predict
 
 OWN_DRAWS = {"same_trials_for_all_architectures": False}  # so that two architectures choose differently

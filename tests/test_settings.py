@@ -89,7 +89,7 @@ ALLOWED = {
     "compare_with": "a line of text or a list of 1 to 20 values or null",
     "parts": "all or search",
     "benchmark_cases": "a list of 1 to 1000 values",
-    "benchmark_methods": "a list of 1 to 9 values (such as [plain, population])",
+    "benchmark_methods": "a list of 1 to 10 values (such as [plain, population])",
     "benchmark_rounds": "a whole number from 1 to 1000",
 }
 

@@ -50,9 +50,12 @@ def settings(training_settings: TrainingSettings) -> TrainingSettings:
     return training_settings.model_copy(update={"max_epochs": 13, "patience": 2})
 
 
-def test_from_every_epoch_a_training_goes_on_to_the_same_bits(splits: Any, settings: TrainingSettings) -> None:
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_from_every_epoch_a_training_goes_on_to_the_same_bits(
+    splits: Any, settings: TrainingSettings, precision: str
+) -> None:
     states: list[State] = []
-    arguments = (*splits, ARCHITECTURE, TRIALS, SEEDS, settings)
+    arguments = (*splits, ARCHITECTURE, TRIALS, SEEDS, settings.model_copy(update={"matmul_precision": precision}))
     whole = run(Training(*arguments), states)
     assert len(set(whole.epochs_trained)) > 2, "some members should stop before the others"
     assert "diverged" in whole.status

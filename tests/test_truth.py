@@ -28,6 +28,7 @@ from study import (
     settings_of,
     snapshot,
     start,
+    study_of,
     succeed,
     tables,
     told,
@@ -37,13 +38,15 @@ from study import (
 )
 
 from mlp_lib import __main__
-from mlp_lib.core.errors import ClusterError, RunDirectoryError, TrainingError
+from mlp_lib.core import machine
+from mlp_lib.core.errors import TrainingError
 from mlp_lib.reports import pages, session
 from mlp_lib.reports.session import Session, _Recorder
 from mlp_lib.run import meta
-from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_table, write_yaml
+from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.run.parameters import DEFAULTS
 from mlp_lib.run.record import note
+from mlp_lib.workers.cluster import ClusterError
 
 ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
 
@@ -317,6 +320,28 @@ def test_drawn_trainings_are_verified_and_a_wrong_one_is_told(
     assert code == 1
     assert f"test_loss {loss} recorded" in said
     assert f"{len(trainings) - 1} of {len(trainings)} trainings drawn" in said
+
+
+@pytest.mark.skipif(not machine.BFLOAT16, reason="this processor multiplies no bfloat16")
+def test_bfloat16_is_part_of_what_a_run_is_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Where there is bfloat16 it is repeated to the bit; where there is none it gives other bits, and doesn't go on."""
+    files = RunFiles(tmp_path / "run")
+    tiny = write_parameters(tmp_path / "tiny.yaml", matmul_precision="medium")
+    succeed("run", "-f", tiny, "--runs-root", tmp_path, "--run-name", "run")
+    assert read_yaml(files.meta)["device"] == "cpu, bfloat16"
+    code, said = verify(files.root, capsys, "--sample", "5")
+    assert (code, "agree to the bit" in said) == (0, True)
+    config = next(files.root.glob("search/*/retrain/*/config.yaml"))
+    assert repeat(config, capsys)[0] == 0
+    monkeypatch.setattr(machine, "BFLOAT16", False)
+    code, said = repeat(config, capsys)
+    assert (code, "the bits differ: val_loss" in said) == (1, True)
+    conditions = study_of(files.root, "transfer", matmul_precision="medium").conditions
+    with pytest.raises(RunDirectoryError, match="device: cpu, bfloat16 in the run, cpu now"):
+        meta.check_conditions(files, conditions, mixed=False)
+    meta.check_conditions(files, conditions, mixed=True)
 
 
 def test_what_another_machine_made_is_verified_within_a_tolerance(

@@ -17,13 +17,5 @@ class DataError(MlpError):
     """A data set is missing, damaged or not the one expected."""
 
 
-class RunDirectoryError(MlpError):
-    """A run directory is in use, holds other settings or lacks what a phase reads."""
-
-
 class TrainingError(MlpError):
     """Trainings ended without a usable result."""
-
-
-class ClusterError(MlpError):
-    """The cluster does not answer, is lost, or has no worker that fits."""

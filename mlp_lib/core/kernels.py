@@ -14,7 +14,7 @@ from mlp_lib.core.machine import read_processor
 _onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _processor = read_processor()
 _ONEDNN = bool(_onednn_linear and _processor.get("avx512_f") and "Intel" not in _processor.get("cpu_name", "Intel"))
-_ONEDNN_LEAST = 2**20  # multiplications of a member's product
+_LARGE = 2**20  # multiplications of a member's product
 unfused: set[str] = set()  # why functions could not be compiled in this process
 
 
@@ -24,11 +24,16 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, beta: int = 0) -> Tensor:
     On a CPU a member's bits follow from its matrices' shapes and values alone; there products with a vector, and of
     length one, which take other routines in a stack, are done member by member, a vector widened to two.
     """
-    results = out
+    results, bfloat16 = out, a.dtype == torch.bfloat16
+    shared = b.stride(0) == 0  # the same for all members: one product of all their rows, which leaves a row its bits
     if out.is_cpu and 1 in (*a.shape[1:], b.shape[2]):
         products = map(_multiply_vector, a, b)
-    elif _ONEDNN and out.is_cpu and out.dtype == torch.float32 and a.shape[1] * b[0].numel() >= _ONEDNN_LEAST:
-        if b.stride(0) == 0:  # the same for all members: one product of all their rows, which leaves a row its bits
+    elif bfloat16 and _ONEDNN and not shared:
+        if out.dtype == a.dtype and not beta:
+            return torch.bmm(a, b, out=out)
+        products, results = [torch.bmm(a, b)], [out]
+    elif bfloat16 or (_ONEDNN and out.is_cpu and out.dtype == torch.float32 and a.shape[1] * b[0].numel() >= _LARGE):
+        if shared and _ONEDNN:
             a, b, results = a.flatten(0, 1).unsqueeze(0), b[:1], out.unsqueeze(0)
         products = (_onednn_linear(left, right.t(), None, "none", [], "") for left, right in zip(a, b, strict=True))
     else:

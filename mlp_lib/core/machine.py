@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import platform
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,12 +26,13 @@ def read_processor() -> dict[str, Any]:
     return getattr(torch.cpu, "get_capabilities", dict)()
 
 
-def describe_machine(device: torch.device) -> str:
-    """What computes: the CUDA device's name, or the processor's with its number of cores."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    processor = read_processor().get("cpu_name") or platform.processor() or platform.machine()
-    return f"{processor}, {os.cpu_count()} cores"
+# which such a processor multiplies at least twice as fast as float32
+BFLOAT16 = torch.backends.mkldnn.is_available() and any(map(read_processor().get, ("amx_bf16", "avx512_bf16")))
+
+
+def rounds_factors(settings: TrainingSettings, device: str) -> bool:
+    """Whether factors of products are rounded to bfloat16: at `medium`, on a CPU that can multiply it."""
+    return BFLOAT16 and settings.matmul_precision == "medium" and device == "cpu"
 
 
 @contextlib.contextmanager
@@ -40,8 +40,8 @@ def training_mode(settings: TrainingSettings, device: torch.device) -> Iterator[
     """Numerics as the settings ask, one intra-op thread, no gradient tape; restored afterwards.
 
     One thread because batched products then give every member the same bits whatever its neighbours, and because two
-    threads on two cores do less work than two processes. On a CPU always float32: bfloat16's products, which some
-    processors take at `medium`, give a member other bits in a stack than alone.
+    threads on two cores do less work than two processes. torch's own way from float32 to bfloat16 on a CPU, which gives
+    a member other bits in a stack than alone, is never taken: see `rounds_factors`.
     """
     if settings.deterministic:  # cuBLAS wants it before its first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

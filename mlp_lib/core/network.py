@@ -19,7 +19,6 @@ from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
 UNIFORM_LEVELS = 2**16  # dropout's uniforms are 16-bit integers: a dropout probability counts in 1/65536
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 _leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
-_TILE_ROWS = 512
 _TILE_VALUES = 2**19  # activations of a tile of several members: they should stay in a core's cache
 
 
@@ -45,11 +44,6 @@ def keep_threshold(dropout: float) -> int:
     return min(math.ceil(dropout * UNIFORM_LEVELS), UNIFORM_LEVELS - 1) - UNIFORM_LEVELS // 2 - 1
 
 
-def tile_rows(batch_size: int, device: torch.device) -> int:
-    """Rows of a tile: on the CPU few enough for the cache, and never dependent on how many members there are."""
-    return batch_size if device.type == "cuda" else min(batch_size, _TILE_ROWS)
-
-
 def tile_members(architecture: Architecture, rows: int, device: torch.device) -> int:
     """Members of a tile: on the CPU as many as the cache holds, on a CUDA device all of them."""
     return 10**9 if device.type == "cuda" else max(1, _TILE_VALUES // (rows * sum(architecture.widths)))
@@ -58,15 +52,18 @@ def tile_members(architecture: Architecture, rows: int, device: torch.device) ->
 class Network:
     """P stacked MLPs with their gradients, which work through tiles of members and rows.
 
-    weights: [P, out, in + 1] a layer; streams: 1 where all members see the same images and uniforms, else P.
+    weights: [P, out, in + 1] a layer; streams: 1 where all members see the same images and uniforms, else P; bfloat16:
+    whether factors of products are rounded to it; weights, gradients and losses never are.
     """
 
     def __init__(
-        self, architecture: Architecture, weights: list[Tensor], hyperparameters: list[Hyperparameters], streams: int
+        self, weights: list[Tensor], hyperparameters: list[Hyperparameters], streams: int = 1, bfloat16: bool = False
     ):
-        self.architecture, self.weights, self.hyperparameters = architecture, weights, hyperparameters
+        self.architecture = Architecture(tuple(weight.shape[1] for weight in weights[:-1]))
+        self.weights, self.hyperparameters = weights, hyperparameters
         self.gradients = [torch.zeros_like(weight) for weight in weights]
-        self.streams = streams
+        self.streams, self.bfloat16 = streams, bfloat16
+        self.factors = [weight.bfloat16() for weight in weights] if bfloat16 else weights
         self._tiles: dict[int, list[Tile]] = {}
 
     @property
@@ -74,17 +71,22 @@ class Network:
         """Whether the elementwise work of all members is done in one kernel, and a step is replayed as a graph."""
         return self.weights[0].is_cuda
 
+    def tile_rows(self, batch_size: int) -> int:
+        """Rows of a tile: on the CPU few enough for the cache, and never dependent on how many members there are."""
+        return batch_size if self.fused else min(batch_size, 2048 if self.bfloat16 else 512)
+
     def tiles(self, rows: int) -> "list[Tile]":
         """The member tiles for that many rows, made at the first call; all compute in the same memory."""
         if rows not in self._tiles:
-            members, like = len(self.hyperparameters), self.weights[0]
+            members, like = len(self.hyperparameters), self.factors[0]
             size = min(members, tile_members(self.architecture, rows, like.device))
             streams, widths = size if self.streams > 1 else 1, self.architecture.widths
+            drawn = torch.int16 if self.bfloat16 else like.dtype  # see activate_by_member
             memory = (
                 [like.new_ones(size, width + 1, rows) for width in widths],
                 [like.new_empty(size, width, rows) for width in widths],
-                [like.new_empty(streams, width, rows) for width in widths],
-                [like.new_empty(size, self.weights[-1].shape[1], rows)],
+                [like.new_empty(streams, width, rows, dtype=drawn) for width in widths],
+                [self.weights[-1].new_empty(size, self.weights[-1].shape[1], rows)],
             )
             starts = range(0, members, size)
             self._tiles[rows] = [Tile(self, slice(start, min(start + size, members)), memory) for start in starts]
@@ -96,7 +98,8 @@ class Tile:
 
     activations: [members, width + 1, rows] a hidden layer, the last row ones; factors: [members, width, rows] a hidden
     layer, dropout mask / (1 - dropout) x slope; uniforms: [streams, width, rows] a hidden layer, as real numbers, which
-    the CPU's kernels want; logits: [members, classes, rows]. `memory` has these four, of as many members or more.
+    the CPU's kernels want, if not for bfloat16; logits: [members, classes, rows]. `memory` has these four, of as many
+    members or more.
     """
 
     def __init__(self, network: Network, members: slice, memory: tuple[list[Tensor], ...]):
@@ -106,7 +109,7 @@ class Tile:
             [layer[: self.size] for layer in layers] for layers in memory
         )
         self.units = [activation[:, :-1] for activation in self.activations]
-        self.weights = [weight[members] for weight in network.weights]
+        self.weights = [factor[members] for factor in network.factors]
         self.gradients = [gradient[members] for gradient in network.gradients]
         activate = activate_fused if network.fused else activate_by_member
         layers = zip(self.units, self.uniforms, self.factors, strict=True)
@@ -127,7 +130,7 @@ class Tile:
 
     def backward(self, images: Tensor, delta: Tensor, accumulate: bool) -> None:
         """Add (or write) the gradients that follow from delta = d loss / d logits [members, classes, rows]."""
-        beta = int(accumulate)
+        beta, delta = int(accumulate), delta.to(images.dtype)
         for layer in reversed(range(1, len(self.weights))):
             multiply(delta, self._activations_back[layer - 1], self.gradients[layer], beta)
             # the activations of the layer below have done their work: their place takes that layer's delta
@@ -143,16 +146,20 @@ def activate_by_member(vectors: list[Hyperparameters], units: Tensor, uniform: T
     """The elementwise work of one hidden layer on a CPU: each member's in kernels that pass over the cache once.
 
     The backward kernels of threshold and leaky ReLU compute just what is wanted: threshold_backward(g, u, t) is g
-    where u > t, else 0; leaky_relu_backward(g, z, a) is g where z > 0, else a g.
+    where u > t, else 0; leaky_relu_backward(g, z, a) is g where z > 0, else a g. bfloat16 has too few digits for the
+    uniforms: there they are integers, and the threshold lets the bits of g through as one.
     """
     one = units.new_tensor(1.0).expand_as(units[0])
     scales = [units.new_tensor(1 / (1 - h.dropout)).expand_as(one) for h in vectors]
-    numbers = [(keep_threshold(h.dropout), h.leaky_relu_alpha) for h in vectors]
+    numbers = [(keep_threshold(h.dropout) if h.dropout else None, h.leaky_relu_alpha) for h in vectors]
     members = list(zip(units, uniform.expand_as(units), factor, scales, numbers, strict=True))
 
     def activate(dropout: bool) -> None:
         for own, drawn, place, scale, (threshold, slope) in members:
-            mask = _threshold_backward(scale, drawn, threshold, grad_input=place) if dropout else one
+            mask = place if dropout and threshold is not None else one
+            if mask is place:
+                bits = scale.view(drawn.dtype), place.view(drawn.dtype)
+                _threshold_backward(bits[0], drawn, threshold, grad_input=bits[1])
             _leaky_relu_backward(mask, own, slope, False, grad_input=place)
         units.mul_(factor)
 

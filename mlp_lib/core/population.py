@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mlp_lib.core.data import Split
 from mlp_lib.core.kernels import Graph
+from mlp_lib.core.machine import rounds_factors
 from mlp_lib.core.network import (
     Network,
     Tile,
@@ -24,7 +25,6 @@ from mlp_lib.core.network import (
     cross_entropy_gradient,
     draw_uniforms,
     draw_weights,
-    tile_rows,
 )
 from mlp_lib.core.optimizer import AdamW
 from mlp_lib.core.parametrization import layer_scales
@@ -50,7 +50,7 @@ def draw_members(
 class Population:
     """The members still training: their network, their optimizer and their run seeds.
 
-    The stacks are trained in place; steps: how many updates were made of them.
+    The stacks are trained in place; steps: how many updates were made of them. `measured` has no rounded factors.
     """
 
     def __init__(
@@ -64,7 +64,10 @@ class Population:
     ):
         weights, *moments = stacks
         self.seeds, self.settings, self.stacks = seeds, settings, stacks
-        self.network = network = Network(architecture, weights, hyperparameters, len(set(seeds)))
+        self.stream_seeds = seeds[:1] if len(set(seeds)) == 1 else seeds  # one where all share it, else each its own
+        rounded = rounds_factors(settings, weights[0].device.type)
+        self.network = network = Network(weights, hyperparameters, len(self.stream_seeds), rounded)
+        self.measured = Network(weights, hyperparameters) if rounded else network
         scales = layer_scales(architecture, settings)
         self.optimizer = AdamW(weights, network.gradients, moments, steps, hyperparameters, scales, network.fused)
         self.losses = torch.zeros(len(seeds), dtype=torch.float64, device=weights[0].device)  # of this epoch
@@ -79,18 +82,13 @@ class Population:
         steps = float(self.optimizer.steps)
         return Population(network.architecture, hyperparameters, seeds, self.settings, stacks, steps)
 
-    @property
-    def stream_seeds(self) -> list[int]:
-        """One run seed when all members share it, else each member's."""
-        return self.seeds[:1] if len(set(self.seeds)) == 1 else self.seeds
-
     def train_epoch(self, train: Split, epoch: int) -> Tensor:
         """One pass over the training data [N, D + 1]; the mean training loss of each member [P], float64."""
         device, number, seeds = self.losses.device, len(train.labels), self.stream_seeds
         batch_size = self.settings.batch_size
         orders = {s: generator(s, Stream.BATCHES, epoch).permutation(number) for s in dict.fromkeys(seeds)}
         order = torch.from_numpy(np.stack([orders[seed] for seed in seeds])).to(train.images.device)  # [streams, N]
-        tiles = list(_tiles_of_epoch(number, batch_size, tile_rows(batch_size, device)))
+        tiles = list(_tiles_of_epoch(number, batch_size, self.network.tile_rows(batch_size)))
         images_of_tiles = train.batches([order[:, a:b].flatten() for _, a, b in tiles], device)
         self.losses.zero_()
         for (step, start, stop), (images, labels) in zip(tiles, images_of_tiles, strict=True):
@@ -158,6 +156,8 @@ def _train_rows(
         tile.backward(images_of_tile, delta, accumulate)
     if last:
         optimizer.step()
+        if network.bfloat16:
+            torch._foreach_copy_(network.factors, network.weights)
 
 
 def _tiles_of_epoch(number: int, batch_size: int, rows: int) -> Iterator[tuple[int, int, int]]:
@@ -175,27 +175,27 @@ def _sum_rows(values: Tensor) -> Tensor:
     return torch.stack([row.sum() for row in values.double()])
 
 
-def measure(network: Network, split: Split, rows: int) -> tuple[Tensor, Tensor]:
+def measure(network: Network, split: Split, batch_size: int) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy and accuracy [P], float64 on the CPU, on a split whose images have the column of ones."""
     losses = torch.zeros(len(network.hyperparameters), dtype=torch.float64, device=network.weights[0].device)
     hits = torch.zeros_like(losses)
-    for tile, _, logits, labels in _passes(network, split, rows):
+    for tile, _, logits, labels in _passes(network, split, batch_size):
         losses[tile.members] += _sum_rows(cross_entropy(logits, labels))
         hits[tile.members] += (logits.argmax(1) == labels).sum(-1)
     return tuple((total / len(split.labels)).cpu() for total in (losses, hits))
 
 
-def measure_images(network: Network, split: Split, rows: int) -> Tensor:
+def measure_images(network: Network, split: Split, batch_size: int) -> Tensor:
     """Cross-entropy [P, N] of each image of such a split, on the CPU."""
     found = torch.empty(len(network.hyperparameters), len(split.labels))
-    for tile, place, logits, labels in _passes(network, split, rows):
+    for tile, place, logits, labels in _passes(network, split, batch_size):
         found[tile.members, place] = cross_entropy(logits, labels).cpu().to(found.dtype)
     return found
 
 
-def _passes(network: Network, split: Split, rows: int) -> Iterator[tuple[Tile, slice, Tensor, Tensor]]:
+def _passes(network: Network, split: Split, batch_size: int) -> Iterator[tuple[Tile, slice, Tensor, Tensor]]:
     """(tile of members, images, logits [members, classes, rows], labels [1, rows]) of a split, without dropout."""
-    device = network.weights[0].device
+    device, rows = network.weights[0].device, network.tile_rows(batch_size)
     for start in range(0, len(split.labels), rows):
         place = slice(start, start + rows)
         images, labels = split.images[place].to(device).unsqueeze(0), split.labels[place].to(device).unsqueeze(0)
@@ -203,7 +203,7 @@ def _passes(network: Network, split: Split, rows: int) -> Iterator[tuple[Tile, s
             yield tile, place, tile.forward(images, dropout=False), labels
 
 
-def prepare(split: Split) -> Split:
+def prepare(split: Split, bfloat16: bool = False) -> Split:
     """The split as a population reads it, images [N, D + 1]: with a column of ones, which the bias multiplies."""
-    images = split.images
+    images = split.images.bfloat16() if bfloat16 else split.images
     return replace(split, images=torch.cat([images, images.new_ones(len(images), 1)], dim=1))

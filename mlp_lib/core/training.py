@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mlp_lib.core.data import Split
-from mlp_lib.core.machine import training_mode
-from mlp_lib.core.network import Network, tile_rows, to_sequential
+from mlp_lib.core.machine import rounds_factors, training_mode
+from mlp_lib.core.network import Network, to_sequential
 from mlp_lib.core.population import Population, draw_members, measure, measure_images, prepare
 from mlp_lib.core.values import (
     COMPLETED,
@@ -74,8 +74,8 @@ class Trained:
 
     def _measure(self, how: Callable, split: Split) -> Any:
         with training_mode(self.settings, self.weights[0].device):
-            network = Network(self.architecture, self.weights, self.hyperparameters, streams=1)
-            return how(network, prepare(split), tile_rows(self.settings.batch_size, self.weights[0].device))
+            network = Network(self.weights, self.hyperparameters)
+            return how(network, prepare(split), self.settings.batch_size)
 
     def model(self, member: int) -> nn.Sequential:
         """One member as an ordinary nn.Sequential on the CPU, in eval mode: images [N, D] to logits [N, classes]."""
@@ -115,8 +115,9 @@ class Training:
             raise ValueError(f"{number} hyperparameters and {len(self.seeds)} seeds: one of each a member")
         self.architecture, self.settings = architecture, settings or TrainingSettings()
         self.device = device or train.images.device
-        self._train, self._validation = prepare(train), prepare(validation)
-        state = state or _fresh(architecture, self.seeds, self.settings, self._train.images)
+        self._train = prepare(train, rounds_factors(self.settings, self.device.type))
+        self._validation = prepare(validation)
+        state = state or _fresh(architecture, self.seeds, self.settings, self._validation.images)
         self.epoch = state["history"].shape[1]
         self._history = [state["history"]]  # [P, epochs, 3], of some epochs each
         self._told = {name: state[name].clone() for name in _FRESH}  # [P] each
@@ -145,8 +146,7 @@ class Training:
         row[:, 0] = self._population.train_epoch(self._train, self.epoch).cpu()
         check = self.epoch % settings.val_interval == 0 or self.epoch == settings.max_epochs
         if check:
-            rows = tile_rows(settings.batch_size, self.device)
-            row[:, 1], row[:, 2] = measure(self._population.network, self._validation, rows)
+            row[:, 1], row[:, 2] = measure(self._population.measured, self._validation, settings.batch_size)
         diverged = ~row[:, : 1 + check].isfinite().all(1)
         told["epochs_trained"][active] = self.epoch
         told["stale"][active] += int(check)

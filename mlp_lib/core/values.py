@@ -176,7 +176,7 @@ class TrainingSettings(_Frozen):
     patience: Count = told(7, "validation checks without improvement before a training stops", small=5)
     val_interval: Count = told(4, "epochs between validation checks")
     matmul_precision: Literal["highest", "high", "medium"] = told(
-        "highest", "float32 products: the others by TF32, on CUDA"
+        "highest", "float32 products; medium: bfloat16 on CPU, TF32 on CUDA"
     )
     deterministic: Flag = told(False, "true: torch's deterministic algorithms")
     parametrization: Literal[tuple(PARAMETRIZATIONS)] = told(

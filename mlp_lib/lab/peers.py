@@ -1,5 +1,6 @@
 """Ways to train trials: what people do otherwise, this project, and the matrix products alone."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -139,9 +140,11 @@ def vmapped(data: Split, case: BenchmarkCase) -> Work:
     return Work(epoch, case.members)
 
 
-def population(data: Split, case: BenchmarkCase) -> Work:
+def population(data: Split, case: BenchmarkCase, matmul_precision: str = "highest") -> Work:
     """This project."""
-    settings = TrainingSettings(batch_size=case.batch_size, max_epochs=10**6, val_interval=10**6)
+    settings = TrainingSettings(
+        batch_size=case.batch_size, max_epochs=10**6, val_interval=10**6, matmul_precision=matmul_precision
+    )
     training = Training(
         data,
         Split(data.images[:1], data.labels[:1]),
@@ -238,6 +241,7 @@ METHODS: dict[str, Method] = {
     "vmap": vmapped,
     "jax": jax,
     "population": population,
+    "medium": functools.partial(population, matmul_precision="medium"),
     "limit": limit,
     "sklearn": sklearn,
     "optuna": optuna,

@@ -4,9 +4,9 @@ import contextlib
 import datetime
 from typing import Any
 
-from mlp_lib.core.errors import MlpError, RunDirectoryError
+from mlp_lib.core.errors import MlpError
 from mlp_lib.run import meta
-from mlp_lib.run.files import ROOT, RunFiles, from_repository, name_run
+from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, from_repository, name_run
 from mlp_lib.run.recipe import Conditions
 
 RUNS = ROOT / "executed"

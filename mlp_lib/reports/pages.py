@@ -17,11 +17,20 @@ import pandas as pd
 from bs4 import BeautifulSoup, NavigableString, Tag
 from latex2mathml.converter import convert as to_mathml
 
-from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
+from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.reports.overview import HEADLINES, mapping, read_any, read_run, seconds, since_epoch
 from mlp_lib.run import meta
 from mlp_lib.run.claim import find_holder
-from mlp_lib.run.files import NOTEBOOKS, TEMPORARY, RunFiles, from_repository, read_table, read_yaml, write_bytes
+from mlp_lib.run.files import (
+    NOTEBOOKS,
+    TEMPORARY,
+    RunDirectoryError,
+    RunFiles,
+    from_repository,
+    read_table,
+    read_yaml,
+    write_bytes,
+)
 from mlp_lib.run.work import now
 from mlp_lib.workers.progress import seconds_text
 

@@ -1,11 +1,11 @@
 """What was lost of a run's files is written again from the ledger, or told, before a phase reads them."""
 
-from mlp_lib.core.errors import MlpError, RunDirectoryError
+from mlp_lib.core.errors import MlpError
 from mlp_lib.core.values import DATASETS
 from mlp_lib.reports.phase_figures import write_figures
 from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
-from mlp_lib.run.files import RunFiles
+from mlp_lib.run.files import RunDirectoryError, RunFiles
 from mlp_lib.run.meta import describe_lost, find_lost, find_search, read_architectures, read_meta
 from mlp_lib.run.parameters import PHASES
 from mlp_lib.run.parsing import parse

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from IPython import get_ipython
 
-from mlp_lib.core.errors import MlpError, RunDirectoryError, SettingsError
+from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.values import CLASSES, Architecture
 from mlp_lib.reports import by_hand
 from mlp_lib.reports.origin import check_origin
@@ -20,7 +20,7 @@ from mlp_lib.reports.phase_figures import write_figures
 from mlp_lib.reports.restore import clear_lost, describe_missing, restore
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim, find_command
-from mlp_lib.run.files import ROOT, RunFiles, from_repository
+from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, from_repository
 from mlp_lib.run.meta import find_search, find_searches
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
 from mlp_lib.run.parsing import check_together, describe_seeds, no_pool, parse
@@ -170,7 +170,8 @@ def _start_analysis(settings: Any, files: RunFiles) -> Session:
 
 
 def _start_benchmark(settings: Any, files: RunFiles | None) -> Session:
-    from mlp_lib.core.machine import describe_machine, resolve_device
+    from mlp_lib.core.machine import resolve_device
+    from mlp_lib.workers.pool import describe_machine
 
     device = resolve_device(settings.device)
     place, parameters = {"device": device.type, "machine": describe_machine(device)}, settings.model_dump(mode="json")
@@ -214,8 +215,8 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
         _record_error(files, phase, error, since=time.monotonic())
         raise
     meta.check_conditions(files, study.conditions, settings.mixed_devices)
-    if phase == "search" and settings.matmul_precision != "highest" and study.workers.device == "cpu":
-        print(f"matmul_precision = {settings.matmul_precision}: on a CPU all products are float32's, as with highest")
+    if phase == "search" and settings.matmul_precision != "highest" and study.workers.arithmetic == "cpu":
+        print(f"matmul_precision = {settings.matmul_precision}: here all products are float32's, as with highest")
     _begin(files, phase, parameters, mark | meta.known_conditions(study.conditions), study.workers.place)
     return Session(phase, settings, files, architectures, replace(study, files=files), dataset)
 

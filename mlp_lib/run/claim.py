@@ -11,8 +11,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from mlp_lib.core.errors import RunDirectoryError
-from mlp_lib.run.files import RunFiles
+from mlp_lib.run.files import RunDirectoryError, RunFiles
 from mlp_lib.run.work import now
 
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.values import ROOT as ROOT
 from mlp_lib.core.values import Architecture
 
@@ -34,6 +34,10 @@ _OF_PHASE = {  # what each phase writes, beside its notebook and page; what it s
     "benchmark": ("benchmark/*",),
 }
 _KINDS = (".csv", ".yaml", ".npz", ".png", ".pt", ".ipynb", ".html")
+
+
+class RunDirectoryError(MlpError):
+    """A run directory is in use, holds other settings or lacks what a phase reads."""
 
 
 class ArchitectureFiles:

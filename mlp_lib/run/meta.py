@@ -7,11 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.values import DATASETS, FREE, GROWS, Architecture
 from mlp_lib.run import record
 from mlp_lib.run.claim import find_holder
-from mlp_lib.run.files import ROOT, RunFiles, read_yaml, write_yaml
+from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, read_yaml, write_yaml
 from mlp_lib.run.parameters import DEFAULTS, PARAMETERS, PARAMETERS_OF_FILE, PHASES, ArchitectureChoice, change_of
 from mlp_lib.run.parsing import Merged, check_all, check_choices
 from mlp_lib.run.recipe import Conditions

@@ -326,7 +326,7 @@ class BenchmarkCase(_Frozen):
     workers: Annotated[Whole, Field(ge=1, le=1024), _Exponent]
 
 
-Method = Literal["seed_way", "plain", "compiled", "vmap", "jax", "population", "limit", "sklearn", "optuna"]
+Method = Literal["seed_way", "plain", "compiled", "vmap", "jax", "population", "medium", "limit", "sklearn", "optuna"]
 _CASES = (
     BenchmarkCase(architecture=(120, 204, 408), members=8, batch_size=4096, workers=1),
     BenchmarkCase(architecture=(120, 204, 408), members=4, batch_size=4096, workers=2),  # a search of 8, 4 a worker
@@ -347,12 +347,12 @@ class BenchmarkSettings(DataSettings, DeviceSettings, NamedSettings):
     )
     benchmark_methods: Annotated[
         tuple[Method, ...],
-        Field(min_length=1, max_length=9, examples=[["plain", "population"]]),
+        Field(min_length=1, max_length=10, examples=[["plain", "population"]]),
         AfterValidator(_refuse_repeats),
         BeforeValidator(_read_word),
     ] = told(
         ("seed_way", "plain", "vmap", "population", "limit"),
-        "also compiled, sklearn, jax, optuna",
+        "also those of docs/speed.md",
         FREE,
     )
     benchmark_rounds: Annotated[Whole, Field(ge=1, le=1000), _Exponent] = told(

@@ -61,7 +61,10 @@ class Data(_Frozen):
 
 
 class Conditions(_Frozen):
-    """What decides the results of all trainings of a phase: settings, data, kind of device (cpu, cuda), torch."""
+    """What decides the results of all trainings of a phase: settings, data, device, torch.
+
+    device: cpu or cuda; or cpu, bfloat16, where that is what it multiplies.
+    """
 
     training: TrainingSettings
     data: Data

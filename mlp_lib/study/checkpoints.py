@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mlp_lib.core.errors import RunDirectoryError, SettingsError
+from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.network import sequential
 from mlp_lib.core.values import Architecture, Hyperparameters
-from mlp_lib.run.files import ROOT, RunFiles, read_yaml
+from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, read_yaml
 
 
 def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> nn.Sequential:

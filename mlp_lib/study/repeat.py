@@ -29,7 +29,7 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     values = record.data.model_dump(exclude={"digest"})
     values |= {"data_root": data_root, "preload": "auto", "loader_workers": 0}
     settings = parse(DataSettings, values, str(config))
-    device = resolve_device(record.device)
+    device = resolve_device(record.device.split(",")[0])
     dataset = load_dataset(settings, device, base)
     if dataset.digest != record.data.digest:
         raise DataError(f"{settings.dataset} is not the data of {config}: its digest is {dataset.digest[:12]}")

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, LOG_HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.evidence import contenders, find_budget, summaries
-from mlp_lib.run.files import ArchitectureFiles, RunFiles, read_table, read_yaml
+from mlp_lib.run.files import ArchitectureFiles, RunDirectoryError, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_meta
 from mlp_lib.run.parameters import TransferSettings
 from mlp_lib.run.parsing import no_pool

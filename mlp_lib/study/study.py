@@ -29,7 +29,7 @@ class Study:
     @property
     def conditions(self) -> Conditions:
         """Everything besides architecture, hyperparameters and run seed that decides a result."""
-        return Conditions.of(self.settings, self.digest, self.workers.device, self.workers.torch)
+        return Conditions.of(self.settings, self.digest, self.workers.arithmetic, self.workers.torch)
 
     def trainings(self, *phases: str) -> pd.DataFrame:
         """The run's trainings of some phases (see ledger)."""

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from mlp_lib.core.errors import DataError, RunDirectoryError
+from mlp_lib.core.errors import DataError
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.run.files import RunFiles, plain
+from mlp_lib.run.files import RunDirectoryError, RunFiles, plain
 from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.meta import read_meta
 from mlp_lib.run.recipe import Wanted
@@ -33,7 +33,8 @@ def verify(study: Study, sample: int, seed: int) -> tuple[bool, str]:
         raise RunDirectoryError(f"{study.files.root} holds no trainings: nothing to verify")
     if meta.get("data_digest") not in (None, study.digest):
         raise DataError(f"{study.settings.dataset} is not the data of {study.files.root}: its digest differs")
-    here = {"machine": study.workers.machine, "device": study.workers.device, "torch": study.conditions.torch}
+    conditions = study.conditions
+    here = {"machine": study.workers.machine, "device": conditions.device, "torch": conditions.torch}
     made = {name: dict.fromkeys(_find(meta, name)) for name in here}
     others = [f"{name} {one}" for name in here for one in made[name] if one.split("+")[0] != here[name].split("+")[0]]
     drawn = recorded.sample(min(sample, len(recorded)), random_state=seed).reset_index(drop=True)

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from mlp_lib.core.data import Dataset, RawData, read_raw
-from mlp_lib.core.errors import ClusterError, SettingsError
-from mlp_lib.core.machine import describe_machine, resolve_device
+from mlp_lib.core.errors import MlpError, SettingsError
+from mlp_lib.core.machine import BFLOAT16, resolve_device
 from mlp_lib.core.values import DataSettings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import MACHINE
 from mlp_lib.run.work import read_versions
-from mlp_lib.workers.jobs import Job, Parts, Unit
-from mlp_lib.workers.pool import Workers
+from mlp_lib.workers.jobs import Job, Parts, Unit, name_arithmetic
+from mlp_lib.workers.pool import Workers, describe_machine
 from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
 
 try:
@@ -44,6 +44,10 @@ _TRAINS = "trains"
 Traits = dict[str, str]  # what a worker says of itself, and has to have in common with the others: see `describe`
 
 
+class ClusterError(MlpError):
+    """The cluster does not answer, is lost, or has no worker that fits."""
+
+
 _one_at_a_time = threading.Lock()  # in a worker process, however many threads it has
 
 
@@ -51,13 +55,14 @@ _one_at_a_time = threading.Lock()  # in a worker process, however many threads i
 def describe() -> Traits:
     """What of this process decides the bits of a result: of a recipe the MACHINE, who draws, and mlp_lib by a digest.
 
-    And the processor may: see docs/cluster.md.
+    And the processor may: see docs/cluster.md. bfloat16: whether it can multiply that, which decides at `medium`.
     """
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         code.update(path.read_bytes())
     found = {"device": resolve_device("auto").type, "torch": str(torch.__version__)}
-    return {name: found[name] for name in MACHINE} | {"numpy": np.__version__, "mlp_lib": code.hexdigest()[:12]}
+    found = {name: found[name] for name in MACHINE} | {"numpy": np.__version__, "mlp_lib": code.hexdigest()[:12]}
+    return found | {"bfloat16": str(BFLOAT16)}
 
 
 def describe_environment() -> str:
@@ -97,8 +102,9 @@ class Cluster(Workers):
 
     def __init__(self, settings: StudySettings):
         self.scheduler = settings.scheduler
-        self.wanted, self.number = _survey(settings.scheduler, settings.device)
+        self.wanted, self.number = _survey(settings)
         self.device, self.machine = self.wanted["device"], describe_machine(resolve_device("cpu"))
+        self.arithmetic = name_arithmetic(settings, self.device)
         self.client: Client | None = None
         self.answered = self.asked = 0.0
         self.epochs = 0
@@ -163,8 +169,9 @@ class Cluster(Workers):
             self.idle = self.idle + 1 if said and _TRAINS not in said.values() else 0
 
 
-def _survey(scheduler: str, device: str) -> tuple[Traits, int]:
+def _survey(settings: StudySettings) -> tuple[Traits, int]:
     """The traits that workers have to have, and how many do; tells of those that don't. ClusterError if all don't."""
+    scheduler, device = settings.scheduler, settings.device
     with _connect(scheduler) as client:
         try:
             client.wait_for_workers(1, timeout=_WORKERS_S)
@@ -173,13 +180,15 @@ def _survey(scheduler: str, device: str) -> tuple[Traits, int]:
                 f"scheduler = {scheduler}: it has no worker; start some: dask worker {scheduler}"
             ) from None
         found = client.run(describe, on_error="return")
-    wanted = describe()
+    wanted = {**describe()}
     cuda = any(isinstance(traits, dict) and traits["device"] == "cuda" for traits in found.values())
     if device == "cuda" and not cuda:
         raise ClusterError(
             f"device = cuda: no worker of {scheduler} finds a CUDA device; device = auto takes what there is"
         )
     wanted["device"] = "cuda" if cuda and device != "cpu" else "cpu"
+    if wanted["device"] == "cuda" or settings.matmul_precision != "medium":
+        del wanted["bfloat16"]  # which nothing is rounded to
     reasons = {
         address: _unfit(traits, wanted) if isinstance(traits, dict) else f"{type(traits).__name__}: {traits}"
         for address, traits in found.items()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mlp_lib.core.errors import TrainingError
+from mlp_lib.core.machine import rounds_factors
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.run.files import WorkFiles
 from mlp_lib.run.parameters import StudySettings
@@ -51,7 +52,13 @@ class Job:
     @property
     def conditions(self) -> Conditions:
         """What decides the results of its units."""
-        return Conditions.of(self.settings, self.digest, self.settings.device, str(torch.__version__))
+        device = name_arithmetic(self.settings, self.settings.device)
+        return Conditions.of(self.settings, self.digest, device, str(torch.__version__))
+
+
+def name_arithmetic(settings: StudySettings, device: str) -> str:
+    """A device (cpu, cuda) as it decides results: with bfloat16, if factors of products are rounded to that."""
+    return f"{device}, bfloat16" if rounds_factors(settings, device) else device
 
 
 class MemoryShortage(TrainingError):

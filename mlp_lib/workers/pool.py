@@ -2,6 +2,8 @@
 
 import functools
 import math
+import os
+import platform
 import queue
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +15,10 @@ from typing import Any
 import torch
 
 from mlp_lib.core.data import Dataset
-from mlp_lib.core.errors import RunDirectoryError, TrainingError
+from mlp_lib.core.errors import TrainingError
+from mlp_lib.core.machine import read_processor
 from mlp_lib.core.values import CLASSES
-from mlp_lib.run.files import WorkFiles, write_bytes
+from mlp_lib.run.files import RunDirectoryError, WorkFiles, write_bytes
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers.jobs import Job, MemoryShortage, Parts, Result, Unit, state_paths
@@ -28,10 +31,19 @@ _FEW_MEMBERS = 8
 _UNFUSED = "trains with plain kernels, which takes longer ({}); a C compiler would mend it"
 
 
+def describe_machine(device: torch.device) -> str:
+    """What computes: the CUDA device's name, or the processor's with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    processor = read_processor().get("cpu_name") or platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores"
+
+
 class Workers:
     """What trains units: on which kind of device (cpu, cuda), how many at a time, what machine it is by name."""
 
     device: str
+    arithmetic: str  # the device as it decides results: see name_arithmetic
     number: int
     machine: str
     torch: str = str(torch.__version__)
@@ -57,7 +69,7 @@ class Workers:
     @property
     def place(self) -> dict[str, Any]:
         """Where they work, as a run records it."""
-        return {"device": self.device, "machine": self.machine}
+        return {"device": self.arithmetic, "machine": self.machine}
 
     @property
     def shares(self) -> int:
@@ -150,7 +162,8 @@ class Nobody(Workers):
     number = 1
 
     def __init__(self, device: str, torch: str):
-        self.device, self.torch = device, torch
+        self.device = self.arithmetic = device
+        self.torch = torch
 
     def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
         if units:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlp_lib.core.data import Dataset, RawData, read_raw
-from mlp_lib.core.machine import describe_machine, resolve_device
+from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import CLASSES, DATASETS, DataSettings
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers.jobs import Job, Parts, Unit
-from mlp_lib.workers.pool import Workers
+from mlp_lib.workers.jobs import Job, Parts, Unit, name_arithmetic
+from mlp_lib.workers.pool import Workers, describe_machine
 from mlp_lib.workers.server import settle, start_server
 from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
 
@@ -36,6 +36,7 @@ class Processes(Workers):
         """`executor` makes the pool of so many workers that have the data; those of a server, if it isn't given."""
         device = resolve_device(settings.device)
         self.device, self.machine, self.executor = device.type, describe_machine(device), executor
+        self.arithmetic = name_arithmetic(settings, self.device)
         self.number = settings.workers if settings.workers != "auto" else _count(self.device)
 
     @property

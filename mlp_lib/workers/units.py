@@ -15,11 +15,10 @@ import torch
 
 from mlp_lib.core import kernels
 from mlp_lib.core.data import Dataset, RawData, Split, split_dataset
-from mlp_lib.core.errors import RunDirectoryError
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import State, Trained, Training
 from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, DataSettings
-from mlp_lib.run.files import write_bytes
+from mlp_lib.run.files import RunDirectoryError, write_bytes
 from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
