@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlp_lib.core.machine import read_processor
+from mlp_lib.core.machine import INTEL, PROCESSOR
 
 # torch's batched products are MKL's, which has no AVX-512 kernels for other makers' processors. oneDNN, which comes
 # with torch too, has: 2.2 times as fast on an AMD EPYC. A call costs some 12 us, so small products stay with MKL.
 _onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-_processor = read_processor()
-_ONEDNN = bool(_onednn_linear and _processor.get("avx512_f") and "Intel" not in _processor.get("cpu_name", "Intel"))
+_ONEDNN = bool(_onednn_linear and PROCESSOR.get("avx512_f") and not INTEL)
 _LARGE = 2**20  # multiplications of a member's product
 unfused: set[str] = set()  # why functions could not be compiled in this process
 

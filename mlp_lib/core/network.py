@@ -53,7 +53,7 @@ class Network:
     """P stacked MLPs with their gradients, which work through tiles of members and rows.
 
     weights: [P, out, in + 1] a layer; streams: 1 where all members see the same images and uniforms, else P; bfloat16:
-    whether factors of products are rounded to it; weights, gradients and losses never are.
+    whether factors and results of products are rounded to it. Sums over tiles, weights and losses never are.
     """
 
     def __init__(

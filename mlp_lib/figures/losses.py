@@ -120,7 +120,7 @@ def speeds(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(len(cases), squeeze=False)[:, 0]
     for ax, ((architecture, members, batch_size, workers), rows) in zip(panels, cases, strict=True):
         seconds = rows["seconds_per_member_epoch"]
-        colours = [BLUE if method == "population" else GREY for method in rows["method"]]
+        colours = [BLUE if method in ("population", "medium") else GREY for method in rows["method"]]
         bars = ax.barh(rows["method"], seconds, color=colours, height=0.7)
         labels = [f"{value:.3g} s" if value >= 0.1 else f"{1000 * value:.3g} ms" for value in seconds]
         ax.bar_label(bars, labels, padding=4)

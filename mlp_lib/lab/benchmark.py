@@ -27,7 +27,7 @@ from mlp_lib.workers.progress import Progress
 _CASE = ["architecture", "members", "batch_size", "workers"]
 _MEASURED = ["seconds_per_member_epoch", "ratio_to_plain", "fraction_of_limit", "start_seconds"]
 COLUMNS = ("device", *_CASE, "method", *_MEASURED)
-_BY_PROCESS = ("population", "limit")  # a process a worker; the others get a thread a worker, in one process
+_BY_PROCESS = ("population", "medium", "limit")  # a process a worker; the others get a thread a worker, in one process
 _TARGET_SECONDS = 0.7  # of one measurement
 _MOST_IMAGES = 10**5  # in it
 

@@ -16,7 +16,7 @@ import torch
 
 from mlp_lib.core.data import Dataset
 from mlp_lib.core.errors import TrainingError
-from mlp_lib.core.machine import read_processor
+from mlp_lib.core.machine import PROCESSOR
 from mlp_lib.core.values import CLASSES
 from mlp_lib.run.files import RunDirectoryError, WorkFiles, write_bytes
 from mlp_lib.run.parameters import StudySettings
@@ -35,7 +35,7 @@ def describe_machine(device: torch.device) -> str:
     """What computes: the CUDA device's name, or the processor's with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    processor = read_processor().get("cpu_name") or platform.processor() or platform.machine()
+    processor = PROCESSOR.get("cpu_name") or platform.processor() or platform.machine()
     return f"{processor}, {os.cpu_count()} cores"
 
 
