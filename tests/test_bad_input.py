@@ -412,7 +412,7 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "device": st.sampled_from(["auto", "cpu"]),
     "dataset": st.sampled_from(["mnist", "fashion_mnist", "kmnist", "qmnist"]),
     "preload": st.sampled_from(["auto", "cpu", False]),
-    "matmul_precision": st.sampled_from(["highest", "high", "medium"]),
+    "matmul_precision": st.sampled_from(["highest", "high", "medium", "auto"]),
     "parts": st.sampled_from(["all", "search"]),
     "contenders": st.sampled_from(["auto", "chosen"]),
     "search_budget": st.sampled_from(["auto", 1]),  # what any number of trials allows

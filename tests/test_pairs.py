@@ -21,7 +21,7 @@ VALUES: dict[str, list[Any]] = {
     "workers": [1, 2],
     "deterministic": [False, True],
     "mixed_devices": [False, True],
-    "matmul_precision": ["highest", "high", "medium"],
+    "matmul_precision": ["highest", "high", "medium", "auto"],
     "parametrization": ["standard", "mup", "mup_independent_decay", "standard_by_layer"],
     "validation_size": [None, 300],
     "batch_size": [128, 5000],

@@ -61,7 +61,7 @@ ALLOWED = {
     "max_epochs": ONE_TO_A_BILLION,
     "patience": ONE_TO_A_BILLION,
     "val_interval": ONE_TO_A_BILLION,
-    "matmul_precision": "highest, high or medium",
+    "matmul_precision": "highest, high, medium or auto",
     "parametrization": "standard, mup, mup_independent_decay or standard_by_layer",
     "base_width": "a whole number from 1 to 65536",
     "search_space": "a mapping of "

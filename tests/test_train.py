@@ -79,7 +79,7 @@ def draw_case(make_split: Callable[..., Split], seed: int) -> Case:
     hyperparameters = vary(members, draws)
     hyperparameters[0] = draws.choice([BASE.model_copy(update={"lr": 1e3}), DIVERGING])
     seeds = [3] * members if draws.random() < 0.6 else [int(s) for s in draws.integers(0, 3, members)]
-    precision = ("highest", "medium", "high")[seed % 3]
+    precision = ("highest", "medium", "high", "auto")[seed // 2 % 4]
     settings = TrainingSettings(
         batch_size=batch_size, max_epochs=5, patience=2, val_interval=2, matmul_precision=precision, deterministic=False
     )

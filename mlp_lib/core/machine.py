@@ -29,8 +29,8 @@ BFLOAT16 = bool(torch.backends.mkldnn.is_available() and PROCESSOR.get("amx_bf16
 
 
 def rounds_factors(settings: TrainingSettings, device: str) -> bool:
-    """Whether products are of numbers rounded to bfloat16: at `medium`, on a CPU that can multiply it."""
-    return BFLOAT16 and settings.matmul_precision == "medium" and device == "cpu"
+    """Whether products are of numbers rounded to bfloat16: at `medium` or `auto`, on a CPU that can multiply it."""
+    return BFLOAT16 and settings.matmul_precision in ("medium", "auto") and device == "cpu"
 
 
 @contextlib.contextmanager
@@ -47,7 +47,8 @@ def training_mode(settings: TrainingSettings, device: torch.device) -> Iterator[
         after.callback(torch.set_num_threads, torch.get_num_threads())
         after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         torch.set_num_threads(1)
-        torch.set_float32_matmul_precision(settings.matmul_precision if device.type == "cuda" else "highest")
+        asked = settings.matmul_precision if device.type == "cuda" else "highest"
+        torch.set_float32_matmul_precision(asked.replace("auto", "highest"))
         if settings.deterministic != torch.are_deterministic_algorithms_enabled():  # it loads the compiler: a second
             after.callback(torch.use_deterministic_algorithms, not settings.deterministic)
             torch.use_deterministic_algorithms(settings.deterministic)

@@ -175,8 +175,10 @@ class TrainingSettings(_Frozen):
     max_epochs: Count = told(1000, "epochs, at most", small=200)
     patience: Count = told(7, "validation checks without improvement before a training stops", small=5)
     val_interval: Count = told(4, "epochs between validation checks")
-    matmul_precision: Literal["highest", "high", "medium"] = told(
-        "highest", "float32 products; medium: bfloat16 on CPU, TF32 on CUDA"
+    matmul_precision: Literal["highest", "high", "medium", "auto"] = told(
+        "highest",
+        "float32; medium: bfloat16 on CPU, TF32 on CUDA\n"
+        "high: TF32 on CUDA; auto: medium on a CPU that multiplies bfloat16 faster than float32, else highest.",
     )
     deterministic: Flag = told(False, "true: torch's deterministic algorithms")
     parametrization: Literal[tuple(PARAMETRIZATIONS)] = told(

@@ -215,7 +215,7 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
         _record_error(files, phase, error, since=time.monotonic())
         raise
     meta.check_conditions(files, study.conditions, settings.mixed_devices)
-    if phase == "search" and settings.matmul_precision != "highest" and study.workers.arithmetic == "cpu":
+    if phase == "search" and settings.matmul_precision in ("high", "medium") and study.workers.arithmetic == "cpu":
         print(f"matmul_precision = {settings.matmul_precision}: here all products are float32's, as with highest")
     _begin(files, phase, parameters, mark | meta.known_conditions(study.conditions), study.workers.place)
     return Session(phase, settings, files, architectures, replace(study, files=files), dataset)

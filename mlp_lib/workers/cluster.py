@@ -55,7 +55,7 @@ _one_at_a_time = threading.Lock()  # in a worker process, however many threads i
 def describe() -> Traits:
     """What of this process decides the bits of a result: of a recipe the MACHINE, who draws, and mlp_lib by a digest.
 
-    And the processor may: see docs/cluster.md. bfloat16: whether it can multiply that, which decides at `medium`.
+    And the processor may: see docs/cluster.md. bfloat16: whether it can multiply it, see rounds_factors.
     """
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
@@ -187,7 +187,7 @@ def _survey(settings: StudySettings) -> tuple[Traits, int]:
             f"device = cuda: no worker of {scheduler} finds a CUDA device; device = auto takes what there is"
         )
     wanted["device"] = "cuda" if cuda and device != "cpu" else "cpu"
-    if wanted["device"] == "cuda" or settings.matmul_precision != "medium":
+    if wanted["device"] == "cuda" or settings.matmul_precision in ("highest", "high"):
         del wanted["bfloat16"]  # which nothing is rounded to
     reasons = {
         address: _unfit(traits, wanted) if isinstance(traits, dict) else f"{type(traits).__name__}: {traits}"
