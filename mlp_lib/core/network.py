@@ -150,17 +150,16 @@ def activate_by_member(vectors: list[Hyperparameters], units: Tensor, uniform: T
     uniforms: there they are integers, and the threshold lets the bits of g through as one.
     """
     one = units.new_tensor(1.0).expand_as(units[0])
-    scales = [units.new_tensor(1 / (1 - h.dropout)).expand_as(one) for h in vectors]
+    scales = [units.new_tensor(1 / (1 - h.dropout)).view(uniform.dtype).expand_as(one) for h in vectors]
     numbers = [(keep_threshold(h.dropout) if h.dropout else None, h.leaky_relu_alpha) for h in vectors]
-    members = list(zip(units, uniform.expand_as(units), factor, scales, numbers, strict=True))
+    bits = factor.view(uniform.dtype)
+    members = list(zip(units, uniform.expand_as(units), factor, bits, scales, numbers, strict=True))
 
     def activate(dropout: bool) -> None:
-        for own, drawn, place, scale, (threshold, slope) in members:
-            mask = place if dropout and threshold is not None else one
-            if mask is place:
-                bits = scale.view(drawn.dtype), place.view(drawn.dtype)
-                _threshold_backward(bits[0], drawn, threshold, grad_input=bits[1])
-            _leaky_relu_backward(mask, own, slope, False, grad_input=place)
+        for own, drawn, place, mask, scale, (threshold, slope) in members:
+            if dropped := dropout and threshold is not None:
+                _threshold_backward(scale, drawn, threshold, grad_input=mask)
+            _leaky_relu_backward(place if dropped else one, own, slope, False, grad_input=place)
         units.mul_(factor)
 
     return activate
