@@ -12,7 +12,7 @@ import pytest
 import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
-from test_notebooks import FOLDER, parameters_of
+from test_notebooks import FOLDER
 
 from mlp_lib.core import training
 from mlp_lib.core.data import load_dataset
@@ -224,14 +224,6 @@ def test_a_damaged_run_is_passed_over(tmp_path: Path) -> None:
 
 
 # --- the notebook ---------------------------------------------------------------------------------------------------
-
-
-def test_the_parameters_cell_declares_what_the_notebook_takes() -> None:
-    values = parameters_of(NOTEBOOK)
-    assert set(values) == set(ExploreSettings.model_fields)
-    assert ExploreSettings(**values).dataset == "digits"  # it needs no network
-    documented = papermill.inspect_notebook(str(NOTEBOOK))
-    assert all(len(documented[name]["help"]) > 3 for name in values)
 
 
 def test_a_wrong_parameter_is_named_with_the_nearest_right_one() -> None:

@@ -9,85 +9,57 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+import write_parameters
 import yaml
 from papermill.iorw import NoDatesSafeLoader
-from write_parameters import expected
 
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, read_yaml
-from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, PARAMETERS_OF_FILE
+from mlp_lib.run.parameters import NOTEBOOK_SETTINGS, PARAMETERS_OF_FILE, ExploreSettings
 from mlp_lib.run.parsing import check_names, parse
 
 FOLDER = ROOT / "notebooks"
 PATHS = {phase: FOLDER / f"{name}.ipynb" for phase, name in REPORTS.items()}
+WRITTEN = {FOLDER / f"{name}.ipynb": kind for name, kind in write_parameters.NOTEBOOKS.items()}
 EVERY = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
 
-SPACE = {
-    "lr": {"distribution": "log_uniform", "low": 1e-5, "high": 3e-2},
-    "beta1": {"distribution": "uniform", "low": 0.85, "high": 0.99},
-    "beta2": {"distribution": "uniform", "low": 0.9, "high": 0.9999},
-    "eps": {"distribution": "log_uniform", "low": 1e-9, "high": 1e-6},
-    "weight_decay": {"distribution": "log_uniform", "low": 1e-6, "high": 1e-2},
-    "dropout": {"distribution": "uniform", "low": 0.01, "high": 0.5},
-    "leaky_relu_alpha": {"distribution": "uniform", "low": 0.01, "high": 0.1},
-}
-SHAPES = "252-32-16, 248-32-92, 244-48-56, 216-120-84, 188-192-112, 160-264-140, 160-204-224, 120-204-408"
-DEFAULTS = {
-    "defaults": {
-        "project_name": "mnist-mlp",
-        "device": "auto",
-        "mixed_devices": False,
-        "deterministic": False,
-        "dataset": "mnist",
-        "data_root": "data",
-        "preload": "auto",
-        "validation_size": None,
-        "split_seed": 0,
-        "loader_workers": 2,
-        "workers": "auto",
-        "scheduler": None,
-        "batch_size": 4096,
-        "max_epochs": 1000,
-        "patience": 7,
-        "val_interval": 4,
-        "matmul_precision": "highest",
-        "parametrization": "standard",
-        "base_width": 128,
-        "seeds": [1, 2, 3, 4, 5],
-    },
-    "benchmark": {
-        "benchmark_cases": [
-            {"architecture": [120, 204, 408], "members": 8, "batch_size": 4096, "workers": 1},
-            {"architecture": [120, 204, 408], "members": 4, "batch_size": 4096, "workers": 2},
-            {"architecture": [252, 32, 16], "members": 8, "batch_size": 256, "workers": 1},
-            {"architecture": [32, 32], "members": 16, "batch_size": 256, "workers": 1},
-            {"architecture": [32, 32], "members": 16, "batch_size": 4096, "workers": 1},
-        ],
-        "benchmark_methods": ["seed_way", "plain", "vmap", "population", "limit"],
-        "benchmark_rounds": 7,
-    },
-    "search_space": {"search_space": SPACE},
-    "architectures": {
-        "architectures": {"grid": [], "list": [[int(n) for n in shape.split("-")] for shape in SHAPES.split(", ")]}
-    },
-    "search": {
-        "search_method": "random",
-        "grid_points": 9,
-        "grid_seeds": [101, 102, 103],
-        "num_trials": 30,
-        "search_seed": 0,
-        "training_seed": 0,
-        "same_trials_for_all_architectures": True,
-    },
-    "retrain": {"retrain_seeds": None, "save_checkpoints": True},
-    "transfer": {
-        "transfer_seeds": None,
-        "transfer_extra_sources": [],
-        "search_budget": "auto",
-        "contenders": "auto",
-        "search_dir": None,
-    },
-    "analysis": {"margin": 0.05, "confidence": 0.95, "analysis_seed": 0, "compare_with": None},
-}
+# the contract's
+DEFAULTS = yaml.safe_load("""
+defaults: {
+  project_name: mnist-mlp, device: auto, mixed_devices: false, deterministic: false, workers: auto, scheduler: null,
+  dataset: mnist, data_root: data, preload: auto, validation_size: null, split_seed: 0, loader_workers: 2,
+  batch_size: 4096, max_epochs: 1000, patience: 7, val_interval: 4, matmul_precision: highest,
+  parametrization: standard, base_width: 128, seeds: [1, 2, 3, 4, 5]}
+search_space:
+  search_space:
+    lr: {distribution: log_uniform, low: 1.0e-5, high: 0.03}
+    beta1: {distribution: uniform, low: 0.85, high: 0.99}
+    beta2: {distribution: uniform, low: 0.9, high: 0.9999}
+    eps: {distribution: log_uniform, low: 1.0e-9, high: 1.0e-6}
+    weight_decay: {distribution: log_uniform, low: 1.0e-6, high: 0.01}
+    dropout: {distribution: uniform, low: 0.01, high: 0.5}
+    leaky_relu_alpha: {distribution: uniform, low: 0.01, high: 0.1}
+architectures:
+  architectures:
+    grid: []
+    list: [[252, 32, 16], [248, 32, 92], [244, 48, 56], [216, 120, 84], [188, 192, 112], [160, 264, 140],
+      [160, 204, 224], [120, 204, 408]]
+search: {
+  search_method: random, grid_points: 9, grid_seeds: [101, 102, 103], num_trials: 30, search_seed: 0, training_seed: 0,
+  same_trials_for_all_architectures: true}
+retrain: {retrain_seeds: null, save_checkpoints: true}
+transfer: {
+  transfer_seeds: null, transfer_extra_sources: [], search_budget: auto, contenders: auto, search_dir: null}
+analysis: {margin: 0.05, confidence: 0.95, analysis_seed: 0, compare_with: null}
+benchmark:
+  benchmark_cases:
+    - {architecture: [120, 204, 408], members: 8, batch_size: 4096, workers: 1}
+    - {architecture: [120, 204, 408], members: 4, batch_size: 4096, workers: 2}
+    - {architecture: [252, 32, 16], members: 8, batch_size: 256, workers: 1}
+    - {architecture: [32, 32], members: 16, batch_size: 256, workers: 1}
+    - {architecture: [32, 32], members: 16, batch_size: 4096, workers: 1}
+  benchmark_methods: [seed_way, plain, vmap, population, limit]
+  benchmark_rounds: 7
+""")
 
 
 def cells(path: Path, kind: str = "code") -> list[Any]:
@@ -107,10 +79,6 @@ def parameters_of(path: Path) -> dict[str, Any]:
     names = [statement.target.id for statement in statements]
     assert len(set(names)) == len(names)
     return {statement.target.id: ast.literal_eval(statement.value) for statement in statements}
-
-
-def test_every_phase_has_its_notebook() -> None:
-    assert set(PATHS.values()) <= set(FOLDER.glob("*.ipynb"))
 
 
 # --- in git ---------------------------------------------------------------------------------------------------------
@@ -151,28 +119,23 @@ def test_a_notebook_is_an_essay(path: Path) -> None:
 # --- the parameters cell --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", NOTEBOOK_SETTINGS)
-def test_the_parameters_cell_declares_what_the_phase_takes(phase: str) -> None:
-    declared = list(parameters_of(PATHS[phase]))
-    assert sorted(declared) == sorted([*NOTEBOOK_SETTINGS[phase].model_fields, "run_dir"])
-
-
-@pytest.mark.parametrize("phase", NOTEBOOK_SETTINGS)
-def test_papermill_documents_every_parameter(phase: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
+def test_papermill_documents_every_parameter(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        documented = papermill.inspect_notebook(str(PATHS[phase]))
+        documented = papermill.inspect_notebook(str(path))
     assert not [record.getMessage()[:60] for record in caplog.records if "parse" in record.getMessage()]
-    assert set(documented) == {*NOTEBOOK_SETTINGS[phase].model_fields, "run_dir"}
+    assert set(documented) - {"run_dir"} == set(WRITTEN[path].model_fields)
+    assert ("run_dir" in documented) == (WRITTEN[path] is not ExploreSettings)
     for parameter in documented.values():
         assert parameter["inferred_type_name"] not in ("", "None")
         assert len(parameter["help"]) > 3
 
 
-@pytest.mark.parametrize("phase", NOTEBOOK_SETTINGS)
-def test_the_values_of_the_parameters_cell_are_right(phase: str) -> None:
-    values = parameters_of(PATHS[phase])
-    values.pop("run_dir")
-    settings = parse(NOTEBOOK_SETTINGS[phase], values, "the notebook")
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
+def test_the_values_of_the_parameters_cell_are_right(path: Path) -> None:
+    values = parameters_of(path)
+    values.pop("run_dir", None)
+    settings = parse(WRITTEN[path], values, "the notebook")
     if "dataset" in values:
         assert settings.dataset == "digits"  # it needs no network
 
@@ -202,7 +165,7 @@ def test_the_files_hold_every_parameter_once_and_nothing_else() -> None:
 
 
 def test_make_parameters_would_change_nothing() -> None:
-    texts = expected()
+    texts = write_parameters.expected()
     assert len(texts) == len(PARAMETERS_OF_FILE) + len(list(FOLDER.glob("*.ipynb"))) + 1
     assert [str(path) for path, text in texts.items() if (ROOT / path).read_text(encoding="utf-8") != text] == []
 
