@@ -103,35 +103,26 @@ def wrong_space(draw: st.DrawFn) -> Any:
 
 WHOLE = ("split_seed", "loader_workers", "batch_size", "max_epochs", "patience", "val_interval", "num_trials")
 WHOLE += ("search_seed", "training_seed", "analysis_seed")
+SWITCHES = ("deterministic", "mixed_devices", "save_checkpoints", "same_trials_for_all_architectures")
+CHOICES = ("device", "dataset", "matmul_precision", "parts", "contenders", "parametrization", "search_method")
+NO_PLACE = NO_TEXT | st.sampled_from(["", "a\0b", "a\nb", "x" * 5000])
 WRONG: dict[str, st.SearchStrategy] = {
+    **dict.fromkeys(CHOICES, no_choice()),
     **dict.fromkeys(WHOLE, NO_WHOLE | NOTHING),
-    **dict.fromkeys(
-        ("deterministic", "mixed_devices", "save_checkpoints"),
-        (NO_WHOLE | NOTHING).filter(lambda v: not isinstance(v, bool)),
-    ),
+    **dict.fromkeys(SWITCHES, (NO_WHOLE | NOTHING).filter(lambda value: not isinstance(value, bool))),
     **dict.fromkeys(("retrain_seeds", "transfer_seeds"), NO_SEEDS | seeds_with(st.just(0))),  # the training seed
     "seeds": NO_SEEDS | NOTHING | seeds_with(st.just(0)),
     "grid_seeds": NO_SEEDS | NOTHING,
     "grid_points": NO_WHOLE | NOTHING | st.sampled_from([0, 1, 10_001]),
-    "same_trials_for_all_architectures": (NO_WHOLE | NOTHING).filter(lambda value: not isinstance(value, bool)),
     "validation_size": NO_WHOLE | st.integers(60000, 10**9) | st.just(0),
     "workers": no_choice("auto") | st.just(0),
-    "device": no_choice(),
-    "dataset": no_choice(),
     "preload": no_choice(False),
-    "matmul_precision": no_choice(),
-    "parts": no_choice(),
-    "contenders": no_choice(),
     "search_budget": no_choice("auto") | st.just(0) | st.integers(16, 10**9),  # half of the 30 trials are 15
-    "parametrization": no_choice(),
-    "search_method": no_choice(),
     "base_width": NO_WHOLE | NOTHING | st.just(0) | st.integers(65537, 10**9),
     "transfer_extra_sources": st.integers() | WORDS | NOTHING | st.lists(WORDS, min_size=1, max_size=3),
     "project_name": NO_TEXT | NO_NAME | NOTHING,
-    "data_root": NO_TEXT | NOTHING | st.sampled_from(["", "a\0b", "a\nb", "x" * 5000]),
-    **dict.fromkeys(
-        ("search_dir", "compare_with", "scheduler"), NO_TEXT | st.sampled_from(["", "a\0b", "a\nb", "x" * 5000])
-    ),
+    "data_root": NO_PLACE | NOTHING,
+    **dict.fromkeys(("search_dir", "compare_with", "scheduler"), NO_PLACE),
     "search_space": wrong_space() | NO_WHOLE | NOTHING,
     "architectures": NO_ARCHITECTURES | NOTHING,
     "margin": NO_NUMBER | NOTHING | NEGATIVE | st.floats(10.1, 1e300) | st.just(0),
@@ -157,16 +148,8 @@ def wrong_option(draw: st.DrawFn) -> list[str]:
 
 
 TAGS = ["!!python/object/apply:os.system ['touch made']", "!!python/name:os.system", "!!python/object/new:set [[1]]"]
-TAGS += [
-    "!!int ''",
-    "!!bool maybe",
-    "!!float x",
-    "!!binary x",
-    "!!python/module:os",
-    "!!python/object/apply:pathlib.Path.touch [made]",
-    "!x {a: 1}",
-    "!!timestamp x",
-]
+TAGS += ["!!int ''", "!!bool maybe", "!!float x", "!!binary x", "!!timestamp x", "!x {a: 1}", "!!python/module:os"]
+TAGS += ["!!python/object/apply:pathlib.Path.touch [made]"]
 NAMES = st.sampled_from(PARAMETERS)
 
 
@@ -175,32 +158,28 @@ def wrong_text(draw: st.DrawFn) -> bytes:
     """A file that isn't strict, safe YAML of parameters, in UTF-8."""
     name, value = draw(NAMES), draw(st.integers(1, 9))
     depth = draw(st.integers(1000, 1500))
-    text = draw(
-        st.sampled_from(
-            [
-                f"{name}: {value}\n{name}: {value}",
-                f"{name}: {value}\n'{name}': {value}",
-                f"search_space: {{lr: {{low: {value}, low: {value}}}}}",
-                f"{name}: {draw(st.sampled_from(TAGS))}",
-                draw(st.sampled_from(TAGS)),
-                f"{name}: " + "[" * depth,
-                f"{name}: " + "[" * depth + "]" * depth,
-                f"{name}: " + "{a: " * depth + "1" + "}" * depth,
-                f"{name}: &a [*a]",
-                f"{name}: *nowhere",
-                f"<<: {{{name}: {value}}}\nbatch: 1",
-                f"{name}: {value}\n---\n{name}: {value}",
-                f"{name}:\n\t- {value}",
-                f"{value}: {name}",
-                f"[{name}, {value}]",
-                f"{name}",
-                f"? [{name}]\n: {value}",
-                f"{name}: '{value}",
-                f"{name}: \x01",
-            ]
-        )
-    )
-    return text.encode()
+    texts = [
+        f"{name}: {value}\n{name}: {value}",
+        f"{name}: {value}\n'{name}': {value}",
+        f"search_space: {{lr: {{low: {value}, low: {value}}}}}",
+        f"{name}: {draw(st.sampled_from(TAGS))}",
+        draw(st.sampled_from(TAGS)),
+        f"{name}: " + "[" * depth,
+        f"{name}: " + "[" * depth + "]" * depth,
+        f"{name}: " + "{a: " * depth + "1" + "}" * depth,
+        f"{name}: &a [*a]",
+        f"{name}: *nowhere",
+        f"<<: {{{name}: {value}}}\nbatch: 1",
+        f"{name}: {value}\n---\n{name}: {value}",
+        f"{name}:\n\t- {value}",
+        f"{value}: {name}",
+        f"[{name}, {value}]",
+        f"{name}",
+        f"? [{name}]\n: {value}",
+        f"{name}: '{value}",
+        f"{name}: \x01",
+    ]
+    return draw(st.sampled_from(texts)).encode()
 
 
 WRONG_BYTES = st.one_of(
@@ -288,31 +267,23 @@ def test_wrong_run_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     refuse(capsys, tmp_path, "--run-name", name)
 
 
-GRID = {"search_method": "grid"}
+GRID, CONSENSUS = {"search_method": "grid"}, {"transfer_extra_sources": "[consensus]"}
+ON_CUDA = {"device": "cpu", "preload": "cuda"}
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (
-            {"device": "cpu", "preload": "cuda"},
-            "-p preload: preload = 'cuda': needs a training device of cuda, not cpu",
-        ),
+        (ON_CUDA, "-p preload: preload = 'cuda': needs a training device of cuda, not cpu"),
         ({"preload": "cuda"}, "preload = auto follows the device"),
         ({"device": "cuda"}, "device = auto takes one when there is one"),
-        ({"device": "cpu", "preload": "cuda", "scheduler": "tcp://127.0.0.1:9"}, "not cpu; preload = auto"),
+        (ON_CUDA | {"scheduler": "tcp://127.0.0.1:9"}, "not cpu; preload = auto"),
         ({"training_seed": 3}, "should not hold the training_seed 3"),
         (GRID, "grid_points = 9: should give at most 10000 trials, not 4782969: 9 values each of lr, beta1, beta2"),
         (GRID | {"search_space": str(FIXED), "grid_seeds": "[2, 101]"}, "should not hold the grid_seeds 2"),
         ({"num_trials": 3, "search_budget": 2}, "at most half of num_trials (3), so at most 1, or auto"),
-        (
-            {"same_trials_for_all_architectures": "false", "transfer_extra_sources": "[consensus]"},
-            "consensus needs same_trials_for_all_architectures = true",
-        ),
-        (
-            {"architectures": "{list: [[8]]}", "transfer_extra_sources": "[consensus]"},
-            "consensus needs two architectures or more",
-        ),
+        (CONSENSUS | {"same_trials_for_all_architectures": "false"}, "needs same_trials_for_all_architectures = true"),
+        (CONSENSUS | {"architectures": "{list: [[8]]}"}, "consensus needs two architectures or more"),
         ({"search_dir": "executed/example", "search_budget": 7}, "at most half of num_trials (12), so at most 6"),
         ({"search_dir": "executed/example"}, "search_dir = executed/example: its search has no 120x204x408, 160x"),
         ({"search_dir": "nowhere/x"}, f"search_dir = nowhere/x: no search there (none in {ROOT / 'nowhere/x'})"),
@@ -401,8 +372,7 @@ RIGHT: dict[str, st.SearchStrategy] = {
     **dict.fromkeys(("split_seed", "search_seed", "analysis_seed"), SEED),
     **dict.fromkeys(("seeds", "retrain_seeds", "transfer_seeds", "grid_seeds"), SEEDS),
     "grid_points": st.integers(2, 10_000),
-    **dict.fromkeys(("deterministic", "mixed_devices", "save_checkpoints"), st.booleans()),
-    "same_trials_for_all_architectures": st.booleans(),
+    **dict.fromkeys(SWITCHES, st.booleans()),
     "training_seed": st.just(0),
     "loader_workers": st.integers(0, 256),
     "num_trials": st.integers(1, 10**6),

@@ -9,7 +9,6 @@ import pytest
 from matplotlib.figure import Figure
 from study import ARCHITECTURES, VALUES, evidence_of, run_all, settings_of, study_of
 
-from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.evidence import intervals, summaries
 from mlp_lib.evidence.comparisons import (
@@ -76,21 +75,14 @@ def test_in_a_consensus_a_diverged_trial_ranks_last() -> None:
 
 
 def test_there_is_no_consensus_without_common_trials() -> None:
+    """What is refused before anything is made: see test_bad_input."""
+    parsing.check_all(parsing.merge(None, [], [("transfer_extra_sources", "[consensus]")]))
     trials = trials_of({"a": [0.1, 0.2], "b": [0.1, 0.2]})
     trials.loc[0, "lr"] = 0.5
     with pytest.raises(RunDirectoryError, match="same_trials_for_all_architectures"):
         consensus(trials, "c")
     with pytest.raises(RunDirectoryError, match="at least two architectures"):
         consensus(trials_of({"a": [0.1, 0.2]}), "a")
-
-
-def test_a_consensus_that_cannot_be_is_refused_before_anything_is_made() -> None:
-    merged = parsing.merge(None, [], [("transfer_extra_sources", "[consensus]"), *[(name, "false") for name in SAME]])
-    with pytest.raises(SettingsError, match=r"-p transfer_extra_sources: .*needs same_trials"):
-        parsing.check_all(merged)
-    parsing.check_all(
-        parsing.merge(None, [], [("transfer_extra_sources", "[consensus]"), *[(name, "true") for name in SAME]])
-    )
 
 
 @pytest.fixture(scope="module")
