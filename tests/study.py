@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,20 @@ def undo_transfer(run_dir: Path) -> Path:
     write_yaml(files.meta, record)
     write_table(files.trainings, trainings[trainings["phase"] != "transfer"])
     return run_dir
+
+
+def peak(call: Callable, *arguments: Any) -> int:
+    """Bytes that a call holds at once."""
+    tracemalloc.start()
+    call(*arguments)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def no_space(*_: Any, **__: Any) -> None:
+    """To stand for what writes, on a full disk."""
+    raise OSError(28, "No space left on device")
 
 
 def statuses(run_dir: Path) -> dict[str, str]:

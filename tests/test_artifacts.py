@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from study import environment
+from study import environment, no_space
 
 from mlp_lib.core.errors import SettingsError
 from mlp_lib.run.claim import _locked, claim
@@ -80,12 +79,9 @@ def test_a_matrix_keeps_its_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
-    def fail(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     path = tmp_path / "file.csv"
     write_bytes(path, b"old")
-    monkeypatch.setattr(*((os, "fsync", fail) if broken == "fsync" else (Path, "replace", fail)))
+    monkeypatch.setattr(*((os, "fsync", no_space) if broken == "fsync" else (Path, "replace", no_space)))
     with pytest.raises(RunDirectoryError, match="No space left on device; what was finished"):
         write_bytes(path, b"new and longer")
     assert path.read_bytes() == b"old"
@@ -128,12 +124,9 @@ def test_a_line_torn_at_any_byte_is_no_row_and_goes_with_the_next(tmp_path: Path
 
 
 def test_rows_that_cannot_be_appended_leave_those_that_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     path, row = tmp_path / "table.csv", pd.DataFrame({"trial": [0]})
     append_table(path, row)
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(RunDirectoryError, match="No space left on device; what was finished"):
         append_table(path, row)
     assert path.read_bytes() == b"trial\n0\n"
@@ -168,9 +161,7 @@ BAD_YAML = {
 
 
 @pytest.mark.parametrize("what", BAD_YAML)
-def test_yaml_that_is_not_strict_is_refused_in_one_line(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unstrict_yaml_is_refused_in_one_line(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text, told = BAD_YAML[what]
     with pytest.raises(SettingsError) as error:
@@ -184,24 +175,12 @@ def test_yaml_that_is_not_strict_is_refused_in_one_line(
 
 
 def test_yaml_that_is_strict_is_read() -> None:
-    assert parse_yaml("a: 1\nb: {a: [1, 2], c: {a: 1.5}}\nd: null", "x") == {
-        "a": 1,
-        "b": {"a": [1, 2], "c": {"a": 1.5}},
-        "d": None,
-    }
+    nested = {"a": 1, "b": {"a": [1, 2], "c": {"a": 1.5}}, "d": None}
+    assert parse_yaml("a: 1\nb: {a: [1, 2], c: {a: 1.5}}\nd: null", "x") == nested
     assert parse_yaml("", "x") is None
     assert parse_yaml("1e-3", "x") == "1e-3"  # YAML 1.1; the settings read it as a number
-    assert parse_yaml("[0, -10, +7, 0.5, .5, -1.0e-3, true, FALSE, ~]", "x") == [
-        0,
-        -10,
-        7,
-        0.5,
-        0.5,
-        -1e-3,
-        True,
-        False,
-        None,
-    ]
+    assert parse_yaml("[0, -10, +7, 0.5, .5, -1.0e-3]", "x") == [0, -10, 7, 0.5, 0.5, -1e-3]
+    assert parse_yaml("[true, FALSE, ~]", "x") == [True, False, None]
 
 
 OLD = "010 -010 00.5 0x1F 0b11 0o17 1_000 1_0.5 .5_0 1:30 -1:30:00.5 yes No ON off 2001-01-02 2001-13-45"
@@ -284,9 +263,10 @@ def test_the_holder_is_held_against_others_and_not_against_itself(tmp_path: Path
         assert said == "held"
 
 
-def test_a_claim_ends_with_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), claim(tmp_path, "one"):
-        _ = 1 / 0
+def test_a_claim_ends_with_an_error_which_comes_out_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="mine"), claim(tmp_path, "one"):
+        raise FileNotFoundError("mine")
+    assert not (tmp_path / ".lock").exists()
     with other_process(tmp_path) as (_, said):
         assert said == "held"
 
@@ -309,9 +289,8 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (deep / "search_results.csv").write_text("whole")
     (tmp_path / ".mlp_lib_tmp_01_search.ipynb").write_text("half")
     with claim(tmp_path, "next"):
-        assert [path.name for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".lock")] == [
-            "search_results.csv"
-        ]
+        files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+        assert files - {".lock", ".lock_holder"} == {"search_results.csv"}
 
 
 def test_claims_one_after_another_never_meet(tmp_path: Path) -> None:
@@ -342,7 +321,6 @@ def test_ten_at_once_get_ten_directories(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(10) as pool:
         made = list(pool.map(make, range(10)))
-    assert len(set(made)) == 10
     assert all(path.is_dir() for path in made)
     assert {path.name for path in made} == {"study", *(f"study_{number}" for number in range(2, 11))}
 
@@ -351,9 +329,3 @@ def test_a_root_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunDirectoryError, match="file"):
         make_run_directory(tmp_path / "file", "study")
-
-
-def test_an_error_under_a_claim_comes_out_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="mine"), claim(tmp_path, "test"):
-        raise FileNotFoundError("mine")
-    assert not (tmp_path / ".lock").exists()

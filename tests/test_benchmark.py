@@ -81,13 +81,7 @@ def measurements() -> pd.DataFrame:
     case = {"architecture": "mlp_6x4", "members": 3, "batch_size": 32, "workers": 1}
     seconds = {"seed_way": [8, 9, 70], "plain": [4, 3, 10], "population": [2, 1, 1], "limit": [1, 0.9, 0.8]}
     return pd.DataFrame(
-        {
-            "round": number + 1,
-            **case,
-            "method": method,
-            "seconds_per_member_epoch": float(values[number]),
-            "start_seconds": 1.0,
-        }
+        {"round": number + 1, **case, "method": method, "seconds_per_member_epoch": float(values[number])}
         for number in range(3)
         for method, values in seconds.items()
     ).assign(start_seconds=1.0)
@@ -110,9 +104,8 @@ def test_without_the_plain_loop_there_is_no_ratio():
 
 
 def test_throughput_and_spread():
-    rates = benchmark.throughput(benchmark.summarize(measurements(), "cpu"), examples=500, epochs=10).set_index(
-        "method"
-    )
+    table = benchmark.summarize(measurements(), "cpu")
+    rates = benchmark.throughput(table, examples=500, epochs=10).set_index("method")
     assert rates["examples a second"]["population"] == 500
     assert rates["trials an hour"]["population"] == 360
     assert benchmark.spread(measurements()).iloc[0].tolist() == [8.5, 9, 39.5]

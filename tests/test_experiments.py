@@ -134,7 +134,7 @@ def test_a_search_in_which_all_diverged_is_an_error_that_says_so(tmp_path: Path)
         assert "\n" not in str(error.value)
     results = read_table(tmp_path / "search" / "mlp_4" / "search_results.csv")
     assert set(results["status"]) == {"diverged"}
-    assert results[["val_loss", "test_loss"]].isna().all(axis=None)
+    assert results[["val_loss", "test_loss", "best_epoch"]].isna().all(axis=None)
 
 
 def test_one_diverged_trial_is_recorded_and_passed_over(tmp_path: Path) -> None:

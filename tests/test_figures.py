@@ -26,12 +26,8 @@ from mlp_lib.run.files import write_figure
 
 NAN = np.nan
 OWN_STYLE = {"text.usetex": True, "axes.facecolor": "black", "image.interpolation": "bilinear", "savefig.dpi": 30}
-OWN_STYLE |= {
-    "axes.unicode_minus": False,
-    "font.family": "serif",
-    "savefig.bbox": "tight",
-    "savefig.facecolor": "black",
-}
+OWN_STYLE |= {"axes.unicode_minus": False, "font.family": "serif", "savefig.bbox": "tight"}
+OWN_STYLE |= {"savefig.facecolor": "black"}
 
 
 def metrics():

@@ -32,10 +32,8 @@ from study import (
     wait_for,
     write_parameters,
 )
-from torch import nn
 
 from mlp_lib import __main__
-from mlp_lib.core.data import load_dataset
 from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.reports import session
 from mlp_lib.run import meta
@@ -56,19 +54,6 @@ from mlp_lib.run.record import note
 from mlp_lib.run.work import PACKAGES
 from mlp_lib.workers.pool import describe_machine
 
-# As a file says it: 1e-5 without a dot is text in YAML 1.1. The values are the defaults.
-SPACE = """
-search_space:
-  lr: {distribution: log_uniform, low: 1e-5, high: 3e-2}
-  beta1: {distribution: uniform, low: 0.85, high: 0.99}
-  beta2: {distribution: uniform, low: 0.9, high: 0.9999}
-  eps: {distribution: log_uniform, low: 1e-9, high: 1e-6}
-  weight_decay: {distribution: log_uniform, low: 1e-6, high: 1e-2}
-  dropout: {distribution: uniform, low: 1e-2, high: 0.5}
-  leaky_relu_alpha: {distribution: uniform, low: 0.01, high: 0.1}
-"""
-
-
 # --- the runs -------------------------------------------------------------------------------------------------------
 
 
@@ -77,7 +62,8 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """More than `base`, by the four notebooks with bare papermill, with one worker, in a directory of their own."""
     folder = tmp_path_factory.mktemp("hand")
     (folder / "elsewhere").mkdir()
-    (folder / "space.yaml").write_text(SPACE)
+    space = (ROOT / "params" / "search_space.yaml").read_text()
+    (folder / "space.yaml").write_text(space.replace(".0e-", "e-"))  # which without a dot is text in YAML 1.1
     options = ("-f", write_parameters(folder / "more.yaml", **LONG | MORE), "-f", folder / "space.yaml")
     for phase in PHASES:
         done = papermill(phase, folder / "elsewhere", *options, "-p", "workers", 1, "-p", "run_dir", folder / "run")
@@ -216,9 +202,8 @@ def test_regret_follows_from_the_losses(base: Path) -> None:
     means = losses.pivot_table(index="target", columns="source", values="test_loss")
     regret = read_table(base / "transfer/regret_matrix.csv", index="target")
     for target in ARCHITECTURES:
-        for source in ARCHITECTURES:
-            wanted = means.loc[target, source] - means.loc[target, target]
-            assert regret.loc[target, source] == pytest.approx(wanted, abs=1e-12)
+        wanted = means.loc[target] - means.loc[target, target]
+        assert regret.loc[target].to_dict() == pytest.approx(wanted.to_dict(), abs=1e-12)
 
 
 def test_the_best_trial_is_the_one_of_lowest_validation_loss(base: Path) -> None:
@@ -232,29 +217,6 @@ def test_the_best_trial_is_the_one_of_lowest_validation_loss(base: Path) -> None
         assert metrics["val_loss"].min() == row["val_loss"]
         assert metrics["epoch"].tolist() == list(range(1, row["epochs_trained"] + 1))
         assert metrics[metrics["val_loss"].notna()]["epoch"].tolist() == [20, 40, 60, 80, 100, 120]
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_checkpoint_is_an_ordinary_network_with_the_test_loss_it_says(base: Path, name: str, seed: int) -> None:
-    folder = base / "search" / name / "retrain" / f"seed_{seed}"
-    config = read_yaml(folder / "config.yaml")
-    hyperparameters, width = config["hyperparameters"], 64
-    layers: list[nn.Module] = []
-    for size in config["architecture"]:
-        layers += [nn.Linear(width, size), nn.LeakyReLU(hyperparameters["leaky_relu_alpha"])]
-        layers += [nn.Dropout(hyperparameters["dropout"])]
-        width = size
-    network = nn.Sequential(*layers, nn.Linear(width, 10))
-    network.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
-    test = load_dataset(settings_of("search", **LONG), torch.device("cpu"), ROOT).test
-    with torch.no_grad():
-        logits = network.eval()(test.images)
-        loss = nn.functional.cross_entropy(logits, test.labels.long()).item()
-    assert loss == pytest.approx(config["result"]["test_loss"], abs=1e-6)
-    accuracy = (logits.argmax(1) == test.labels).double().mean().item()
-    assert accuracy == pytest.approx(config["result"]["test_accuracy"], abs=1e-9)
-    assert config["seed"] == seed
 
 
 def test_the_record_says_what_made_the_run(base: Path) -> None:
@@ -394,8 +356,10 @@ def test_the_pages_of_a_run_are_made_again(copy: Path, capsys: pytest.CaptureFix
     after = snapshot(copy)
     assert after.keys() - before.keys() == {"04_analysis.html", "index.html"}
     assert all(name.endswith(".html") for name in before if after[name] != before[name])
-    assert in_this_process("render", copy.parent) == 2
-    assert "no run there" in capsys.readouterr().err
+    for command in ("render", "status"):
+        assert in_this_process(command, copy.parent) == 2
+        assert "no run there" in capsys.readouterr().err
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
 def remade(phase: str, run_dir: Path, page: str, *options: Any) -> None:
@@ -455,12 +419,6 @@ def test_a_run_grown_by_the_command_has_the_bytes_of_notebooks_run_by_hand(copy:
 # --- refusing -------------------------------------------------------------------------------------------------------
 
 
-def test_other_settings_are_refused(copy: Path) -> None:
-    before = snapshot(copy)
-    assert "batch_size: 128 in the run, 64 given" in fail("run", "--run-dir", copy, "-p", "batch_size", 64, code=2)
-    assert snapshot(copy) == before
-
-
 def test_other_settings_are_refused_by_a_notebook(copy: Path) -> None:
     """What its first cell calls with its globals()."""
     before = snapshot(copy)
@@ -477,6 +435,7 @@ def test_other_settings_are_refused_by_a_notebook(copy: Path) -> None:
         ("retrain_seeds", [2, 3], "retrain_seeds: [1, 2] in the run, [2, 3] given; it may only grow, and lacks 1"),
         ("seeds", [2, 3], "transfer_seeds: [1, 2] in the run, [2, 3] given; it may only grow, and lacks 1"),
         ("architectures", {"list": [[4]]}, "it may only grow, and lacks mlp_3x2"),
+        ("batch_size", 64, "batch_size: 128 in the run, 64 given"),
         ("search_seed", 1, "search_seed: 0 in the run, 1 given"),
         ("split_seed", 1, "split_seed: 0 in the run, 1 given"),
         ("save_checkpoints", False, "save_checkpoints: True in the run, False given"),
@@ -488,13 +447,6 @@ def test_a_run_can_only_grow(copy: Path, name: str, value: Any, told: str, capsy
     assert in_this_process("run", "--run-dir", copy, "-p", name, value) == 2
     assert told in capsys.readouterr().err
     assert snapshot(copy) == before
-
-
-def test_the_number_that_null_stands_for_is_the_same(copy: Path, capsys: pytest.CaptureFixture) -> None:
-    """Digits have 1,437 training images; TINY leaves validation_size null."""
-    line = ("run", "--run-dir", copy, "--dry-run")
-    assert in_this_process(*line, "-p", "validation_size", 1437 // 6) == 0
-    assert "nothing to train" in capsys.readouterr().out
 
 
 def test_seeds_grow_both_phases_and_one_alone_is_told(copy: Path, capsys: pytest.CaptureFixture) -> None:
@@ -533,25 +485,11 @@ BOTH_NULL = ("-p", "retrain_seeds", "null", "-p", "transfer_seeds", "null")
 WRONG = {
     "unknown name": (["-p", "bach_size", "64"], ["bach_size", "batch_size"]),
     "unknown profile": (["--profile", "quik"], ["quik", "quick"]),
-    "wrong type": (["-p", "max_epochs", "many"], ["max_epochs", "many", "whole number"]),
-    "a fraction": (["-p", "batch_size", "1.5"], ["batch_size", "1.5"]),
-    "true as a number": (["-p", "num_trials", "true"], ["num_trials"]),
     "an octal number": (["-p", "num_trials", "010"], ["num_trials = '010'", "leading zeros"]),
     "a number to base 60": (["-f", "{}/old.yaml"], ["old.yaml: retrain_seeds[1] = '1:30'", "colons"]),
-    "yes as a number": (["-p", "num_trials", "yes"], ["num_trials = 'yes'"]),
-    "out of range": (["-p", "patience", "0"], ["patience = 0", "from 1"]),
-    "empty grid": (["-p", "architectures", "{grid: [[4], []]}"], ["architectures", "grid"]),
-    "no architecture": (["-p", "architectures", "{list: []}"], ["grid", "list"]),
-    "repeated architecture": (["-p", "architectures", "{grid: [[4]], list: [[4]]}"], ["mlp_4"]),
-    "repeated seed": (["-p", "retrain_seeds", "[1, 2, 1]"], ["retrain_seeds", "repeat 1"]),
-    "negative seed": (["-p", "split_seed", "-1"], ["split_seed", "-1"]),
     "the training seed": (["-p", "retrain_seeds", "[0, 1]"], ["retrain_seeds = [0, 1]", "another training_seed"]),
     "the training seed for both": (["-p", "seeds", "[0, 1]", *BOTH_NULL], ["-p seeds: seeds = [0, 1]: should not"]),
-    "a number for seeds": (["-p", "retrain_seeds", "8"], ["retrain_seeds = 8", "a list", "such as [1, 2, 8]"]),
     "a hyperparameter": (["-p", "lr", "0.01"], ["'lr'", "a part of search_space", "params/search_space.yaml"]),
-    "a distribution": (["-f", "{}/normal.yaml"], ["normal.yaml", "lr", "normal", "log_uniform", "uniform"]),
-    "low above high": (["-f", "{}/order.yaml"], ["order.yaml", "lr", "low", "high"]),
-    "a range too few": (["-f", "{}/few.yaml"], ["few.yaml", "search_space", "beta1"]),
     "duplicate key": (["-f", "{}/twice.yaml"], ["twice.yaml", "num_trials"]),
     "no mapping": (["-f", "{}/list.yaml"], ["list.yaml"]),
     "no such file": (["-f", "{}/missing.yaml"], ["missing.yaml", "No such file"]),
@@ -562,16 +500,7 @@ WRONG = {
     "a path as a name": (["--run-name", "../x"], ["--run-name", "../x"]),
     "too much validation": (["-p", "validation_size", "1437"], ["validation_size", "1437"]),
 }
-LR = "lr: {{distribution: {}, low: {}, high: {}}}"
-REST = "".join(line + "\n" for line in SPACE.strip().splitlines()[2:])
-FAULTY = {
-    "normal.yaml": "search_space:\n  " + LR.format("normal", 0.1, 0.2) + "\n" + REST,
-    "order.yaml": "search_space:\n  " + LR.format("log_uniform", 0.2, 0.1) + "\n" + REST,
-    "few.yaml": "search_space: {" + LR.format("uniform", 0.1, 0.2) + "}",
-    "twice.yaml": "num_trials: 3\nnum_trials: 4",
-    "list.yaml": "[1, 2]",
-    "old.yaml": "retrain_seeds: [1, 1:30]",
-}
+FAULTY = {"twice": "num_trials: 3\nnum_trials: 4", "list": "[1, 2]", "old": "retrain_seeds: [1, 1:30]"}
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -580,7 +509,7 @@ def test_a_wrong_parameter_is_named_in_a_line_and_nothing_is_made(
 ) -> None:
     arguments, named = WRONG[what]
     for name, text in FAULTY.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / f"{name}.yaml").write_text(text)
     given = [argument.replace("{}", str(tmp_path)) if "{}/" in argument else argument for argument in arguments]
     root, tiny = tmp_path / "runs", write_parameters(tmp_path / "tiny.yaml")
     assert in_this_process("run", "-f", tiny, *given, "--runs-root", root) == 2
@@ -589,12 +518,6 @@ def test_a_wrong_parameter_is_named_in_a_line_and_nothing_is_made(
     assert len(captured.err.strip().splitlines()) <= 2
     assert [word for word in named if word not in captured.err] == []
     assert not root.exists()
-
-
-def test_a_wrong_parameter_ends_the_command_with_2(tmp_path: Path) -> None:
-    said = fail("run", "-p", "bach_size", 64, "--runs-root", tmp_path / "runs", code=2)
-    assert said == "mlp_lib: -p: unknown parameter 'bach_size'; did you mean batch_size?\n"
-    assert not (tmp_path / "runs").exists()
 
 
 def test_phases_that_read_a_run_need_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -657,11 +580,14 @@ def test_a_dry_run_counts_and_makes_nothing(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_dry_run_on_a_run_counts_what_is_new(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    """Nothing for the number that null stands for: digits have 1,437 training images, TINY no validation_size."""
     before = snapshot(copy)
-    assert in_this_process("run", "--run-dir", copy, "--dry-run") == 0
-    assert "nothing to train" in capsys.readouterr().out
-    assert in_this_process("run", "--run-dir", copy, "-p", "num_trials", 5, "--dry-run") == 0
-    assert "search: 10 trainings, 4 new" in capsys.readouterr().out
+    for name, value, said in (
+        ("validation_size", 1437 // 6, "nothing to train"),
+        ("num_trials", 5, "search: 10 trainings, 4 new"),
+    ):
+        assert in_this_process("run", "--run-dir", copy, "--dry-run", "-p", name, value) == 0
+        assert said in capsys.readouterr().out
     assert snapshot(copy) == before
 
 

@@ -67,18 +67,32 @@ def moved(run_dir: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_loaded_network_is_ordinary_and_has_the_test_loss_it_says(run_dir: Path, name: str) -> None:
-    model = load_model(run_dir, name, 2)
-    assert type(model) is nn.Sequential
-    assert not model.training
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_checkpoint_is_an_ordinary_network_with_the_result_it_says(run_dir: Path, name: str, seed: int) -> None:
+    """By hand, as config.yaml says what it is of, and as load_model loads it."""
+    folder = run_dir / "search" / name / "retrain" / f"seed_{seed}"
+    config = read_yaml(folder / "config.yaml")
+    hyperparameters, width = config["hyperparameters"], 64
+    layers: list[nn.Module] = []
+    for size in config["architecture"]:
+        layers += [nn.Linear(width, size), nn.LeakyReLU(hyperparameters["leaky_relu_alpha"])]
+        layers += [nn.Dropout(hyperparameters["dropout"])]
+        width = size
+    network = nn.Sequential(*layers, nn.Linear(width, 10))
+    network.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
+    loaded = load_model(run_dir, name, seed)
+    assert str(loaded) == str(network)
+    assert not loaded.training
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
     test = load_dataset(settings_of("search"), torch.device("cpu"), ROOT).test
-    config = read_yaml(run_dir / "search" / name / "retrain" / "seed_2" / "config.yaml")
-    loss = nn.functional.cross_entropy(model(test.images), test.labels).item()
+    logits = network.eval()(test.images)
+    assert torch.equal(loaded(test.images), logits)
+    loss = nn.functional.cross_entropy(logits, test.labels.long()).item()
+    accuracy = (logits.argmax(1) == test.labels).double().mean().item()
     assert loss == pytest.approx(config["result"]["test_loss"], abs=1e-6)
-    slopes = {layer.negative_slope for layer in model if isinstance(layer, nn.LeakyReLU)}
-    assert slopes == {config["hyperparameters"]["leaky_relu_alpha"]}
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    assert predict(model, test.images).sum(1) == pytest.approx(np.ones(len(test.labels)), abs=1e-5)
+    assert accuracy == pytest.approx(config["result"]["test_accuracy"], abs=1e-9)
+    assert config["seed"] == seed
+    assert predict(loaded, test.images).sum(1) == pytest.approx(np.ones(len(test.labels)), abs=1e-5)
 
 
 def test_a_missing_checkpoint_says_why(run_dir: Path, moved: Path) -> None:

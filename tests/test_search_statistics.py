@@ -1,12 +1,12 @@
 """How good a search was and what mattered, on tables small enough to do by hand."""
 
 import itertools
-import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from study import peak
 
 from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.evidence import search
@@ -47,9 +47,8 @@ def trials(losses, architecture=A, **columns):
 def drawn(number, loss, architecture=A, seed=0):
     """`number` draws, lr log-uniform, the validation loss a function of them."""
     rng = np.random.default_rng(seed)
-    table = trials([1.0] * number, architecture).assign(
-        **{name: rng.uniform(0.1, 0.9, number) for name in HYPERPARAMETERS}
-    )
+    values = {name: rng.uniform(0.1, 0.9, number) for name in HYPERPARAMETERS}
+    table = trials([1.0] * number, architecture).assign(**values)
     table["lr"] = 10 ** rng.uniform(-5, -1, number)
     return table.assign(val_loss=loss(table, rng))
 
@@ -78,19 +77,10 @@ def test_many_trials_do_not_overflow():
     assert table["expected"].iloc[0] == pytest.approx(losses.mean())
 
 
-def peak(call):
-    """Bytes that a call holds at once."""
-    tracemalloc.start()
-    call()
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return most
-
-
 @pytest.mark.parametrize("call", [expected_best, lambda table: winner_instability(table, {A: 0.03}, simulations=3000)])
 def test_memory_grows_no_faster_than_the_trials(call):
     table = trials(np.random.default_rng(0).uniform(size=4000))
-    assert peak(lambda: call(table)) < 2 * peak(lambda: call(table[:2000])) < 100e6
+    assert peak(call, table) < 2 * peak(call, table[:2000]) < 100e6
 
 
 def test_what_is_made_in_parts_is_the_same(monkeypatch):

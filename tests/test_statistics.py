@@ -5,30 +5,15 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from test_evidence import A, B, C, transfer
 
 from mlp_lib.evidence.summaries import chosen, mean_loss_matrix, regret_matrix, relative_regret_matrix, summarize
 
-A, B, C = "mlp_32", "mlp_256x128", "mlp_8x8x8"
-
-
-def transfer(**losses):
-    """A transfer table from target_source = [loss of seed 1, loss of seed 2, …], letters for the names."""
-    names = {"A": A, "B": B, "C": C}
-    rows = [
-        (names[pair[0]], names[pair[1]], seed, loss) for pair, row in losses.items() for seed, loss in enumerate(row, 1)
-    ]
-    return pd.DataFrame(rows, columns=["target", "source", "seed", "test_loss"])
-
 
 def test_summary_by_hand():
-    losses = pd.DataFrame(
-        {
-            "architecture": [B, A, B, A, C, B],
-            "seed": [1, 1, 2, 2, 1, 3],
-            "test_loss": [0.25, 0.5, 0.75, np.nan, np.nan, 0.5],
-            "test_accuracy": [0.75, 0.5, 1.0, np.nan, np.nan, 0.5],
-        }
-    )
+    losses = pd.DataFrame({"architecture": [B, A, B, A, C, B], "seed": [1, 1, 2, 2, 1, 3]})
+    losses["test_loss"] = [0.25, 0.5, 0.75, np.nan, np.nan, 0.5]
+    losses["test_accuracy"] = [0.75, 0.5, 1.0, np.nan, np.nan, 0.5]
     summary = summarize(losses, "architecture")
     assert summary.columns.tolist() == ["architecture", "n", "mean", "var", "min", "max", "mean_accuracy"]
     assert summary["architecture"].tolist() == [B, A, C]

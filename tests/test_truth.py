@@ -158,9 +158,6 @@ def test_a_search_whose_trials_all_diverge_is_told(tmp_path: Path) -> None:
     for state in (told(run_dir), told_by_the_page(run_dir)):
         assert state["search"].startswith("failed")
         assert "diverged" in state["search"]
-    results = read_table(run_dir / "search/mlp_4/search_results.csv")
-    assert set(results["status"]) == {"diverged"}
-    assert results[["val_loss", "test_loss", "best_epoch"]].isna().all(axis=None)
 
 
 def test_networks_that_are_worse_than_guessing_answer_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -236,12 +233,6 @@ def test_a_phase_that_cannot_begin_has_failed_and_leaves_what_was_done(searched:
     assert after == before
     assert told(searched)["transfer"].startswith("failed")
     assert "no Dask scheduler answers there" in told(searched)["transfer"]
-
-
-def test_status_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert __main__.main(["status", str(tmp_path)]) == 2
-    assert "no run there" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
 
 
 # --- a training again -----------------------------------------------------------------------------------------------
