@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import psutil
 import yaml
 from matplotlib.figure import Figure
 
+from mlp_lib import __main__
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.reports import analysis
 from mlp_lib.reports.pages import describe_status
@@ -228,6 +230,17 @@ def command(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedPro
     """python -m mlp_lib, as from a shell."""
     line = line_of("mlp_lib", *arguments)
     return subprocess.run(line, capture_output=True, text=True, timeout=1800, env=environment(), cwd=cwd)
+
+
+def in_this_process(*arguments: Any) -> int:
+    """The command without a process of its own, which takes a second to start."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return __main__.main([*map(str, arguments)])
+    except SystemExit as error:  # of argparse
+        return error.code
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def succeed(*arguments: Any, cwd: Path | None = None) -> str:

@@ -1,8 +1,7 @@
 """Thousands of generated wrong inputs are refused in a line or two, and nothing is made; right ones are accepted."""
 
 import functools
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from study import FIXED, command
+from study import FIXED, command, in_this_process
 
 from mlp_lib import __main__
 from mlp_lib.core.values import HYPERPARAMETERS, MAX_SEED
@@ -195,16 +194,13 @@ WRONG_RUN_NAME = NO_NAME.filter(lambda name: not name.startswith("-"))
 
 
 @pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The files of params/ are read once, the working directory is empty, the handlers of signals are left alone."""
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of params/ are read once, the working directory is empty."""
     known = functools.lru_cache(read_yaml)
     monkeypatch.setattr(parsing, "read_yaml", lambda path: (known if path.parent == PARAMS else read_yaml)(path))
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     monkeypatch.setattr(__main__, "make_run_directory", lambda *arguments: pytest.fail(f"accepted: {arguments}"))
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 def check_refusal(code: int, out: str, err: str, root: Path) -> None:
@@ -220,10 +216,7 @@ def check_refusal(code: int, out: str, err: str, root: Path) -> None:
 
 def refuse(capsys: pytest.CaptureFixture, tmp_path: Path, *arguments: str) -> str:
     root = tmp_path / "runs"
-    try:
-        code = __main__.main(["run", *arguments, "--runs-root", str(root)])
-    except SystemExit as error:  # of argparse
-        code = error.code
+    code = in_this_process("run", *arguments, "--runs-root", root)
     out, err = capsys.readouterr()
     check_refusal(code, out, err, root)
     return err

@@ -82,9 +82,8 @@ def test_interval_by_hand():
     losses = transfer(AA=[e(1), e(3)], AB=[e(2), e(4)], AC=[e(6), e(5)])  # residual variance 1.5 on 2 degrees
     row = pair_of(transfer_effects(losses, 0.05, 0.95), A, C)
     half = 4.302653 * math.sqrt(1.5)  # Student's 97.5 % quantile for 2 degrees
-    assert np.log(row[["quotient", "low", "high"]].astype(float)).tolist() == pytest.approx(
-        [3.5, 3.5 - half, 3.5 + half], rel=1e-6
-    )
+    found = np.log(row[["quotient", "low", "high"]].astype(float)).tolist()
+    assert found == pytest.approx([3.5, 3.5 - half, 3.5 + half], rel=1e-6)
     assert (row["n"], row["df"], row["diverged"]) == (2, 2, 0)
     assert row[["sd", "pooled_sd"]].tolist() == pytest.approx([1.5 * math.sqrt(2), math.sqrt(3)])
 
@@ -93,10 +92,8 @@ def test_errors_stand_beside_losses():
     losses = random_transfer(names="AB", seeds=2).assign(test_accuracy=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
     losses.loc[3, "test_loss"] = np.nan  # A with B's at the second seed
     effects = transfer_effects(losses, 0.05, 0.95)
-    assert effects[["error", "own_error"]].to_numpy().tolist() == [
-        pytest.approx([0.3, 0.15]),
-        pytest.approx([0.55, 0.75]),
-    ]
+    assert effects["error"].tolist() == pytest.approx([0.3, 0.55])
+    assert effects["own_error"].tolist() == pytest.approx([0.15, 0.75])
     pair = architecture_pairs(retrained(A=[1, 2], B=[3, 4]).assign(test_accuracy=[0.9, 0.8, 0.7, 0.6]), 0.05, 0.95)
     assert pair[["upper_error", "lower_error"]].to_numpy().tolist() == [pytest.approx([0.35, 0.15])]
 
@@ -263,17 +260,14 @@ def test_anova_by_hand():
     assert anova["sd"].tolist() == pytest.approx([math.sqrt(2.5), 0, math.sqrt(1.5)])
     assert anova["share"].tolist() == pytest.approx([0.625, 0, 0.375])
     assert same_seed_correlation(anova) == 0
-    diverged = pd.concat(
-        [losses, retrained(A=[np.nan] * 3, B=[1, 1, 1], C=[1, 1, 1], D=[np.nan] * 3).iloc[[2, 5, 8, 9]]]
-    )
-    pd.testing.assert_frame_equal(architecture_anova(diverged), anova)
+    more = retrained(A=[np.nan] * 3, B=[1, 1, 1], C=[1, 1, 1], D=[np.nan] * 3).iloc[[2, 5, 8, 9]]
+    pd.testing.assert_frame_equal(architecture_anova(pd.concat([losses, more])), anova)
 
 
 def test_same_seed_correlation_is_shrout_and_fleiss():
     losses = retrained(A=[9, 6, 8, 7, 10, 6], B=[2, 1, 4, 1, 5, 2], C=[5, 3, 6, 2, 6, 4], D=[8, 2, 8, 6, 9, 7])
-    assert same_seed_correlation(architecture_anova(losses)) == pytest.approx(
-        0.715, abs=5e-4
-    )  # ICC(3, 1) of their table
+    found = same_seed_correlation(architecture_anova(losses))
+    assert found == pytest.approx(0.715, abs=5e-4)  # ICC(3, 1) of their table
 
 
 @pytest.mark.parametrize("losses", [retrained(A=[1], B=[2]), retrained(A=[1, 2]), retrained(A=[1, np.nan], B=[2, 3])])
@@ -315,9 +309,8 @@ def test_an_interval_and_its_verdict_never_disagree(margin):
     assert len(seen) >= 3
 
 
-E1 = {
-    name: np.exp(row).tolist() for name, row in {"A": [1, 3], "B": [2, 4], "C": [6, 5]}.items()
-}  # residual variance 1.5
+# residual variance 1.5
+E1 = {name: np.exp(row).tolist() for name, row in {"A": [1, 3], "B": [2, 4], "C": [6, 5]}.items()}
 
 
 def test_pairs_by_hand():
@@ -420,9 +413,8 @@ def test_a_source_that_diverges_on_a_target_at_most_seeds_is_a_cost():
     losses = random_transfer(spread=0.001)
     pair = (losses["target"] == A) & (losses["source"] == B)
     for seeds, verdict in ((2, "undetermined"), (3, "depends_on_the_pair")):
-        answer = answer_transfer(
-            losses.assign(test_loss=losses["test_loss"].mask(pair & (losses["seed"] <= seeds))), 0.05, 0.95
-        )
+        left = losses["test_loss"].mask(pair & (losses["seed"] <= seeds))
+        answer = answer_transfer(losses.assign(test_loss=left), 0.05, 0.95)
         assert (answer["verdict"], answer["pairs"]["costs_beyond_margin"]) == (verdict, int(seeds == 3))
         assert answer["interval"][1] < 0.05  # of the other pairs
 

@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -113,7 +112,8 @@ def campaign(undisturbed: Undisturbed, folder: Path, kills: int, seed: int) -> C
             if part != "worker":  # a worker's end is not the run's
                 break
         output, _ = process.communicate(timeout=300)
-        wait_for(partial(no_orphans, process.pid), seconds=30)
+        holder = process.pid  # a server that is still importing ends after its command
+        wait_for(lambda holder=holder: not processes_under(holder), seconds=30)
         assert "Traceback" not in output or "KeyboardInterrupt" in output, output
         if RunFiles(run_dir).meta.exists():
             check_files(run_dir)
@@ -122,11 +122,6 @@ def campaign(undisturbed: Undisturbed, folder: Path, kills: int, seed: int) -> C
             run_dir = folder / f"run_{int(run_dir.name.split('_')[1]) + 1}"
     print(f"{struck.total()} kills over {len(list(folder.glob('run_*')))} runs: {dict(sorted(struck.items()))}")
     return struck
-
-
-def no_orphans(holder: int) -> bool:
-    """Whether all that worked under it has ended; a server that is still importing ends after its command."""
-    return not processes_under(holder)
 
 
 def runs_for(process: subprocess.Popen, seconds: float) -> bool:

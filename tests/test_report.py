@@ -52,12 +52,18 @@ def notebook_of_everything() -> nbformat.NotebookNode:
     return new_notebook(cells=cells)
 
 
+def render(path: Path, notebook: nbformat.NotebookNode) -> BeautifulSoup:
+    """The page that is made of a notebook."""
+    nbformat.write(notebook, path.with_suffix(".ipynb"))
+    render_notebook(path.with_suffix(".ipynb"), path.with_suffix(".html"))
+    return BeautifulSoup(path.with_suffix(".html").read_text(), "html.parser")
+
+
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = tmp_path_factory.mktemp("run")
     (run / "search").mkdir()
-    nbformat.write(notebook_of_everything(), run / "01_search.ipynb")
-    render_notebook(run / "01_search.ipynb", run / "01_search.html")
+    render(run / "01_search", notebook_of_everything())
     return (run / "01_search.html").read_text()
 
 
@@ -89,14 +95,11 @@ def test_notebook_page_has_title_contents_and_folded_code(html: str) -> None:
 
 def test_pages_of_a_run_lead_to_one_another(tmp_path: Path) -> None:
     (tmp_path / "search").mkdir()
-    for name in ("01_search", "02_retrain"):
-        nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / f"{name}.ipynb")
-        render_notebook(tmp_path / f"{name}.ipynb", tmp_path / f"{name}.html")
+    paths = [tmp_path / "01_search.html", tmp_path / "02_retrain.html"]
+    for path in paths:
+        render(path, new_notebook(cells=[new_code_cell("1")]))
     for _ in range(2):  # as written, and after the first was rendered anew
-        pages = [
-            BeautifulSoup((tmp_path / f"{name}.html").read_text(), "html.parser")
-            for name in ("01_search", "02_retrain")
-        ]
+        pages = [BeautifulSoup(path.read_text(), "html.parser") for path in paths]
         links = [[a["href"] for a in page.select("header a")] for page in pages]
         up = ["index.html", "../index.html"]
         assert links == [[*up, "02_retrain.html"], [*up, "01_search.html"]]
@@ -111,9 +114,7 @@ def test_every_image_has_a_text(html: str) -> None:
 def test_pictures_in_prose_are_embedded_or_left_out(tmp_path: Path) -> None:
     (tmp_path / "own.png").write_bytes(b"png")
     prose = "![own](own.png) ![away](https://example.org/x.png) ![above](../x.png) <b>bold <i>text</i></b>"
-    nbformat.write(new_notebook(cells=[new_markdown_cell(prose)]), tmp_path / "a.ipynb")
-    render_notebook(tmp_path / "a.ipynb", tmp_path / "a.html")
-    page = BeautifulSoup((tmp_path / "a.html").read_text(), "html.parser")
+    page = render(tmp_path / "a", new_notebook(cells=[new_markdown_cell(prose)]))
     assert [image["src"] for image in page.select("img")] == ["data:image/png;base64,cG5n"]
     assert "[away] [above] bold text" in page.main.get_text()
     assert page.b.get_text() == "bold text"
@@ -129,9 +130,7 @@ def test_outputs_are_escaped_and_clean(html: str) -> None:
 
 
 def test_notebook_without_headings(tmp_path: Path) -> None:
-    nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "bare.ipynb")
-    render_notebook(tmp_path / "bare.ipynb", tmp_path / "bare.html")
-    page = BeautifulSoup((tmp_path / "bare.html").read_text(), "html.parser")
+    page = render(tmp_path / "bare", new_notebook(cells=[new_code_cell("1")]))
     assert page.h1.string == "bare"
     assert page.nav is None
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["bare.html", "bare.ipynb"]
@@ -206,10 +205,8 @@ def test_the_index_begins_with_the_answer_in_plain_words(tmp_path: Path) -> None
     del costs["trials"]
     (run / "analysis/answers.yaml").write_text(yaml.safe_dump(answers | {"hyperparameter_transfer": costs}))
     write_run_index(run)
-    assert (
-        "For the hyperparameters that this one search chose: On"
-        in read_index(run).select_one("main > * > p").get_text()
-    )
+    costs = read_index(run).select_one("main > * > p").get_text()
+    assert "For the hyperparameters that this one search chose: On" in costs
 
 
 def test_index_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
@@ -290,13 +287,8 @@ def test_status_names_the_way_on(tmp_path: Path) -> None:
 
 
 def test_formulas_are_mathml_and_code_is_left_alone(tmp_path: Path) -> None:
-    notebook = nbformat.v4.new_notebook()
-    notebook.cells = [
-        nbformat.v4.new_markdown_cell("# T\n\nThe regret $R_{ts}$ costs; `$HOME$` is code, 5 $ is money.")
-    ]
-    nbformat.write(notebook, tmp_path / "n.ipynb")
-    render_notebook(tmp_path / "n.ipynb", tmp_path / "n.html")
-    page = BeautifulSoup((tmp_path / "n.html").read_text(), "html.parser")
+    prose = "# T\n\nThe regret $R_{ts}$ costs; `$HOME$` is code, 5 $ is money."
+    page = render(tmp_path / "n", new_notebook(cells=[new_markdown_cell(prose)]))
     assert [math.get_text() for math in page.select("main math")] == ["Rts"]
     text = page.main.get_text()
     assert "$HOME$ is code" in text

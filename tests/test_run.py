@@ -21,6 +21,7 @@ from study import (
     differing,
     fail,
     grown_as_fresh,
+    in_this_process,
     papermill,
     processes_under,
     settings_of,
@@ -33,7 +34,6 @@ from study import (
     write_parameters,
 )
 
-from mlp_lib import __main__
 from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.reports import session
 from mlp_lib.run import meta
@@ -468,17 +468,6 @@ def test_a_run_in_use_is_refused(copy: Path) -> None:
         for phase in ("run", "analysis"):
             assert f"in use: the test by process {os.getpid()}" in fail(phase, "--run-dir", copy)
         assert snapshot(copy) == before
-
-
-def in_this_process(*arguments: Any) -> int:
-    """The command without a process of its own, which takes a second to start."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        return __main__.main([*map(str, arguments)])
-    except SystemExit as error:  # of argparse
-        return error.code
-    finally:
-        signal.signal(signal.SIGTERM, handler)
 
 
 BOTH_NULL = ("-p", "retrain_seeds", "null", "-p", "transfer_seeds", "null")

@@ -24,6 +24,7 @@ from study import (
     environment,
     fail,
     fixed_space,
+    in_this_process,
     processes_under,
     settings_of,
     snapshot,
@@ -37,7 +38,6 @@ from study import (
     write_parameters,
 )
 
-from mlp_lib import __main__
 from mlp_lib.core import machine
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.reports import pages, session
@@ -239,9 +239,7 @@ def test_a_phase_that_cannot_begin_has_failed_and_leaves_what_was_done(searched:
 
 
 def repeat(config: Path, capsys: pytest.CaptureFixture) -> tuple[int, str]:
-    code = __main__.main(["repeat", str(config)])
-    captured = capsys.readouterr()
-    return code, captured.out + captured.err
+    return in_this_process("repeat", config), "".join(capsys.readouterr())
 
 
 def test_a_training_is_repeated_to_the_bit_by_the_command(base: Path) -> None:
@@ -262,13 +260,12 @@ def config(base: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(base / "search/mlp_4/retrain/seed_1/config.yaml", tmp_path))
 
 
-def test_config_is_enough_to_repeat_a_training(config: Path, capsys: pytest.CaptureFixture) -> None:
+def test_config_is_enough_to_repeat_a_training_and_other_bits_are_told(
+    config: Path, capsys: pytest.CaptureFixture
+) -> None:
     code, said = repeat(config, capsys)
     assert code == 0
     assert "the bits agree: the result\n" in said
-
-
-def test_other_bits_are_told(config: Path, capsys: pytest.CaptureFixture) -> None:
     record = read_yaml(config)
     record["result"]["test_loss"] *= 1 + 2**-52
     config.write_text(yaml.safe_dump(record))
@@ -287,9 +284,7 @@ def test_another_checkpoint_is_told(config: Path, base: Path, capsys: pytest.Cap
 
 
 def verify(run_dir: Path, capsys: pytest.CaptureFixture, *more: str) -> tuple[int, str]:
-    code = __main__.main(["verify", str(run_dir), *more])
-    captured = capsys.readouterr()
-    return code, captured.out + captured.err
+    return in_this_process("verify", run_dir, *more), "".join(capsys.readouterr())
 
 
 def test_drawn_trainings_are_verified_and_a_wrong_one_is_told(
