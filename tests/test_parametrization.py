@@ -119,13 +119,15 @@ def test_a_member_alone_has_the_same_bits(make_split, scaled):
     assert all(torch.equal(a[0], b[2]) for a, b in zip(alone.weights, together.weights, strict=True))
 
 
-def test_coordinate_check(make_split, scaled):
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_coordinate_check(make_split, scaled, precision: str):
     """In a step, activations move as far at any width under muP, and farther the wider under standard.
 
     Slopes of log change against log width: 0 under muP; under standard 1 for the logits in the limit of great width;
     with rates by layer 0 for the hidden layers and up to 1/2 for the logits, whose weights stand in line with them.
     """
-    name, settings = scaled.parametrization, scaled.model_copy(update={"base_width": 32})
+    name = scaled.parametrization
+    settings = scaled.model_copy(update={"base_width": 32, "matmul_precision": precision})
     table = coordinate_check(make_split(300, 64), settings, [32, 128, 512], steps=3)
     assert len(table) == 2 * 3 * 3 * 3
     last = table[table["step"] == 3]

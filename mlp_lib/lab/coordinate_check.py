@@ -58,12 +58,14 @@ def _activations(
     """Before the first step and after each: [seeds, images, units] of each layer, before its nonlinearity."""
     found = []
     with training_mode(settings, batch.images.device):
-        prepared, vectors = prepare(batch), [_HYPERPARAMETERS] * len(_SEEDS)
-        stacks = draw_members(architecture, _SEEDS, settings, prepared.images)
+        vectors, stacks = (
+            [_HYPERPARAMETERS] * len(_SEEDS),
+            draw_members(architecture, _SEEDS, settings, prepare(batch).images),
+        )
         population = Population(architecture, vectors, list(_SEEDS), settings, stacks)
         for epoch in range(steps + 1):
             if epoch:
-                population.train_epoch(prepared, epoch)
+                population.train_epoch(prepare(batch, population.network.bfloat16), epoch)
             weights = population.network.weights
             members = [_layers(architecture, [w[i] for w in weights], batch.images) for i in range(len(_SEEDS))]
             found.append([torch.stack(layer) for layer in zip(*members, strict=True)])
