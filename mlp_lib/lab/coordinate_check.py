@@ -58,10 +58,8 @@ def _activations(
     """Before the first step and after each: [seeds, images, units] of each layer, before its nonlinearity."""
     found = []
     with training_mode(settings, batch.images.device):
-        vectors, stacks = (
-            [_HYPERPARAMETERS] * len(_SEEDS),
-            draw_members(architecture, _SEEDS, settings, prepare(batch).images),
-        )
+        vectors = [_HYPERPARAMETERS] * len(_SEEDS)
+        stacks = draw_members(architecture, _SEEDS, settings, prepare(batch).images)
         population = Population(architecture, vectors, list(_SEEDS), settings, stacks)
         for epoch in range(steps + 1):
             if epoch:
