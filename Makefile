@@ -25,9 +25,10 @@ pool: $(VENV)/installed-test
 	$(BIN)/python tests/write_pool.py
 
 # trainings of the kept studies again, drawn at random, against what is recorded of them: long
+KEPT := $(patsubst %/search/search_meta.yaml,%,$(wildcard $(addsuffix /search/search_meta.yaml, \
+	executed/example executed/reference/* executed/reference/*/*)))
 verify: $(VENV)/installed
-	for run in executed/example executed/reference/*/; do \
-		echo $$run; $(BIN)/python -m mlp_lib verify $$run --sample $(or $(SAMPLE),20) || exit 1; done
+	for run in $(KEPT); do echo $$run; $(BIN)/python -m mlp_lib verify $$run --sample $(or $(SAMPLE),20) || exit 1; done
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -123,6 +123,13 @@ def test_a_line_torn_at_any_byte_is_no_row_and_goes_with_the_next(tmp_path: Path
         assert path.read_bytes() == whole
 
 
+def test_a_table_is_never_there_without_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(RunDirectoryError, match="No space left on device; what was finished"):
+        append_table(tmp_path / "table.csv", pd.DataFrame({"trial": [0]}))
+    assert not [*tmp_path.iterdir()]
+
+
 def test_rows_that_cannot_be_appended_leave_those_that_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, row = tmp_path / "table.csv", pd.DataFrame({"trial": [0]})
     append_table(path, row)

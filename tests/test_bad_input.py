@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from study import FIXED, command, in_this_process
 
 from mlp_lib import __main__
+from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.values import HYPERPARAMETERS, MAX_SEED
 from mlp_lib.run import parsing
 from mlp_lib.run.files import ROOT, read_yaml
+from mlp_lib.run.meta import continue_run
 from mlp_lib.run.parameters import DEFAULTS, PARAMETERS
 from mlp_lib.run.parsing import PARAMS, check_all, merge
 
@@ -261,6 +263,7 @@ def test_wrong_run_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 GRID, CONSENSUS = {"search_method": "grid"}, {"transfer_extra_sources": "[consensus]"}
+REPLICATION = "executed/reference/replication"  # 60 trials of the run seed 100
 ON_CUDA = {"device": "cpu", "preload": "cuda"}
 
 
@@ -278,6 +281,8 @@ ON_CUDA = {"device": "cpu", "preload": "cuda"}
         (CONSENSUS | {"same_trials_for_all_architectures": "false"}, "needs same_trials_for_all_architectures = true"),
         (CONSENSUS | {"architectures": "{list: [[8]]}"}, "consensus needs two architectures or more"),
         ({"search_dir": "executed/example", "search_budget": 7}, "at most half of num_trials (12), so at most 6"),
+        ({"search_dir": REPLICATION, "seeds": "[100, 101]"}, "should not hold the training_seed 100, which chose"),
+        ({"compare_with": "[executed/example, executed/../executed/example]"}, "here example, example: rename one"),
         ({"search_dir": "executed/example"}, "search_dir = executed/example: its search has no 120x204x408, 160x"),
         ({"search_dir": "nowhere/x"}, f"search_dir = nowhere/x: no search there (none in {ROOT / 'nowhere/x'})"),
         ({"compare_with": "nowhere/x"}, f"compare_with = nowhere/x: no search there (none in {ROOT / 'nowhere/x'})"),
@@ -292,6 +297,14 @@ def test_parameters_that_do_not_go_together(
     arguments = [word for name, value in options.items() for word in ("-p", name, str(value))]
     assert said in refuse(capsys, tmp_path, *arguments)
     assert said in refuse(capsys, tmp_path, *arguments, "--dry-run")
+
+
+def test_what_goes_together_is_asked_of_what_is_stored_and_not_of_defaults() -> None:
+    given = [("search_budget", "25"), ("seeds", "[0, 11, 12, 13, 14, 15]")]
+    merged = continue_run(ROOT / REPLICATION, merge(None, [], given))
+    assert check_all(merged)["transfer"]["transfer_seeds"] == [0, 11, 12, 13, 14, 15]
+    with pytest.raises(SettingsError, match="search_budget = 31: should be at most half of num_trials"):
+        check_all(continue_run(ROOT / REPLICATION, merge(None, [], [("search_budget", "31")])))
 
 
 # --- the real command -----------------------------------------------------------------------------------------------

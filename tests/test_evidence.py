@@ -483,6 +483,14 @@ def test_verdict_and_printed_interval_agree(seed):
     assert f"{low:+.2%} to {high:+.2%}".replace("%", " %") in answer["sentence"]
 
 
+def test_an_undetermined_answer_names_the_interval_of_the_pair_that_it_shows():
+    losses = retrained(A=[1, 1.001, 1.002], B=[1, 1.002, 1.001], C=[np.nan] * 3)
+    answer = answer_architecture(losses, 0.05, 0.95)
+    assert (answer["verdict"], answer["pairs"]["equivalent"]) == ("undetermined", 1)
+    assert answer["interval_kind"] == "90 % interval"
+    assert "(90 % interval" in answer["sentence"]
+
+
 def test_architecture_order_does_not_matter():
     one = answer_architecture(retrained(A=[1.0, 1.1], B=[2.0, 2.3]), 0.05, 0.9)
     other = answer_architecture(retrained(B=[2.0, 2.3], A=[1.0, 1.1]), 0.05, 0.9)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mlp_lib
+from mlp_lib.core.errors import SettingsError
 from mlp_lib.core.values import ROOT
 
 SHOWN = textwrap.dedent(mlp_lib.__doc__.split("\n\n")[2])  # the lines that help(mlp_lib) shows
@@ -99,3 +100,11 @@ def test_the_door_opens_without_torch_and_says_its_names(tmp_path: Path) -> None
     assert all(line.strip() in pydoc.render_doc(mlp_lib) for line in SHOWN.splitlines())
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mlp_lib.nothing  # noqa: B018
+
+
+def test_what_cannot_be_is_refused_in_words() -> None:
+    with pytest.raises(SettingsError, match="device = 'gpu': should be auto, cpu or cuda"):
+        mlp_lib.load("digits", device="gpu")
+    for widths in ((), (8, 0)):
+        with pytest.raises(SettingsError, match="should be one width or more, each 1 or more"):
+            mlp_lib.Architecture(widths)

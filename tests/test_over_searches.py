@@ -16,7 +16,7 @@ from mlp_lib.evidence import contenders, find_budget, over_searches
 from mlp_lib.evidence.comparisons import replication, replication_sentences
 from mlp_lib.evidence.pool import weights
 from mlp_lib.evidence.practices import practices
-from mlp_lib.evidence.sentences import answers_over_searches
+from mlp_lib.evidence.sentences import answers_over_searches, in_plain_words
 from mlp_lib.evidence.tuning import (
     error_curves,
     error_pairs,
@@ -242,6 +242,18 @@ def test_a_target_whose_own_choice_diverges_is_named_and_all_its_pairs_are_broke
     assert result.broken.tolist() == [True, True, False, False, False, False]
     sentence = answers_over_searches(result)["hyperparameter_transfer"]["sentence"]
     assert sentence.endswith("Does not train with its own hyperparameters: 1.")
+    assert "1 with 2's (its own does not train)" in sentence
+
+
+def test_where_no_pair_trains_the_first_line_says_what_the_verdict_does():
+    trials, judged = study([np.where(LOW, 0.1, 0.2), np.where(LOW, 0.2, 0.1)])
+    bad = (judged["target"] == "mlp_1") == (judged["trial"] >= T // 2)
+    judged["test_loss"] = judged["test_loss"].mask(bad)
+    (name, transfer), (other, matters) = answers_over_searches(over_searches(trials, judged, BUDGET)).items()
+    assert transfer["verdict"] == "does_not_transfer"
+    assert in_plain_words(name, transfer) == transfer["sentence"]
+    unsaid = matters | {"verdict": "undetermined", "interval": [None, None]}
+    assert in_plain_words(other, unsaid).endswith("this cannot be said from this run.")
 
 
 def test_an_architecture_that_always_diverges_leaves_the_others_comparable():

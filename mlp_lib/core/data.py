@@ -99,7 +99,8 @@ def load(
 
     validation_size: images of the training data (a sixth if not given), chosen by split_seed alone. torchvision's files
     are looked for, and downloaded to, in the folder that the environment variable MLP_DATA_ROOT names, or else in
-    data_root, from the repository's root. Raises DataError for files that are missing, damaged or can't be downloaded.
+    data_root, from the repository's root. Raises DataError for files that are missing, damaged or can't be downloaded,
+    SettingsError for a device that isn't there, pydantic's ValidationError for a size or seed that can't be.
     """
     if dataset not in DATASETS:
         raise DataError(f"there is no data set {dataset!r}: {', '.join(DATASETS)}")

@@ -12,12 +12,12 @@ from mlp_lib.core.values import TrainingSettings
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device for `auto`, `cpu` or `cuda`; SettingsError for `cuda` where there is none."""
+    """The torch device for `auto`, `cpu` or `cuda`; SettingsError for other names, and for `cuda` where none is."""
     available = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda"):
+        raise SettingsError(f"device = {name!r}: should be auto, cpu or cuda")
     if name == "cuda" and not available:
-        raise SettingsError(
-            "device = 'cuda': torch finds no CUDA device on this machine; device = auto takes one when there is one"
-        )
+        raise SettingsError("device = 'cuda': torch finds none here; device = auto takes one when there is one")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

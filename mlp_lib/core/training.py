@@ -62,15 +62,12 @@ class Trained:
 
         Both are NaN for a member that diverged.
         """
-        return tuple(np.where(self._diverged, np.nan, values) for values in self._measure(measure, split))
+        return tuple(np.where(np.equal(self.status, DIVERGED), np.nan, each) for each in self._measure(measure, split))
 
     def image_losses(self, split: Split) -> np.ndarray:
         """Cross-entropy (nats) of each image of a split, float32 [P, N]; NaN for a member that diverged."""
-        return np.where(self._diverged[:, None], np.float32("nan"), self._measure(measure_images, split))
-
-    @property
-    def _diverged(self) -> np.ndarray:
-        return np.array([status == DIVERGED for status in self.status])
+        images = self._measure(measure_images, split)
+        return np.where(np.equal(self.status, DIVERGED)[:, None], np.float32("nan"), images)
 
     def _measure(self, how: Callable, split: Split) -> Any:
         with training_mode(self.settings, self.weights[0].device):
@@ -83,7 +80,7 @@ class Trained:
         return to_sequential(self.architecture, weights, self.hyperparameters[member]).eval()
 
 
-class Training:
+class Training(Iterator[pd.DataFrame]):
     """P members of one architecture in training, each with its own hyperparameters and run seed.
 
     An iterator: each epoch it gives the epoch's rows, one a member still training, with the columns of
@@ -129,9 +126,6 @@ class Training:
         self._population = Population(architecture, self.hyperparameters, self.seeds, self.settings, stacks, steps)
         self._active = torch.arange(number)  # the member of each place in the stack
         self._leave()
-
-    def __iter__(self) -> Iterator[pd.DataFrame]:
-        return self
 
     def __next__(self) -> pd.DataFrame:
         if not len(self._active) or self.epoch >= self.settings.max_epochs:

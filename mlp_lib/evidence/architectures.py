@@ -192,7 +192,7 @@ def answer_architecture(losses: pd.DataFrame, margin: float, confidence: float) 
         if math.isnan(estimate[1]):
             end = "one seed gives no interval, so whether the architecture matters cannot be said."
         else:
-            kind = interval_kind(verdict, confidence)
+            kind = interval_kind(shown["verdict"], confidence)
         which = "The largest" if shown["relative"] == pairs["relative"].max() else "A"
         what = " above ".join(name.removeprefix("mlp_") for name in names.values())
         claim = f"difference of test loss between two of {number} architectures, {what}, is {estimate[0]:.2%}"

@@ -7,7 +7,7 @@ import pandas as pd
 from mlp_lib.evidence.intervals import basis_text, count_text, plain_answer
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.summaries import no_trial
-from mlp_lib.evidence.verdicts import ONE_ARCHITECTURE, VERDICTS, architecture_end, interval_kind, transfer_end
+from mlp_lib.evidence.verdicts import MOST, ONE_ARCHITECTURE, VERDICTS, architecture_end, interval_kind, transfer_end
 
 QUESTIONS = {
     "hyperparameter_transfer": "Do tuned hyperparameters transfer",
@@ -115,7 +115,9 @@ def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int, kind: 
 
 
 def _cost(pair: dict) -> str:
-    cost = "does not train" if pd.isna(pair["p_beyond"]) else f"{_part(pair['regret']):+.1%}"
+    cost = f"{_part(pair['regret']):+.1%}"
+    if pd.isna(pair["p_beyond"]):  # it is broken
+        cost = "does not train" if pair["diverged"] > MOST else "its own does not train"
     return f"{_short(pair['target'])} with {_short(pair['source'])}'s ({cost})"
 
 
@@ -131,7 +133,8 @@ def in_plain_words(name: str, answer: dict) -> str:
     """An answer's first line, in words without terms; name: its key in answers.yaml, answer: what stands there."""
     effect, ends = answer["effect"], answer["interval"]
     if effect is None or None in ends:
-        return f"{QUESTIONS[name]}: this cannot be said from this run."
+        unsaid = f"{QUESTIONS[name]}: this cannot be said from this run."
+        return unsaid if answer["verdict"] == "undetermined" else answer["sentence"]
     say = _transfer_words if name == "hyperparameter_transfer" else _architecture_words
     words = say(effect, *ends, answer).replace("%", " %")
     return words if "trials" in answer else f"For the hyperparameters that this one search chose: {words}"

@@ -201,10 +201,13 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
         files = by_hand.choose(phase, parameters, opened[0].conditions)
     stored = meta.read_meta(files)
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
-    check_together(merged, dict.fromkeys(parameters, f"notebook {phase}"))
+    place = f"notebook {phase}"
+    check_together(merged, dict.fromkeys(parameters, place))
     if (said := describe_seeds(merged)) != describe_seeds(stored["parameters"]):
         print(said)
     searched = find_search(settings.search_dir) if phase == "transfer" and settings.search_dir else files
+    if searched is not files:
+        meta.check_search(meta.read_meta(searched)["parameters"], parameters, dict.fromkeys(parameters, place))
     architectures = settings.architectures.architectures if phase == "search" else meta.read_architectures(searched)
     try:
         lost = restore(files, phase) + (describe_missing(searched, "search") if searched is not files else [])

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -186,20 +186,21 @@ def append_table(path: Path, table: pd.DataFrame) -> None:
 def append_rows(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
     """Add rows to a CSV, which is made if it isn't there; they are on the disk when this returns.
 
-    A torn last line, of a process that died while it wrote, goes. RunDirectoryError if it can't be written. Without a
-    table of pandas, which takes milliseconds for a row.
+    A torn last line, of a process that died while it wrote, goes; the first rows come whole with their header, or not
+    at all. RunDirectoryError if it can't be written. Without a table of pandas, which takes milliseconds for a row.
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerows(["" if pd.isna(cell) else cell for cell in row] for row in rows)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            end = _end_of_lines(file)
+        end = _end_of_lines(path)
+        if not end:
+            return write_bytes(path, f"{','.join(columns)}\n{text.getvalue()}".encode())
+        with path.open("rb+") as file:
             file.truncate(end)
+            file.seek(end)
             try:
-                header = ",".join(columns) + "\n" if end == 0 else ""
-                file.write((header + text.getvalue()).encode())
+                file.write(text.getvalue().encode())
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
@@ -209,14 +210,16 @@ def append_rows(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) ->
         raise _not_written(path, error) from error
 
 
-def _end_of_lines(file: BinaryIO) -> int:
-    """Bytes up to the end of the last line that is whole; the file's end but after a write that was cut."""
-    end = file.seek(0, os.SEEK_END)
-    if end:
-        file.seek(end - 1)
-        if file.read(1) != b"\n":
-            file.seek(0)
-            end = file.read().rfind(b"\n") + 1
+def _end_of_lines(path: Path) -> int:
+    """Bytes up to the end of the last line that is whole: the file's end but after a write that was cut."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        if end := file.seek(0, os.SEEK_END):
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                end = file.read().rfind(b"\n") + 1
     return end
 
 

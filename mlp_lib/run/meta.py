@@ -13,7 +13,7 @@ from mlp_lib.run import record
 from mlp_lib.run.claim import find_holder
 from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, read_yaml, write_yaml
 from mlp_lib.run.parameters import DEFAULTS, PARAMETERS, PARAMETERS_OF_FILE, PHASES, ArchitectureChoice, change_of
-from mlp_lib.run.parsing import Merged, check_all, check_choices
+from mlp_lib.run.parsing import Merged, check_together, flat, parse_all
 from mlp_lib.run.recipe import Conditions
 from mlp_lib.run.record import Lost
 from mlp_lib.run.work import begin_stretch, end_stretch
@@ -295,8 +295,12 @@ def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
 
 
 def find_searches(names: str | Sequence[str] | None, parameter: str) -> list[RunFiles]:
-    """The runs that a parameter names: one, several or none."""
-    return [find_search(name, parameter) for name in ([names] if isinstance(names, str) else names or ())]
+    """The runs that a parameter names, told apart by their directories' names: SettingsError for two alike."""
+    runs = [find_search(name, parameter) for name in ([names] if isinstance(names, str) else names or ())]
+    if len({run.root.name for run in runs}) < len(runs):
+        shown = ", ".join(run.root.name for run in runs)
+        raise SettingsError(f"{parameter}: runs are told apart by their directories' names, here {shown}: rename one")
+    return runs
 
 
 def check_runs(phases: Sequence[str], parsed: Mapping[str, Mapping[str, Any]], where: Mapping[str, str]) -> None:
@@ -313,7 +317,7 @@ def check_runs(phases: Sequence[str], parsed: Mapping[str, Mapping[str, Any]], w
         if state["status"] != DONE:
             told = f"{state['status']} ({state['error']})" if state.get("error") else state["status"]
             raise SettingsError(f"search_dir = {name}: its search is {told}; first {go_on(searched.root)}")
-        check_choices({**known["parameters"], **parsed["transfer"], "search_dir": None}, where)
+        check_search(known["parameters"], parsed["transfer"], where)
         own = parsed["search"]["architectures"] if "search" in phases else {"list": []}
         missing = set(ArchitectureChoice.model_validate(own).architectures) - set(read_architectures(searched))
         if missing:
@@ -324,13 +328,18 @@ def check_runs(phases: Sequence[str], parsed: Mapping[str, Mapping[str, Any]], w
             )
 
 
+def check_search(known: Mapping[str, Any], transfer: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """What the transfer's parameters have to have to do with those of the search that `search_dir` names."""
+    check_together({**known, **transfer, "retrain_seeds": (), "search_dir": None}, where)
+
+
 def continue_run(run_dir: Path, merged: Merged) -> Merged:
     """The parameters for an existing run: those stored, which the given ones must agree with or add to."""
     files = RunFiles(run_dir)
     if not files.meta.exists():
         raise SettingsError(f"--run-dir {run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
     stored = read_meta(files)["parameters"]
-    checked = {name: value for values in check_all(merged).values() for name, value in values.items()}
+    checked = flat(parse_all(merged))  # the rest are defaults: what is stored says what goes together
     also = ("retrain_seeds", "transfer_seeds") if "seeds" in merged.given else ()
     given = {name: checked[name] for name in (*merged.given, *also)}
     try:

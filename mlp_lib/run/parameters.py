@@ -239,7 +239,9 @@ class SearchSettings(StudySettings):
 class SeededSettings(StudySettings):
     """What the phases that train need. Later files and -p override these key by key."""
 
-    seeds: Seeds = told((1, 2, 3, 4, 5), "run seeds of 02 and 03, one training each", FREE, small=[1, 2, 3])
+    seeds: Seeds = told(
+        (1, 2, 3, 4, 5), "run seeds of 02 and 03, one training each; on a run they may only grow", FREE, small=[1, 2, 3]
+    )
 
 
 class RetrainSettings(SeededSettings):
@@ -265,8 +267,8 @@ class TransferSettings(SeededSettings):
     transfer_extra_sources: ExtraSources = told(
         (),
         "more sources than the architectures: cheapest, median, consensus, default\n"
-        "cheapest: chosen on the architecture with the fewest parameters; median: of all architectures' chosen "
-        "values; consensus: the trial that ranks best on the other architectures (needs "
+        "cheapest: chosen on the other architecture with the fewest parameters; median: of the others' chosen "
+        "values; consensus: the trial that ranks best on the others (needs "
         "same_trials_for_all_architectures: true); default: torch's AdamW without dropout.",
         GROWS,
     )

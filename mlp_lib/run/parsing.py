@@ -88,13 +88,23 @@ def check_names(names: Mapping[str, Any], where: str | Mapping[str, str], also: 
 
 def check_all(merged: Merged) -> dict[str, dict[str, Any]]:
     """Every phase's parameters, parsed strictly, as plain values; SettingsError at the first that is wrong."""
+    parsed = parse_all(merged)
+    check_together(flat(parsed), merged.where)
+    return parsed
+
+
+def parse_all(merged: Merged) -> dict[str, dict[str, Any]]:
+    """The same, each parameter by itself."""
     parsed = {}
     for phase, kind in NOTEBOOK_SETTINGS.items():
         values = {name: value for name, value in merged.values.items() if name in kind.model_fields}
         parsed[phase] = parse(kind, values, merged.where).model_dump(mode="json")
-    everything = {name: value for values in parsed.values() for name, value in values.items()}
-    check_together(everything, merged.where)
     return parsed
+
+
+def flat(parsed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameters of all phases as one mapping."""
+    return {name: value for values in parsed.values() for name, value in values.items()}
 
 
 def check_together(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
@@ -127,10 +137,13 @@ def check_device(parameters: Mapping[str, Any], where: Mapping[str, str]) -> Non
 
 
 def check_seeds(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
-    """A trial's run seed must not be a retrain or transfer seed: they would see the very training that was chosen."""
+    """A trial's run seed must not be a retrain or transfer seed: they would see the very training that was chosen.
+
+    With a `search_dir` it is that search whose trials the transfer must not see: see `meta.check_search`.
+    """
     of = "grid_seeds" if parameters.get("search_method") == "grid" else "training_seed"
     trials = parameters.get(of, ())
-    for name in ("retrain_seeds", "transfer_seeds"):
+    for name in ("retrain_seeds", *(() if parameters.get("search_dir") else ("transfer_seeds",))):
         seeds = list(parameters.get(name, ()))
         name = "seeds" if seeds == list(parameters.get("seeds", ())) else name
         for seed in [trials] if isinstance(trials, int) else trials:
