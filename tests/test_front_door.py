@@ -106,5 +106,5 @@ def test_what_cannot_be_is_refused_in_words() -> None:
     with pytest.raises(SettingsError, match="device = 'gpu': should be auto, cpu or cuda"):
         mlp_lib.load("digits", device="gpu")
     for widths in ((), (8, 0)):
-        with pytest.raises(SettingsError, match="should be one width or more, each 1 or more"):
+        with pytest.raises(ValueError, match="should be one width or more, each 1 or more"):
             mlp_lib.Architecture(widths)

@@ -13,6 +13,7 @@ from torch import nn
 
 from mlp_lib.core import kernels, network, training
 from mlp_lib.core.data import CLASSES, Split
+from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import draw_weights, to_sequential
 from mlp_lib.core.training import Trained, Training
 from mlp_lib.core.values import (
@@ -362,11 +363,25 @@ def test_training_learns(make_split, training_settings):
     assert accuracy[0] > 0.75
 
 
-def test_torch_settings_are_restored(make_split, training_settings):
-    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.is_inference_mode_enabled()
-    split = make_split(40, 6)
-    training.train(split, split, Architecture((4,)), [BASE], [1], training_settings)
-    assert before == (torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.is_inference_mode_enabled())
+@pytest.mark.parametrize("flushed", [False, True])
+def test_torch_settings_are_restored(make_split, training_settings, flushed):
+    def numerics():
+        asked = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+        return *asked, torch.get_num_threads(), torch.is_inference_mode_enabled(), bool(torch.tensor(1e-40) * 1)
+
+    try:
+        torch.set_float32_matmul_precision("high")
+        torch.set_flush_denormal(flushed)
+        before, split = numerics(), make_split(40, 6)
+        assert before[-1] != flushed
+        settings = training_settings.model_copy(update={"deterministic": True})
+        with training_mode(settings, torch.device("cpu")):
+            assert numerics() == ("highest", True, 1, True, False)
+        training.train(split, split, Architecture((4,)), [BASE], [1], settings)
+        assert numerics() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.set_flush_denormal(False)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")

@@ -104,8 +104,7 @@ class Training(Iterator[pd.DataFrame]):
         state: State | None = None,
     ):
         """seeds: a run seed a member, else 0 for all; device: else that of the data. ValueError for other numbers."""
-        one = isinstance(hyperparameters, Hyperparameters)
-        self.hyperparameters = [hyperparameters] if one else list(hyperparameters)
+        self.hyperparameters = [hyperparameters] if isinstance(hyperparameters, Hyperparameters) else [*hyperparameters]
         number = len(self.hyperparameters)
         self.seeds = [0] * number if seeds is None else list(seeds)
         if not number or number != len(self.seeds):

@@ -11,8 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
-from mlp_lib.core.errors import SettingsError
-
 ROOT = Path(__file__).resolve().parents[2]  # the repository: what relative paths start from
 MAX_SEED = 2**32 - 1
 CLASSES = 10  # of every data set
@@ -90,13 +88,13 @@ class _Frozen(BaseModel):
 
 @dataclass(frozen=True, order=True)
 class Architecture:
-    """The hidden widths of a multilayer perceptron, first layer first: one or more, else SettingsError."""
+    """The hidden widths of a multilayer perceptron, first layer first: one or more, else ValueError."""
 
     widths: tuple[int, ...]
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
-            raise SettingsError(f"architecture = {self.widths}: should be one width or more, each 1 or more")
+            raise ValueError(f"architecture = {self.widths}: should be one width or more, each 1 or more")
 
     @property
     def name(self) -> str:

@@ -34,6 +34,15 @@ def half_width(se: np.ndarray, df: np.ndarray, alpha: float) -> np.ndarray:
     return stats.t.ppf(1 - alpha / 2, df) * np.asarray(se)
 
 
+def jackknife(values: np.ndarray) -> np.ndarray:
+    """The variance of estimates [..., 1 + T]: on all of T, then without each of them.
+
+    (T - 1) / T times the sum of squares of the latter around their mean (Efron & Stein 1981, "The jackknife estimate
+    of variance").
+    """
+    return (values.shape[-1] - 2) * values[..., 1:].var(axis=-1)
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """The p values that are not NaN adjusted by Holm's (1979) step-down procedure.
 

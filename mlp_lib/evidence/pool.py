@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mlp_lib.core.errors import SettingsError, TrainingError
-from mlp_lib.evidence.intervals import half_width
+from mlp_lib.evidence.intervals import half_width, jackknife
 from mlp_lib.evidence.verdicts import MOST
 
 FORGOTTEN = 100  # a search of the budget chooses beyond the m best in at most one of so many
@@ -63,15 +63,6 @@ def logs(losses: pd.Series) -> np.ndarray:
     """Logarithms of losses in nats; NaN where a training diverged."""
     with np.errstate(divide="ignore"):
         return np.log(losses.where(np.isfinite(losses)).to_numpy(float))
-
-
-def jackknife(values: np.ndarray) -> np.ndarray:
-    """The variance of estimates [..., 1 + T]: on all trials, then without each of the T.
-
-    (T - 1) / T times the sum of squares of the latter around their mean (Efron & Stein 1981, "The jackknife estimate
-    of variance").
-    """
-    return (values.shape[-1] - 2) * values[..., 1:].var(axis=-1)
 
 
 def residual_squares(table: np.ndarray) -> tuple[float, int]:

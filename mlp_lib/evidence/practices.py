@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlp_lib.evidence.intervals import count_text, half_width
-from mlp_lib.evidence.pool import Pool, jackknife, logs, read_pool, weighted_mean, weights
+from mlp_lib.evidence.intervals import count_text, half_width, jackknife
+from mlp_lib.evidence.pool import Pool, logs, read_pool, weighted_mean, weights
 
 FEW = 3  # of a search's best are judged again
 ORDERS = 200  # random orders of the trials, of which halving is averaged over all searches of neighbours in the order

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlp_lib.evidence.intervals import half_width, holm, p_above
-from mlp_lib.evidence.pool import Estimate, Pool, jackknife, logs, read_pool, residual_squares, weighted_mean, weights
+from mlp_lib.evidence.intervals import half_width, holm, jackknife, p_above
+from mlp_lib.evidence.pool import Estimate, Pool, logs, read_pool, residual_squares, weighted_mean, weights
 from mlp_lib.evidence.summaries import untrained
 from mlp_lib.evidence.verdicts import (
     HARMLESS,

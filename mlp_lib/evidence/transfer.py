@@ -18,6 +18,7 @@ from mlp_lib.evidence.intervals import (
     by_own_spread,
     half_width,
     holm,
+    jackknife,
     mean_interval,
     p_above,
     plain_answer,
@@ -275,15 +276,26 @@ def trial_rank_correlation(trials: pd.DataFrame) -> pd.DataFrame:
     return ranks if ranks.columns.empty else ranks.corr().rename_axis(index="architecture", columns=None)
 
 
-def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> dict:
+def _over_architectures(costs: pd.DataFrame, confidence: float) -> tuple[float, float, float]:
+    """(mean, low, high) of the costs by a jackknife over architectures, each left out as target and as source."""
+    names = costs[["target", "source"]]
+    left = [costs.loc[names.ne(name).all(axis=1), "cost"].mean() for name in pd.unique(names.to_numpy().ravel())]
+    mean = costs["cost"].mean()
+    half = half_width(math.sqrt(jackknife(np.array([mean, *left]))), len(left) - 1, 1 - confidence)
+    return mean, mean - half, mean + half
+
+
+def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, own_draws: bool = False) -> dict:
     """Do these hyperparameters transfer? Plain values: verdict, effect, interval, n, sentence, pairs and more.
 
     losses: target, source, seed, test_loss. The effect is the geometric mean of the quotients transferred / own, less
     1: of log quotients, the mean over the counted pairs that are not broken at each seed, then over the n seeds, where
     both losses are finite. The interval is Student's t over the seeds, so it speaks of these architectures and
-    hyperparameters only. The rule is that of `transfer_verdict`, of the pairs that transfer_effects shows to cost more
-    than the margin or to lie within it; architectures that share their hyperparameters lose nothing, and with less than
-    two seeds all is undetermined. `pairs` are transfer_summary's numbers and extremes. What can't be said is None.
+    hyperparameters only; where each architecture had `own_draws`, so a search by itself, and there are three or more,
+    that of a jackknife over architectures, which holds the luck of their searches. The rule is that of
+    `transfer_verdict`, of the pairs that transfer_effects shows to cost more than the margin or to lie within it;
+    architectures that share their hyperparameters lose nothing, and with less than two seeds all is undetermined.
+    `pairs` are transfer_summary's numbers and extremes. What can't be said is None.
     """
     effects = transfer_effects(losses, margin, confidence)
     pairs, judged = transfer_summary(effects), effects[effects["counted"] | effects["identical"]]
@@ -292,7 +304,10 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> d
     comparable = len(costs) > 0
     costs = costs.merge(counted, on=["target", "source"])
     by_seed = costs["cost"].groupby(costs["seed"]).mean().dropna()
-    n, estimate = len(by_seed), tuple(math.expm1(value) for value in mean_interval(by_seed, confidence))
+    n, kind, logs = len(by_seed), f"{100 * confidence:g}% interval", mean_interval(by_seed, confidence)
+    if own_draws and n > 1 and math.isfinite((over := _over_architectures(costs, confidence))[1]):
+        kind, logs = f"{kind} by a jackknife over architectures", over
+    estimate = tuple(map(math.expm1, logs))
     identical, costly = effects.loc[effects["identical"], "n"], _costly(judged)
     if not pairs["pairs"] and identical.any():
         n, estimate = int(identical.max()), (0.0, 0.0, 0.0)
@@ -310,7 +325,7 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float) -> d
         end = transfer_end(verdict, costly.all(), estimate[2], margin)
     sentence = end
     if n and len(counted):
-        basis = basis_text(estimate[1:], f"{100 * confidence:g}% interval", (len(counted), "pair"), (n, "seed"))
+        basis = basis_text(estimate[1:], kind, (len(counted), "pair"), (n, "seed"))
         claim = f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
         sentence = f"For these hyperparameters only: {claim[0].lower()}{claim[1:]} {basis}: {end}"
     if n > 1 and pairs["pairs"]:

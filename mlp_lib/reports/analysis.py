@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -45,8 +46,14 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
         A question whose phase hasn't run, or whose search trained nothing on an architecture, is `undetermined` and
         says so.
         """
+        own = not self.search_parameters.get("same_trials_for_all_architectures", True)
         of = {
-            "hyperparameter_transfer": (transfer.answer_transfer, self.transfers, "03_transfer", self.pool_trials),
+            "hyperparameter_transfer": (
+                partial(transfer.answer_transfer, own_draws=own),
+                self.transfers,
+                "03_transfer",
+                self.pool_trials,
+            ),
             "architecture_sensitivity": (sensitivity.answer_architecture, self.retrainings, "02_retrain", self.trials),
         }
         answers = {}
