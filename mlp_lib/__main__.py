@@ -15,7 +15,7 @@ from mlp_lib.reports.voice import Voice, speaking
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import ROOT, RunFiles, from_repository, make_run_directory, name_run
-from mlp_lib.run.meta import continue_run
+from mlp_lib.run.meta import continue_run, find_search
 from mlp_lib.run.parameters import PHASES, SearchSettings
 from mlp_lib.run.parsing import Merged, check_all, describe_seeds, merge, parse
 from mlp_lib.workers.server import allow_open_files
@@ -29,6 +29,7 @@ COMMANDS = {
     "benchmark": ("benchmark",),
 }
 _MAKE_A_RUN = ("run", "search", "benchmark")
+_HERE = ("device", "data_root", "workers", "scheduler")  # what verify takes from here, and not from the run
 _TRAIN = ("run", "search", "transfer")  # the trainings of a study
 
 
@@ -81,7 +82,10 @@ def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, dict[
     if run_dir is not None:
         merged = continue_run(run_dir, merged)
     parsed = check_all(merged)
-    if run_dir is None and command not in _MAKE_A_RUN and not (command == "transfer" and parsed[command]["search_dir"]):
+    if run_dir is None and command == "transfer" and (name := parsed[command]["search_dir"]):  # its architectures
+        known = meta.read_meta(find_search(name))["parameters"]
+        parsed["search"]["architectures"] = known["architectures"]
+    elif run_dir is None and command not in _MAKE_A_RUN:
         raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
     meta.check_runs(COMMANDS[command], parsed, merged.where)
     return parsed
@@ -108,8 +112,10 @@ def render(run_dir: Path, runs_root: Path, voice: Voice) -> None:
             if files.notebook(phase).exists():
                 problem = execute.render(files.notebook(phase), files.page(phase))
                 print(f"{files.notebook(phase).stem}: {'not ' * bool(problem)}rendered")
+            elif phase == "benchmark":
+                print("05_benchmark: no notebook is kept, and to execute one would measure again")
             elif phase != "search_report" and meta.is_whole(files, phase, known):
-                parsed = check_all(continue_run(run_dir, merge(None, [], [])))
+                parsed = check_all(continue_run(run_dir, merge(None, [], [("scheduler", "null")])))
                 problem = execute.run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, True, voice)
             unrendered |= {files.notebook(phase).name: problem} if problem else {}
         pages.write_run_index(run_dir)
@@ -282,7 +288,7 @@ def _verify(run_dir: Path, sample: int, merged: Merged) -> int:
     if sample < 1:
         raise SettingsError(f"--sample {sample}: should be 1 or more")
     check_all(merged)
-    files, here = RunFiles(run_dir), {name: merged.values[name] for name in ("device", "data_root", "workers")}
+    files, here = RunFiles(run_dir), {name: merged.values[name] for name in _HERE}
     stored = meta.read_meta(files)["parameters"] | here
     names = SearchSettings.model_fields
     settings = parse(SearchSettings, {name: stored[name] for name in names if name in stored}, str(files.meta))

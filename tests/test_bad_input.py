@@ -412,6 +412,7 @@ RIGHT: dict[str, st.SearchStrategy] = {
         ),
         min_size=1,
         max_size=3,
+        unique_by=str,
     ),
 }
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from study import in_this_process
 from torch import nn
 
 from mlp_lib.__main__ import execute_phases
@@ -31,8 +32,8 @@ def test_every_method_takes_its_time(method, make_split):
     if method in ("jax", "optuna"):
         pytest.importorskip(method, reason=f"{method} is not installed (the extra `peers`)")
     work = METHODS[method](make_split(100, 16), CASE)
-    assert work.members in (1, CASE.members, 96 * CASE.members / 100, 128 * CASE.members / 100)
-    assert 0 < peers.timed(work.epoch)[1] < 60
+    assert work.members == {"vmap": 3, "jax": 3, "population": 3, "medium": 3, "limit": 128 * 3 / 100}.get(method, 1)
+    assert peers.timed(work.epoch)[1] > 0
 
 
 def test_jax_trains_as_the_plain_loop_does(make_split, monkeypatch, without_dropout):
@@ -136,4 +137,6 @@ def test_the_command_makes_a_report(tmp_path: Path):
     index = (run_dir / "index.html").read_text()
     assert "05_benchmark.html" in index
     assert "No answer yet" not in index
-    assert (run_dir / "05_benchmark.ipynb").exists()
+    (run_dir / "05_benchmark.ipynb").unlink()  # as by hand
+    assert in_this_process("render", run_dir) == 0
+    assert read_table(run_dir / "benchmark/benchmark.csv").equals(table)

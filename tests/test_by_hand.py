@@ -13,7 +13,7 @@ from jupyter_client.manager import KernelManager
 from lab import copy_notebook
 from study import LONG, TINY, environment, line_of, settings_of, statuses, tables, wait_for
 
-from mlp_lib.core.errors import SettingsError
+from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.reports import by_hand, session
 from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, read_yaml, write_yaml
 from mlp_lib.workers.cluster import ClusterError
@@ -71,6 +71,13 @@ def test_01_goes_on_with_the_newest_run_that_fits_and_02_takes_the_one_of_01(
     with pytest.raises(RunDirectoryError, match=r"max_epochs: 6 in the run, 4 given\); take its own, or another run"):
         begin("retrain", "02", capsys, max_epochs=4)
     assert sorted(path.name for path in runs.iterdir()) == sorted([first.root.name, other.root.name])
+
+
+def test_a_phase_that_is_not_whole_is_not_done(runs: Path, capsys: pytest.CaptureFixture) -> None:
+    started = session.start("search", settings_of("search").model_dump() | {"run_dir": None})
+    with pytest.raises(MlpError, match="search isn't whole yet: first run the cell that trains"):
+        started.finish()
+    assert statuses(started.files.root) == {"search": "running"}
 
 
 def test_what_was_not_made_by_hand_or_elsewhere_is_left_alone(runs: Path, capsys: pytest.CaptureFixture) -> None:

@@ -261,13 +261,6 @@ def test_a_retraining_without_its_config_is_done_again(retrained: RunFiles) -> N
     assert own.model(2).exists()
 
 
-def test_nothing_is_trained_twice(tmp_path: Path) -> None:
-    run_all(tmp_path)
-    before = tables(tmp_path)
-    run_all(tmp_path, refusing())
-    assert tables(tmp_path) == before
-
-
 def test_more_of_everything_equals_a_fresh_run(tmp_path: Path) -> None:
     """More trials change the choice, so that retrainings and transfers are done again."""
     more = MORE | {"num_trials": 6}

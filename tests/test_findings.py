@@ -54,6 +54,10 @@ def read_markdown(table: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=header)
 
 
+def test_every_marked_table_is_held() -> None:
+    assert len(TABLE.findall(FINDINGS.read_text())) == FINDINGS.read_text().count("<!-- executed/") > 0
+
+
 @pytest.mark.parametrize(("path", "table"), TABLE.findall(FINDINGS.read_text()))
 def test_a_table_is_its_files(path: str, table: str) -> None:
     """Each row by its words and counts, each measure as far as the page rounds it; columns and rows may be left out."""

@@ -2,6 +2,7 @@
 
 import html
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from study import (
 
 from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.evidence.summaries import by_trial
+from mlp_lib.figures.curves import trial_curve
 from mlp_lib.reports import pages, pieces
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run.files import RunFiles, read_table, read_yaml
@@ -176,14 +178,19 @@ def test_a_consensus_ranks_the_means(gridded: Path) -> None:
 OF_DRAWS = ("expected_best", "winner_instability", "search_comparison", "importance", "parallel_coordinates")
 
 
-def test_the_analysis_has_the_optima_and_nothing_about_draws(gridded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def copied(gridded: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(gridded, tmp_path / "copied")
+
+
+def test_the_analysis_has_the_optima_and_nothing_about_draws(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list = []
     monkeypatch.setattr(pieces, "display", shown.append)
-    evidence = evidence_of(gridded, **GRID)
+    evidence = evidence_of(copied, **GRID)
     assert all(evidence.table(name).empty for name in OF_DRAWS)
     evidence.show("optimum_by_width")
     assert kinds(shown) == [Markdown, Markdown, Figure, HTML]
-    table = read_table(gridded / "analysis" / "optimum_by_width.csv")
+    table = read_table(copied / "analysis" / "optimum_by_width.csv")
     of = ["parametrization", "architecture", "width", "hyperparameter"]
     numbers = ["optimum", "low", "high", "at_edge", "loss", "loss_at_narrowest", "regret", "regret_low", "regret_high"]
     assert list(table.columns) == [*of, *numbers]
@@ -193,26 +200,40 @@ def test_the_analysis_has_the_optima_and_nothing_about_draws(gridded: Path, monk
     assert evidence.answers()["hyperparameter_transfer"]["sentence"].endswith("(search_method = grid).")
     for name in pieces.PIECES:
         evidence.show(name)
-    pages.write_run_index(gridded)  # opens on them
-    index = (gridded / "index.html").read_text()
+    pages.write_run_index(copied)  # opens on them
+    index = (copied / "index.html").read_text()
     assert all(html.escape(sentence) in index for sentence in evidence.findings())
     assert index.index("the best lr goes as width") < index.index("analysis/optimum_by_width.png")
 
 
-def test_runs_that_are_compared_stand_side_by_side(gridded: Path, tmp_path: Path) -> None:
+def test_runs_that_are_compared_stand_side_by_side(copied: Path, tmp_path: Path) -> None:
     mup = GRID | {"parametrization": "mup", "base_width": 4}
     phases.search(study_of(tmp_path, "search", **mup))
     evidence_of(tmp_path, **mup)
-    evidence = evidence_of(gridded, **GRID)
+    evidence = evidence_of(copied, **GRID)
     evidence = Evidence(evidence.files, evidence.settings, evidence.architectures, [RunFiles(tmp_path), evidence.files])
     table = evidence.optimum_by_width().set_index(["parametrization", "architecture"])
-    again = f"standard ({gridded.name})"
+    again = f"standard ({copied.name})"
     assert list(table.index.unique(0)) == ["standard", "mup", again]
     assert table.loc["standard"].equals(table.loc[again])
     numbers = ["optimum", "low", "high", "loss"]
     assert table.loc[("mup", "mlp_4"), numbers].equals(table.loc[("standard", "mlp_4"), numbers])  # the base width
     assert table.loc[("mup", "mlp_8"), "loss"] != table.loc[("standard", "mlp_8"), "loss"]
     assert len(evidence.figures["optimum_by_width"].axes) == 3
+
+
+def test_the_curve_of_a_trial_is_drawn_by_seed(gridded: Path) -> None:
+    curves = read_table(RunFiles(gridded).search / NAMES[0] / "learning_curves.csv")
+    lines = trial_curve(curves, NAMES[0], 0, 0).axes[0].lines
+    assert len(lines) == 2 * 2 + 3 * 2 + 1  # two seeds of it, of three others, and the legend's
+    assert all((np.diff(line.get_xdata()) > 0).all() for line in lines)
+
+
+def test_a_run_without_a_grid_tells_of_none(copied: Path) -> None:
+    evidence = evidence_of(copied, **GRID)
+    evidence = Evidence(evidence.files, evidence.settings, evidence.architectures, [evidence.files])
+    evidence.grid = evidence.grid.iloc[:0]
+    assert evidence.optimum_by_width().empty
 
 
 def test_two_ranges_give_a_map(tmp_path: Path) -> None:
@@ -225,6 +246,9 @@ def test_two_ranges_give_a_map(tmp_path: Path) -> None:
     panels = evidence.figures["grid_map"].axes[:2]
     assert [ax.get_title() for ax in panels] == ["4", "8"]
     assert np.isfinite(panels[0].collections[0].get_array()).all()
+    nothing = evidence_of(tmp_path, **two)
+    nothing.trials = nothing.trials.assign(test_loss=np.nan)
+    assert nothing.grid_map().empty
 
 
 def test_the_command_runs_a_grid(tmp_path: Path) -> None:

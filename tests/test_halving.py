@@ -126,7 +126,9 @@ def test_workers_do_not_matter(halved: Path, tmp_path: Path) -> None:
 def test_an_interrupted_search_goes_on_to_the_same_files(halved: Path, tmp_path: Path, after: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_search(tmp_path, Stopping(settings_of("search", **HALVING), after))
+    assert phases.left_trials(study_of(tmp_path, "search", **HALVING))
     run_search(tmp_path)
+    assert not phases.left_trials(study_of(tmp_path, "search", **HALVING))
     assert tables(tmp_path) == tables(halved)
 
 

@@ -30,7 +30,7 @@ def test_a_study_at_its_edges(tmp_path: Path) -> None:
     regret = read_table(run_dir / "transfer" / "regret_matrix.csv", index="target")
     assert (regret == 0).all(axis=None)  # exactly: equal hyperparameters share their trainings
     assert read_table(run_dir / "transfer" / "transfer_seed_losses.csv")["reused"].all()
-    assert not (run_dir / "transfer" / "trainings.csv").exists()
+    assert {*read_table(run_dir / "trainings.csv")["phase"]} == {"search", "retrain"}
     for answer in read_yaml(run_dir / "analysis" / "answers.yaml").values():
         assert answer["verdict"]
         assert answer["sentence"]

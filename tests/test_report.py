@@ -10,7 +10,7 @@ import yaml
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mlp_lib.reports.pages import describe_status, render_notebook, write_run_index, write_runs_index
+from mlp_lib.reports.pages import describe_status, list_run, render_notebook, write_run_index, write_runs_index
 from mlp_lib.run.claim import claim
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n tiny").decode()
@@ -207,6 +207,13 @@ def test_the_index_begins_with_the_answer_in_plain_words(tmp_path: Path) -> None
     write_run_index(run)
     costs = read_index(run).select_one("main > * > p").get_text()
     assert "For the hyperparameters that this one search chose: On" in costs
+
+
+def test_a_linked_run_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/linked").symlink_to(fake_run(tmp_path / "elsewhere"))
+    list_run(tmp_path / "runs/linked", tmp_path / "runs")
+    assert "linked/index.html" in (tmp_path / "runs/index.html").read_text()
 
 
 def test_index_of_a_run_that_has_only_begun(tmp_path: Path) -> None:

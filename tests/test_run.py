@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -34,7 +35,7 @@ from study import (
     write_parameters,
 )
 
-from mlp_lib.core.values import HYPERPARAMETERS
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture
 from mlp_lib.reports import session
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
@@ -44,6 +45,7 @@ from mlp_lib.run.files import (
     TEMPORARY,
     RunDirectoryError,
     RunFiles,
+    read_image_losses,
     read_table,
     read_yaml,
     write_table,
@@ -171,8 +173,59 @@ def test_the_table_has_its_columns(base: Path, name: str) -> None:
         assert len(table) == ROWS.get(name, 2)
 
 
+def test_what_does_not_touch_trainings_is_made_anew(copy: Path) -> None:
+    said = succeed("run", "--run-dir", copy, "-p", "margin", 0.2, "-p", "contenders", "chosen")
+    assert said.count("done before") == 2
+    assert {answer["margin"] for answer in read_yaml(copy / "analysis/answers.yaml").values()} == {0.2}
+    assert not (copy / "transfer/contenders.csv").exists()
+
+
+def test_a_transfer_from_another_run_has_its_architectures(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    line = ("-f", base.parents[1] / "tiny.yaml", "-p", "search_dir", base, "--dry-run")
+    assert in_this_process("transfer", *line, "-p", "seeds", "[7]") == 0
+    targets, contenders = len(ARCHITECTURES), len(read_table(base / "transfer/contenders.csv"))
+    assert f"transfer: {targets * contenders} trainings, {targets * contenders} new" in capsys.readouterr().out
+    first = list(Architecture.from_name(ARCHITECTURES[0]).widths)
+    assert in_this_process("run", *line, "-p", "architectures", f"{{list: [{first}]}}", "-p", "seeds", "[7]") == 0
+    assert f"transfer: {contenders} trainings" in capsys.readouterr().out
+    assert not meta.list_refused({"search_dir": str(base)}, {"search_dir": f"{base}/search"})
+
+
+def test_a_folder_may_have_braces(copy: Path, tmp_path: Path) -> None:
+    run_dir = copy.rename(tmp_path / "{x} {}")
+    succeed("analysis", "--run-dir", run_dir)
+    assert (run_dir / "04_analysis.html").exists()
+
+
+def test_the_losses_of_each_image_are_those_of_the_retrainings(base: Path) -> None:
+    for name in ARCHITECTURES:
+        files = RunFiles(base).architecture(Architecture.from_name(name))
+        images, table = read_image_losses(files.image_losses), read_table(files.seed_losses)
+        assert list(images) == table["seed"].tolist()
+        for losses, test_loss in zip(images.values(), table["test_loss"], strict=True):
+            assert (losses.dtype, losses.shape) == (np.float32, (360,))
+            assert losses.mean(dtype=float) == pytest.approx(test_loss, rel=1e-6)
+
+
+def test_contenders_are_trials_with_their_ranks_and_losses(base: Path) -> None:
+    files, vector = RunFiles(base), list(HYPERPARAMETERS)
+    contenders = read_table(files.contenders).set_index("trial")
+    for name in ARCHITECTURES:
+        results = read_table(base / "search" / name / "search_results.csv").set_index("trial")
+        assert contenders[name].equals(results["val_loss"].rank().astype(int).sub(1)[contenders.index].rename(name))
+        assert contenders[vector].equals(results.loc[contenders.index, vector])
+    losses = read_table(files.contender_losses).merge(contenders[vector], on="trial")
+    trainings = read_table(files.trainings).rename(columns={"architecture": "target"}).drop(columns="trial")
+    own = losses.merge(trainings, on=["target", "seed", *vector], suffixes=("", "_of_ledger"))
+    own = own.drop_duplicates(["target", "trial", "seed"])
+    assert len(own) == len(losses) == len(contenders) * len(ARCHITECTURES) * own["seed"].nunique()
+    assert own["test_loss"].equals(own["test_loss_of_ledger"])
+
+
 def test_nothing_is_left_behind(base: Path) -> None:
-    assert not [path for path in base.rglob("*") if path.name.startswith((TEMPORARY, ".lock"))]
+    assert not [path for path in base.rglob("*") if path.name.startswith((TEMPORARY, ".lock", ".work"))]
 
 
 def test_the_diagonal_of_the_regret_is_exact(base: Path) -> None:

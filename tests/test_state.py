@@ -1,5 +1,7 @@
 """A training goes on from its state to the same bits, alone or with others; what doesn't fit is trained in halves."""
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from mlp_lib.core.data import Split
 from mlp_lib.core.errors import TrainingError
@@ -15,7 +18,7 @@ from mlp_lib.core.training import State, Trained, Training
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.workers import units
-from mlp_lib.workers.units import Keeper, Unit, fit_in_memory, join_states, read_state
+from mlp_lib.workers.units import Keeper, Unit, fit_in_memory, read_state
 
 ARCHITECTURE = Architecture((7, 5))
 BASE = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 1e-3, "dropout": 0.2, "leaky_relu_alpha": 0.05}
@@ -70,7 +73,7 @@ def test_members_go_on_alone_or_in_other_company(splits: Any, settings: Training
     whole = run(Training(*arguments, TRIALS, SEEDS, settings), states)
     one_by_one = [{name: values[i] for name, values in states[6].items()} for i in range(4)]
     for members in ([0], [1], [3, 0], [2, 1]):
-        joined = join_states([one_by_one[i] for i in members])
+        joined = default_collate([one_by_one[i] for i in members])
         chosen = [TRIALS[i] for i in members], [SEEDS[i] for i in members]
         part = run(Training(*arguments, *chosen, settings, state=joined))
         assert part.val_loss.tobytes() == whole.val_loss[members].tobytes()
@@ -82,7 +85,7 @@ def test_a_state_reads_back_to_the_bit(tmp_path: Path, splits: Any, settings: Tr
     paths = [tmp_path / name for name in "abcd"]
     next(training)
     Keeper(training, paths).write()
-    made, joined = training.state(), join_states([read_state(path) for path in paths])
+    made, joined = training.state(), default_collate([read_state(path) for path in paths])
     assert joined.keys() == made.keys()
     assert all(joined[name].numpy().tobytes() == made[name].numpy().tobytes() for name in made)
     assert sorted(tmp_path.iterdir()) == paths
@@ -91,9 +94,14 @@ def test_a_state_reads_back_to_the_bit(tmp_path: Path, splits: Any, settings: Tr
 def test_a_state_is_written_seldom(tmp_path: Path, splits: Any, settings: TrainingSettings) -> None:
     training = Training(*splits, ARCHITECTURE, TRIALS, SEEDS, settings)
     keeper = Keeper(training, [tmp_path / name for name in "abcd"])
-    for _ in training:
-        keeper.keep()
+    next(training)
+    keeper.due = math.inf
+    keeper.keep()
     assert not list(tmp_path.iterdir())
+    keeper.due = 0
+    keeper.keep()
+    assert len(list(tmp_path.iterdir())) == len(SEEDS)
+    assert keeper.due > time.monotonic()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"half a file", b"\x93NUMPY\x01\x00"])

@@ -10,7 +10,7 @@ import yaml
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.reports.pieces import PIECES
 from mlp_lib.run.files import ROOT, RunFiles
-from mlp_lib.run.meta import continue_run, read_architectures
+from mlp_lib.run.meta import continue_run, find_searches, read_architectures
 from mlp_lib.run.parameters import AnalysisSettings
 from mlp_lib.run.parsing import check_all, merge, parse
 
@@ -21,6 +21,7 @@ REPORTS = [
     *(path.parent for path in sorted(REFERENCE.glob("*/index.html")) if (path.parent / "analysis").exists()),
 ]
 EARLIER = [REFERENCE / "depths_and_widths"]
+KEPT = ("replication", "equal_parameters")
 SHOWN = {".ipynb", ".html", ".png"}  # a run's other files are tables
 
 
@@ -29,13 +30,15 @@ def analyse(report: Path, again: Path) -> Evidence:
     shutil.copytree(report, again, ignore=lambda folder, names: [n for n in names if Path(n).suffix in SHOWN])
     shutil.rmtree(again / "analysis")
     files, settings = RunFiles(again), check_all(continue_run(again, merge(None, [], [])))["analysis"]
-    evidence = Evidence(files, parse(AnalysisSettings, settings, report.name), read_architectures(files))
+    parsed = parse(AnalysisSettings, settings, report.name)
+    compared = find_searches(parsed.compare_with, "compare_with")
+    evidence = Evidence(files, parsed, read_architectures(files), compared)
     for piece in PIECES:
         getattr(evidence, piece)()
     return evidence
 
 
-@pytest.mark.parametrize("report", [EXAMPLE, REFERENCE / "replication"], ids=lambda report: report.name)
+@pytest.mark.parametrize("report", [EXAMPLE, *(REFERENCE / name for name in KEPT)], ids=lambda report: report.name)
 def test_the_analysis_is_made_again_from_the_tables(report: Path, tmp_path: Path) -> None:
     """Numbers to eight digits: another processor may round otherwise."""
     again = tmp_path / report.name

@@ -337,7 +337,7 @@ def test_evaluate_equals_nn_sequential(make_split, training_settings):
         assert accuracies[i] == pytest.approx(float((logits.argmax(1) == test.labels).double().mean()), abs=1e-12)
 
 
-def test_evaluation_does_not_depend_on_neighbours_or_order_of_reading(make_split, training_settings):
+def test_the_score_of_a_split_is_what_validation_measured(make_split, training_settings):
     split = make_split(100, 16)
     trained = training.train(split, split, Architecture((8,)), [BASE], [1], training_settings)
     assert trained.score(split)[0] == trained.val_loss

@@ -343,6 +343,13 @@ def test_what_another_machine_made_is_verified_within_a_tolerance(
         assert "within 20%, since the run has torch 1.0.0" in said
 
 
+def test_a_run_of_a_cluster_is_verified_here(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    record = read_yaml(RunFiles(copy).meta)
+    record["parameters"]["scheduler"] = "tcp://127.0.0.1:9"
+    write_yaml(RunFiles(copy).meta, record)
+    assert verify(copy, capsys, "--sample", "1")[0] == 0
+
+
 def test_there_has_to_be_something_to_verify(tmp_path: Path, base: Path, capsys: pytest.CaptureFixture) -> None:
     assert verify(tmp_path, capsys)[0] == 1
     assert verify(base, capsys, "--sample", "0")[0] == 2
@@ -447,7 +454,7 @@ def test_a_run_directory_removed_while_it_runs(folder: Path) -> None:
 def test_a_limit_of_open_files(copy: Path, soft: int, hard: int) -> None:
     """One that is too low is told before anything is done; a low one that may be raised is."""
     before = snapshot(copy)
-    script = f"ulimit -Sn {soft} && ulimit -Hn {hard} && exec {sys.executable} -m mlp_lib search --run-dir {copy}"
+    script = f"ulimit -Sn {soft} && ulimit -Hn {hard} && exec {sys.executable} -m mlp_lib analysis --run-dir {copy}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), timeout=300)
     if hard == soft:
         assert done.returncode == 1

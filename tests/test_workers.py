@@ -26,7 +26,7 @@ from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers import units
 from mlp_lib.workers.jobs import Job, Unit
 from mlp_lib.workers.pool import Workers
-from mlp_lib.workers.processes import Processes, start_pool
+from mlp_lib.workers.processes import Processes, start_pool, start_thread
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +192,15 @@ def test_progress_is_told_beside_the_states(digest: str, tmp_path: Path) -> None
     next(results)
     assert work.progress.read_text().startswith("search: 0 of 4 trainings, ")
     results.close()
+
+
+def test_processes_of_the_notebook_live_on(tmp_path: Path) -> None:
+    own = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(300,))
+    own.start()
+    try:
+        workers = Processes(SETTINGS, start_thread)
+        digest = workers.load(SETTINGS, ROOT).digest
+        list(workers.train(units_of(4), Job(SETTINGS, digest, "search", WorkFiles(tmp_path))))
+        assert own.is_alive()
+    finally:
+        own.kill()

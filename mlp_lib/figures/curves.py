@@ -144,15 +144,16 @@ def attempt_curves(curves: pd.DataFrame, stored: pd.DataFrame | None = None, lab
 def trial_curve(curves: pd.DataFrame, architecture: str, trial: int, chosen: int | None) -> Figure:
     """Losses of one trial at its checks, among the validation losses of all trials of its architecture.
 
-    curves: trial, epoch, train_loss, val_loss of this architecture; chosen: the trial that the search chose.
+    curves: trial, epoch, train_loss, val_loss of this architecture, of a grid also seed; chosen: the search's choice.
     """
     figure, ax = new_axes(6.5, 3.9)
-    for number, curve in curves.groupby("trial"):
-        if number != trial:
-            ax.plot(curve["epoch"], curve["val_loss"], color=GREY, linewidth=0.7, zorder=1)
+    for _, curve in curves[curves["trial"] != trial].groupby(["trial", *({"seed"} & {*curves})]):
+        ax.plot(curve["epoch"], curve["val_loss"], color=GREY, linewidth=0.7, zorder=1)
     own = curves[curves["trial"] == trial]
-    ax.plot(own["epoch"], own["train_loss"], color=ORANGE, label="training (with dropout)")
-    ax.plot(own["epoch"], own["val_loss"], color=BLUE, marker=".", linewidth=2, label="validation")
+    labels = {"train_loss": "training (with dropout)", "val_loss": "validation"}
+    for _, run in own.groupby(own["seed"] if "seed" in own else own["trial"]):  # of a grid several
+        ax.plot(run["epoch"], run["train_loss"], color=ORANGE, label=labels.pop("train_loss", None))
+        ax.plot(run["epoch"], run["val_loss"], color=BLUE, marker=".", linewidth=2, label=labels.pop("val_loss", None))
     ax.plot([], [], color=GREY, linewidth=0.7, label="validation, other trials")
     title = f"{short_name(architecture)}, trial {trial}" + (" (the chosen one)" if trial == chosen else "")
     title += "" if len(own) else ": no check was reached"

@@ -73,9 +73,7 @@ def grid_maps(trials: pd.DataFrame, free: Sequence[str]) -> Figure:
         table = own.pivot(index=y, columns=x, values="test_loss")
         mesh = ax.pcolormesh(table.columns, table.index, table, norm=norm, cmap="viridis_r", shading="nearest")
         ax.plot(x, y, "*", color="white", markeredgecolor="black", markersize=12, data=own[own["chosen"]])
-        ax.set(
-            title=short_name(name),
-            **{f"{axis}scale": "log" for axis, of in (("x", x), ("y", y)) if of in LOG_HYPERPARAMETERS},
-        )
+        logs = [axis for axis, of in (("x", x), ("y", y)) if of in LOG_HYPERPARAMETERS and (trials[of] > 0).all()]
+        ax.set(title=short_name(name), **{f"{axis}scale": "log" for axis in logs})
     figure.colorbar(mesh, ax=list(panels.values()), label=f"test {LOSS}", shrink=0.8)
     return figure

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -62,15 +63,21 @@ def measure(settings: BenchmarkSettings, base: Path) -> pd.DataFrame:
 
 def _open_pool(processes: int, threads: int, held: bool) -> Executor:
     """Processes that compute with so many threads each."""
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _hold_to, (threads, held))
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, context, _hold_to, (threads, held, context.Value("i", 0)))
 
 
-def _hold_to(threads: int, held: bool) -> None:
-    """Let this process compute with so many threads: JAX makes as many as there are cores for it."""
+def _hold_to(threads: int, held: bool, started: Any) -> None:
+    """Let this process compute with so many threads: JAX makes as many as there are cores for it.
+
+    started: how many processes did so before, each on a core of its own.
+    """
     torch.set_num_threads(threads)
     if held and threads == 1 and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+        with started.get_lock():
+            os.sched_setaffinity(0, {cores[started.value % len(cores)]})
+            started.value += 1
 
 
 def _seconds_an_epoch(settings: BenchmarkSettings, base: Path, method: str, case: BenchmarkCase) -> tuple[float, float]:

@@ -147,9 +147,10 @@ class Explorer:
         try:
             yield
             device = resolve_device(settings.device)
-            if settings.dataset not in self._datasets:
-                self._datasets[settings.dataset] = load_dataset(settings, device, self.base)
-            data = self._datasets[settings.dataset]
+            of = DataSettings.of(settings), device
+            if of not in self._datasets:
+                self._datasets[of] = load_dataset(settings, device, self.base)
+            data = self._datasets[of]
             if not attempt.running:
                 return
             attempt.status, began = TRAINING, time.monotonic()

@@ -111,7 +111,7 @@ class Panel:
         self.curves.value = self.explorer.figure(self.stored.value or None).png()
 
     def _take_values(self) -> None:
-        """Set everything to what the stored run's training was made with."""
+        """Set hyperparameters, architecture, batch size and the most epochs to those of the stored run's choice."""
         stored: Stored = self.stored.value
         values = stored.hyperparameters.model_dump()
         if values["weight_decay"] == 0:

@@ -93,8 +93,7 @@ def _execute_notebook(
     try:
         with _quiet():
             papermill.execute_notebook(
-                str(source),
-                str(target),
+                *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)),  # it fills in braces
                 parameters=parameters,
                 engine_name="mlp_lib",
                 kernel_name="python3",
@@ -103,8 +102,8 @@ def _execute_notebook(
             )
     except papermill.PapermillExecutionError as error:
         last = str(error.evalue).strip().splitlines() or [error.ename]
-        known = {kind.__name__ for kind in (MlpError, *MlpError.__subclasses__())}
-        return last[0] if error.ename in known else f"{source.stem}: {error.ename}: {last[0]}"
+        explained = error.traceback == [f"{error.ename}: {error.evalue}"]  # an MlpError's is its message alone
+        return last[0] if explained else f"{source.stem}: {error.ename}: {last[0]}"
     except (DeadKernelError, RuntimeError, EOFError) as error:
         said = f"{source.stem}: its kernel died ({str(error).splitlines()[0]}); it was of {sys.executable}"
         return f"{said}, and log.txt has what it said last"

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
@@ -30,6 +31,7 @@ class PiecesOfGrid(Tables):
         return widths.over_widths(self.points, *self.limits, self.settings.analysis_seed)
 
     @piece(
+        "grid",
         "points",
         figure=lambda self, table: figures.loss_by_width(widths.find_curves(self.points), table, self.widths.drifts),
         shown=lambda self, table, figure: [Markdown("- " + "\n- ".join(self.drift_sentences())), figure, table],
@@ -58,4 +60,5 @@ class PiecesOfGrid(Tables):
     )
     def grid_map(self) -> pd.DataFrame:
         """The trials of a grid over two hyperparameters, of which the figure is a map."""
-        return self.trials if len(self.space.free) == 2 else pd.DataFrame()
+        shown = len(self.space.free) == 2 and np.isfinite(self.trials["test_loss"]).any()
+        return self.trials if shown else pd.DataFrame()

@@ -27,7 +27,8 @@ def _find_clone() -> Path | None:
     place = Path.cwd() / "any.ipynb"
     with contextlib.suppress(OSError):  # of a system without /proc, of another user's process
         parent = Path("/proc") / str(os.getppid())
-        words = [word for word in (parent / "cmdline").read_text().split("\0") if word.endswith(".ipynb")]
-        place = (parent / "cwd").resolve() / words[0] if words else place
+        words = (parent / "cmdline").read_text().split("\0")
+        if any("papermill" in Path(word).name for word in words):  # a server is started with notebooks of any clone
+            place = next(((parent / "cwd").resolve() / word for word in words if word.endswith(".ipynb")), place)
     folders = place.resolve().parents
     return next((f for f in folders if (f / "mlp_lib/__init__.py").exists() and (f / "notebooks").is_dir()), None)

@@ -220,7 +220,7 @@ def write_runs_index(runs_root: Path) -> None:
 
 def list_run(run_dir: Path, runs_root: Path) -> None:
     """Bring the list of runs up to date if the run is one of them; that it can't be is no fault of the run."""
-    if runs_root.resolve() in run_dir.resolve().parents:
+    if {runs_root.absolute(), runs_root.resolve()} & {*run_dir.absolute().parents, *run_dir.resolve().parents}:
         try:
             write_runs_index(runs_root)
         except (MlpError, OSError) as error:

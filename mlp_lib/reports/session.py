@@ -51,6 +51,8 @@ class Session:
         can't be rendered before it is saved.
         """
         with claim(self.files.root, self.phase):
+            if self.study and self.phase not in self.study.closed:
+                raise MlpError(f"{self.phase} isn't whole yet: first run the cell that trains to its end")
             if self.study:
                 write_figures(self.phase, self.files, self.architectures)
             meta.end(self.files, self.phase, place=self.study.workers.place if self.study else {})
@@ -208,7 +210,8 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
     searched = find_search(settings.search_dir) if phase == "transfer" and settings.search_dir else files
     if searched is not files:
         meta.check_search(meta.read_meta(searched)["parameters"], parameters, dict.fromkeys(parameters, place))
-    architectures = settings.architectures.architectures if phase == "search" else meta.read_architectures(searched)
+    own = files if "architectures" in stored["parameters"] else searched
+    architectures = settings.architectures.architectures if phase == "search" else meta.read_architectures(own)
     try:
         lost = restore(files, phase) + (describe_missing(searched, "search") if searched is not files else [])
         if lost:

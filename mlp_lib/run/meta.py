@@ -12,7 +12,15 @@ from mlp_lib.core.values import DATASETS, FREE, GROWS, Architecture
 from mlp_lib.run import record
 from mlp_lib.run.claim import find_holder
 from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, read_yaml, write_yaml
-from mlp_lib.run.parameters import DEFAULTS, PARAMETERS, PARAMETERS_OF_FILE, PHASES, ArchitectureChoice, change_of
+from mlp_lib.run.parameters import (
+    ANEW,
+    DEFAULTS,
+    PARAMETERS,
+    PARAMETERS_OF_FILE,
+    PHASES,
+    ArchitectureChoice,
+    change_of,
+)
 from mlp_lib.run.parsing import Merged, check_together, flat, parse_all
 from mlp_lib.run.recipe import Conditions
 from mlp_lib.run.record import Lost
@@ -72,7 +80,7 @@ def list_refused(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
     With more trials, successive halving would have dropped others.
     """
     halved, refused = stored.get("search_method") == "successive_halving", []
-    for name in changed({name: stored[name] for name in given if name in stored}, {**stored, **given}):
+    for name in _deciding({name: stored[name] for name in given if name in stored}, {**stored, **given}):
         here, there = given[name], stored[name]
         grows = change_of(name) == GROWS and not (halved and name == "num_trials")
         if grows and _parts(here) >= _parts(there):
@@ -87,18 +95,25 @@ def list_refused(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
 
 
 def changed(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The stored parameters that are not free and mean something else now (see _number)."""
+    """The stored parameters that are not free and mean something else now (see _meaning)."""
     dataset = now.get("dataset")
     return [
         name
         for name, value in stored.items()
-        if change_of(name) != FREE and _number(name, value, dataset) != _number(name, now[name], dataset)
+        if change_of(name) != FREE and _meaning(name, value, dataset) != _meaning(name, now[name], dataset)
     ]
 
 
-def _number(name: str, value: Any, dataset: str | None) -> Any:
-    """A parameter's value; for validation_size = null the number that it stands for."""
-    return DATASETS[dataset].images // 6 if (name, value) == ("validation_size", None) and dataset else value
+def _deciding(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Those of them that trainings depend on."""
+    return [name for name in changed(stored, now) if change_of(name) != ANEW]
+
+
+def _meaning(name: str, value: Any, dataset: str | None) -> Any:
+    """A parameter's value; for validation_size = null the number that it stands for, for search_dir the run's path."""
+    if (name, value) == ("validation_size", None) and dataset:
+        return DATASETS[dataset].images // 6
+    return _root(value).root.resolve() if name == "search_dir" and value else value
 
 
 def _parts(value: Any) -> Any:
@@ -116,7 +131,7 @@ def different_parameters(here: dict[str, Any], there: dict[str, Any]) -> list[st
     here, there = ({name: run.get(name, DEFAULTS[name]) for name in PARAMETERS} for run in (here, there))
     return [
         name if isinstance(here[name], dict | list) else f"{name} ({here[name]} here, {there[name]} there)"
-        for name in changed(here, there)
+        for name in _deciding(here, there)
     ]
 
 
@@ -284,14 +299,18 @@ def store_parameters(files: RunFiles, parameters: dict[str, Any]) -> None:
 
 def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
     """The run that a parameter names: a run directory or the search directory in it; SettingsError if it isn't one."""
-    path = ROOT / Path(search_dir).expanduser()
-    files = RunFiles(path.parent if (path / "search_meta.yaml").exists() else path)
+    files = _root(search_dir)
     if "architectures" not in read_meta(files)["parameters"]:
         raise SettingsError(
-            f"{parameter} = {search_dir}: no search there (none in {path}); it should be the directory of a run, such "
-            "as executed/example"
+            f"{parameter} = {search_dir}: no search there (none in {files.root}); it should be the directory of a run, "
+            "such as executed/example"
         )
     return files
+
+
+def _root(search_dir: str) -> RunFiles:
+    path = ROOT / Path(search_dir).expanduser()
+    return RunFiles(path.parent if (path / "search_meta.yaml").exists() else path)
 
 
 def find_searches(names: str | Sequence[str] | None, parameter: str) -> list[RunFiles]:
@@ -318,9 +337,8 @@ def check_runs(phases: Sequence[str], parsed: Mapping[str, Mapping[str, Any]], w
             told = f"{state['status']} ({state['error']})" if state.get("error") else state["status"]
             raise SettingsError(f"search_dir = {name}: its search is {told}; first {go_on(searched.root)}")
         check_search(known["parameters"], parsed["transfer"], where)
-        own = parsed["search"]["architectures"] if "search" in phases else {"list": []}
-        missing = set(ArchitectureChoice.model_validate(own).architectures) - set(read_architectures(searched))
-        if missing:
+        own = ArchitectureChoice.model_validate(parsed["search"]["architectures"]).architectures
+        if missing := set(own) - set(read_architectures(searched)):
             names = ", ".join(sorted(one.name.removeprefix("mlp_") for one in missing))
             raise SettingsError(
                 f"search_dir = {name}: its search has no {names}, so nothing could be transferred to them; give "

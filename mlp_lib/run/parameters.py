@@ -36,6 +36,8 @@ from mlp_lib.core.values import (
     told,
 )
 
+ANEW = "made anew"  # a change: what the phase writes is made again, and no training is another
+
 
 def _refuse_repeats(values: tuple) -> tuple:
     repeated = [value for value, count in Counter(values).items() if count > 1]
@@ -273,14 +275,14 @@ class TransferSettings(SeededSettings):
         GROWS,
     )
     search_budget: Literal["auto"] | Count = told(
-        "auto", "trials of a search that answers are about; auto: a third of num_trials", FREE
+        "auto", "trials of a search that answers are about; auto: a third of num_trials", ANEW
     )
     contenders: Literal["auto", "chosen"] = told(
         "auto",
         "auto: train with every trial that such a search could choose\n"
         "Needs random trials that all architectures share; elsewhere auto means chosen: the architectures' own choices "
         "alone, which can't answer over searches.",
-        FREE,
+        ANEW,
     )
     search_dir: Text | None = told(
         None, "another run whose search gives the hyperparameters, also on other data; null: this run's"
@@ -294,16 +296,16 @@ class AnalysisSettings(_Frozen):
     """Phase 04: the answers."""
 
     margin: Annotated[Real, Field(gt=0, le=10), _Exponent] = told(
-        0.05, "relative difference of test loss that counts as practically the same", FREE
+        0.05, "relative difference of test loss that counts as practically the same", ANEW
     )
-    confidence: Annotated[Real, Field(gt=0, lt=1), _Exponent] = told(0.95, "level of the intervals", FREE)
-    analysis_seed: Seed = told(0, "seed of resampling", FREE)
+    confidence: Annotated[Real, Field(gt=0, lt=1), _Exponent] = told(0.95, "level of the intervals", ANEW)
+    analysis_seed: Seed = told(0, "seed of resampling", ANEW)
     compare_with: Text | Runs | None = told(
         None,
         "another run, or a list of them, to compare this one with; null: none\n"
         "The regret of transfer, what the searches find, with other trials and run seeds whether the answers are the "
         "same, and of grids how the optimum moves with the width.",
-        FREE,
+        ANEW,
     )
     parts: Literal["all", "search"] = told("all", "the whole, or the part on the search alone", FREE)
 
@@ -341,7 +343,9 @@ _CASES = (
 class BenchmarkSettings(DataSettings, DeviceSettings, NamedSettings):
     """Notebook 05: how fast populations train."""
 
-    benchmark_cases: Annotated[tuple[BenchmarkCase, ...], Field(min_length=1, max_length=1000)] = told(
+    benchmark_cases: Annotated[
+        tuple[BenchmarkCase, ...], Field(min_length=1, max_length=1000), AfterValidator(_refuse_repeats)
+    ] = told(
         _CASES,
         "what is trained\nMembers of one architecture at a batch size, on that many worker processes.",
         FREE,

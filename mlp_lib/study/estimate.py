@@ -9,13 +9,13 @@ from typing import Any
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.evidence import count_best, find_budget, summaries
 from mlp_lib.run.ledger import missing
-from mlp_lib.run.meta import find_search, read_architectures
+from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
 from mlp_lib.run.parsing import no_pool, parse
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.study.draws import rung_epochs
 from mlp_lib.study.phases import (
-    missing_trials,
+    left_trials,
     retrainings,
     reusable,
     wanted_retrainings,
@@ -80,7 +80,7 @@ def describe(
 def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study) -> dict[str, Plan]:
     """What each phase would train. Choices that aren't made yet are taken as all different."""
     plans = {phase: Plan(0, []) for phase in phases}
-    trials = missing_trials(study)
+    trials = left_trials(study)
     if "search" in phases:
         plans["search"] = Plan(len(wanted_trials(study)), trials)
     there = {a for a in study.architectures if study.files.architecture(a).best.exists()}
@@ -93,8 +93,6 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
         planned = {one.key for one in wanted}
     if "transfer" in phases:
         own = replace(study, settings=parse(PHASES["transfer"], parsed["transfer"], "the parameters"))
-        if own.settings.search_dir:
-            own = replace(own, architectures=read_architectures(find_search(own.settings.search_dir)))
         pool = _contenders(own, study.settings, undecided)
         sources = {target: row | pool for target, row in _sources(own, undecided).items()}
         wanted = [one for _, one in wanted_transfers(own, sources)]
@@ -164,4 +162,5 @@ def find_pace(study: Study, steps: int) -> float:
     if trials.empty:
         return 1.0
     vectors = [Hyperparameters(**row) for row in trials[list(HYPERPARAMETERS)].to_dict("records")]
-    return trials["epochs_trained"].sum() / sum(expected_epochs(h, study.settings, steps) for h in vectors)
+    expected = (expected_epochs(h, study.settings, steps) for h in vectors)
+    return trials["epochs_trained"].sum() / sum(_with_rungs(epochs, study.settings) for epochs in expected)

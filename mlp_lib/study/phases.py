@@ -87,6 +87,11 @@ def missing_trials(study: Study, rung: int = 0) -> list[Wanted]:
     return missing(wanted, rows[ended & ~_without_curves(study, rows)])
 
 
+def left_trials(study: Study) -> list[Wanted]:
+    """The missing trials of the first rung that isn't whole."""
+    return next(filter(None, (missing_trials(study, rung) for rung in range(len(_rungs(study.settings))))), [])
+
+
 def _without_curves(study: Study, rows: pd.DataFrame) -> pd.Series:
     """Which of the search's rows have to be trained again for their curves, of the best trial also for its metrics."""
     lost, grid = pd.Series(False, rows.index), "seed" in _names(study.settings)  # whose metrics are read off the curves

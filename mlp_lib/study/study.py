@@ -1,7 +1,7 @@
 """One phase at work on a run directory: its settings, files and workers, and what is recorded of its trainings."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ class Study:
     inputs: int
     digest: str
     workers: Workers
+    closed: set[str] = field(default_factory=set)  # the phases that came to their end
 
     @property
     def conditions(self) -> Conditions:
@@ -66,5 +67,6 @@ class Study:
             found = [names.get(key) for key in keys(rows)]
             rows = rows.assign(source=pd.Series(found, rows.index, dtype=object).where(rows["phase"] == phase))
         sort_trainings(self.files, rows, self.architectures)
+        self.closed.add(phase)
         rows = self.trainings(phase)
         return rows[np.array([key in kept for key in keys(rows)], dtype=bool)].reset_index(drop=True)

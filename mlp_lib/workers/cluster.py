@@ -19,7 +19,7 @@ import torch
 from mlp_lib.core.data import Dataset, RawData, read_raw
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.machine import BFLOAT16, resolve_device
-from mlp_lib.core.values import DataSettings
+from mlp_lib.core.values import ROOT, DataSettings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import MACHINE
 from mlp_lib.run.work import read_versions
@@ -204,9 +204,9 @@ def _survey(settings: StudySettings) -> tuple[Traits, int]:
 @contextmanager
 def _connect(scheduler: str) -> Iterator[Client]:
     """A client, with Dask's own configuration (TLS, timeouts); ClusterError if no scheduler answers, or it is lost."""
-    place = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
+    place = {"address": scheduler} if "://" in scheduler else {"scheduler_file": ROOT / Path(scheduler).expanduser()}
     try:
-        if "scheduler_file" in place and not Path(scheduler).is_file():
+        if "scheduler_file" in place and not place["scheduler_file"].is_file():
             raise FileNotFoundError("no such file")  # which Dask would wait for
         client = Client(**place, timeout=_CONNECT_S, set_as_default=False)
     except (*_NO_ANSWER, ValueError, TypeError, RuntimeError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from mlp_lib.core.data import Dataset, RawData, read_raw
@@ -52,11 +53,12 @@ class Processes(Workers):
     def _open(self, units: Sequence[Unit], job: Job) -> Iterator[Executor]:
         little = self.device == "cpu" and _count_work(units, job) < _LITTLE_WORK
         make = self.executor or (start_thread if little else start_pool)
+        before = {*multiprocessing.active_children()}  # a notebook's own
         executor = make(min(self.number, len(units)), supplied(job.digest))
         try:
             yield executor
         finally:
-            _stop(executor)
+            _stop(executor, before)
 
     def _task(self, job: Job) -> Callable[[Unit, int], Parts]:
         return functools.partial(train_unit, job=job)
@@ -82,12 +84,13 @@ def start_thread(workers: int, raw: RawData) -> Executor:
     return ThreadPoolExecutor(1)
 
 
-def _stop(executor: Executor) -> None:
+def _stop(executor: Executor, others: set[BaseProcess]) -> None:
     """End the workers now, also in the middle of a training."""
     executor.shutdown(wait=False, cancel_futures=True)
-    for process in multiprocessing.active_children():
+    workers = {*multiprocessing.active_children()} - others
+    for process in workers:
         process.terminate()
-    for process in multiprocessing.active_children():
+    for process in workers:
         process.join()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from mlp_lib.core import kernels
 from mlp_lib.core.data import Dataset, RawData, Split, split_dataset
@@ -81,11 +82,6 @@ def read_state(path: Path) -> State | None:
         return None
 
 
-def join_states(states: Sequence[State]) -> State:
-    """Members' states of one epoch as one."""
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
-
-
 def train_unit(unit: Unit, number: int | None, job: Job) -> Parts:
     """Train a unit on the data set that this process was given, then read the test split.
 
@@ -128,7 +124,7 @@ def _train_part(part: Unit, job: Job, dataset: Dataset, kept: bool, tell: Callab
         part.seeds,
         job.settings,
         resolve_device(job.settings.device),
-        join_states(before) if paths and None not in before else None,
+        default_collate(before) if paths and None not in before else None,
     )
     keeper = Keeper(training, paths)
     for rows in training:
