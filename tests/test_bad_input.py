@@ -299,6 +299,15 @@ def test_parameters_that_do_not_go_together(
     assert said in refuse(capsys, tmp_path, *arguments, "--dry-run")
 
 
+def test_later_files_and_options_win_over_earlier_ones_and_the_profile(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("patience: 11\nmax_epochs: 22\nval_interval: 3\nproject_name: a\n")
+    (tmp_path / "b.yaml").write_text("max_epochs: 33\nval_interval: 5\n")
+    merged = merge("quick", [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")], [("val_interval", "6")])
+    found = check_all(merged)["search"]
+    names = ("dataset", "project_name", "patience", "max_epochs", "val_interval")
+    assert [found[name] for name in names] == ["digits", "a", 11, 33, 6]
+
+
 def test_what_goes_together_is_asked_of_what_is_stored_and_not_of_defaults() -> None:
     given = [("search_budget", "25"), ("seeds", "[0, 11, 12, 13, 14, 15]")]
     merged = continue_run(ROOT / REPLICATION, merge(None, [], given))

@@ -383,6 +383,18 @@ def test_transfer_answer_by_hand():
     assert yaml.safe_load(yaml.safe_dump(answer)) == answer
 
 
+def test_own_draws_have_a_jackknife_over_architectures_by_hand():
+    costs = {"AB": 0.1, "AC": 0.2, "BA": 0.05, "BC": 0.25, "CA": 0.4, "CB": 0.2}
+    trained = {pair: [math.exp(cost), 2 * math.exp(cost)] for pair, cost in costs.items()}
+    losses = transfer(AA=[1, 2], BB=[1, 2], CC=[1, 2], **trained)
+    answer = answer_transfer(losses, 0.05, 0.95, own_draws=True)
+    half = stats.t.ppf(0.975, 2) * math.sqrt(2 / 3 * (0.025**2 + 0.1**2 + 0.125**2))  # .225, .3, .075 left
+    assert [answer["effect"], *answer["interval"]] == pytest.approx(np.expm1([0.2, 0.2 - half, 0.2 + half]).tolist())
+    assert "95 % interval by a jackknife over architectures -30.8" in answer["sentence"]
+    pair = losses[losses["target"].isin([A, B]) & losses["source"].isin([A, B])]  # two leave nothing without one
+    assert answer_transfer(pair, 0.05, 0.95, own_draws=True) == answer_transfer(pair, 0.05, 0.95)
+
+
 def test_transfer_depends_on_the_pair():
     answer = answer_transfer(random_transfer(8, spread=0.01, AB=1.3), 0.05, 0.95)
     assert answer["verdict"] == "depends_on_the_pair"
