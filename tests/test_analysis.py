@@ -22,7 +22,7 @@ PIECES = tuple(pieces.PIECES)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("whole")
-    run_all(run_dir, same_trials_for_all_architectures=True)
+    run_all(run_dir)
     return run_dir
 
 
@@ -35,7 +35,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list:
 
 
 def test_a_whole_run_has_every_piece(whole: Path) -> None:
-    evidence = evidence_of(whole, same_trials_for_all_architectures=True)
+    evidence = evidence_of(whole)
     made = {name: getattr(evidence, name)() for name in PIECES}
     written = {path.name for path in (whole / "analysis").iterdir()}
     assert {"answers.yaml", "transfer_effects.csv", "transfer_effects.png", "architecture_pairs.csv"} <= written
@@ -54,12 +54,20 @@ def test_a_whole_run_has_every_piece(whole: Path) -> None:
 
 
 def test_the_part_on_the_search_leaves_the_answers_alone(whole: Path) -> None:
-    evidence_of(whole, same_trials_for_all_architectures=True).answers()
+    evidence_of(whole).answers()
     before = (whole / "analysis" / "answers.yaml").read_bytes()
-    evidence = evidence_of(whole, parts="search", same_trials_for_all_architectures=True)
+    evidence = evidence_of(whole, parts="search")
     assert evidence.answers()["hyperparameter_transfer"]["verdict"] == "undetermined"
     assert evidence.transfer_effects().empty
     assert (whole / "analysis" / "answers.yaml").read_bytes() == before
+
+
+def test_own_draws_answer_for_their_hyperparameters_only(tmp_path: Path) -> None:
+    own = {"same_trials_for_all_architectures": False}
+    run_all(tmp_path, **own)
+    answers = evidence_of(tmp_path, **own).answers()
+    for answer in answers.values():
+        assert "not over searches: every architecture had draws of its own" in answer["sentence"]
 
 
 def test_a_run_with_the_search_alone_says_what_is_missing(tmp_path: Path, shown: list) -> None:
@@ -112,7 +120,7 @@ def test_a_table_is_shown_to_be_read() -> None:
 
 
 def test_a_piece_is_made_and_written_once(whole: Path, shown: list) -> None:
-    evidence = evidence_of(whole, same_trials_for_all_architectures=True)
+    evidence = evidence_of(whole)
     first = evidence.transfer_effects()
     written = (whole / "analysis/transfer_effects.csv").stat().st_mtime_ns
     evidence.show("answers")
