@@ -28,7 +28,9 @@ pool: $(VENV)/installed-test
 KEPT := $(patsubst %/search/search_meta.yaml,%,$(wildcard $(addsuffix /search/search_meta.yaml, \
 	executed/example executed/reference/* executed/reference/*/*)))
 verify: $(VENV)/installed
-	for run in $(KEPT); do echo $$run; $(BIN)/python -m mlp_lib verify $$run --sample $(or $(SAMPLE),20) || exit 1; done
+	failed=; for run in $(KEPT); do \
+		echo $$run; $(BIN)/python -m mlp_lib verify $$run --sample $(or $(SAMPLE),20) || failed="$$failed $$run"; done; \
+	test -z "$$failed" || { echo "not all agree:$$failed" >&2; exit 1; }
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
