@@ -74,7 +74,7 @@ def _wanted(place: int, row: pd.Series) -> Wanted:
 def _differ(then: dict[str, Any], now: dict[str, Any], tolerant: bool) -> str:
     """A line on how a training differs from what is recorded of it; empty if it agrees."""
     if tolerant:
-        close = [np.isclose(then[n], now[n], rtol=TOLERANCE, equal_nan=True) for n in ("val_loss", "test_loss")]
+        close = [np.isclose(now[n], then[n], rtol=TOLERANCE, equal_nan=True) for n in ("val_loss", "test_loss")]
         names = [] if then["status"] == now["status"] and all(close) else ["status", "val_loss", "test_loss"]
     else:
         names = [name for name in RESULT if plain(then[name]) != plain(now[name])]
