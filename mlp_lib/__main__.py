@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from mlp_lib.reports import execute, pages
 from mlp_lib.reports.voice import Voice, speaking
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
-from mlp_lib.run.files import ROOT, RunFiles, from_repository, make_run_directory, name_run
+from mlp_lib.run.files import ROOT, RunFiles, from_repository, make_run_directory, name_run, write_yaml
 from mlp_lib.run.meta import continue_run, find_search
-from mlp_lib.run.parameters import PHASES, SearchSettings
-from mlp_lib.run.parsing import Merged, check_all, describe_seeds, merge, parse
+from mlp_lib.run.parameters import NAME, NAME_RULE, PHASES, SearchSettings
+from mlp_lib.run.parsing import Merged, check_all, check_device, cut, describe_seeds, flat, merge, parse_own
 from mlp_lib.workers.server import allow_open_files
 
 COMMANDS = {
@@ -35,12 +36,8 @@ _TRAIN = ("run", "search", "transfer")  # the trainings of a study
 
 def check_run_name(name: str | None) -> None:
     """SettingsError unless the name makes an ordinary directory name."""
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        shown = repr(name) if len(name) < 80 else repr(name[:77] + "...")
-        raise SettingsError(
-            f"--run-name {shown}: should be 1 to 100 letters, digits, dots, dashes or underscores, "
-            "beginning with a letter or digit"
-        )
+    if name is not None and not re.fullmatch(NAME, name):
+        raise SettingsError(f"--run-name {cut(repr(name))}: should be {NAME_RULE}")
 
 
 def execute_phases(
@@ -60,9 +57,9 @@ def execute_phases(
     with claim(run_dir, command):
         voice.log = files.log.absolute()
         if not files.meta.exists():
-            phases = ("benchmark",) if command == "benchmark" else PHASES
-            everything = {name: value for phase in phases for name, value in parsed[phase].items()}
-            meta.store_parameters(files, everything)
+            own = ("benchmark",) if command == "benchmark" else PHASES
+            parameters = flat({phase: parsed[phase] for phase in own})
+            write_yaml(files.meta, meta.read_meta(files) | {"parameters": parameters})
         for line in _describe_start(command, parsed, files):
             print(line)
         always, unrendered = len(COMMANDS[command]) == 1, {}
@@ -82,9 +79,11 @@ def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, dict[
     if run_dir is not None:
         merged = continue_run(run_dir, merged)
     parsed = check_all(merged)
-    if run_dir is None and command == "transfer" and (name := parsed[command]["search_dir"]):  # its architectures
-        known = meta.read_meta(find_search(name))["parameters"]
-        parsed["search"]["architectures"] = known["architectures"]
+    if command in (*_TRAIN, "benchmark"):
+        check_device(flat(parsed), merged.where)
+    if run_dir is None and command == "transfer" and (name := parsed[command]["search_dir"]):
+        if "architectures" not in merged.given:
+            parsed["search"]["architectures"] = meta.read_meta(find_search(name))["parameters"]["architectures"]
     elif run_dir is None and command not in _MAKE_A_RUN:
         raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
     meta.check_runs(COMMANDS[command], parsed, merged.where)
@@ -146,10 +145,18 @@ def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
         settings = parsed["benchmark"]
         number = settings["benchmark_rounds"] * len(settings["benchmark_cases"]) * len(settings["benchmark_methods"])
         return f"benchmark: {number} measurements of some three seconds"
-    from mlp_lib.reports import session  # loads torch and what draws, which takes seconds
+    if command not in _TRAIN:
+        return "nothing to train"
+    from mlp_lib.reports.session import open_study  # these load torch, which takes seconds
+    from mlp_lib.study import estimate
+    from mlp_lib.workers.units import time_epoch
 
-    lines = _describe_start(command, parsed, RunFiles(run_dir or Path("does-not-exist")))
-    return "\n".join([*lines, session.describe_plan(COMMANDS[command], parsed, run_dir)])
+    files = RunFiles(run_dir or Path("does-not-exist"))
+    settings = parse_own(SearchSettings, parsed["search"], "the parameters")
+    study, dataset = open_study(settings, files, settings.architectures.architectures)
+    timed = partial(time_epoch, dataset=dataset, settings=settings)
+    plan = estimate.describe(COMMANDS[command], parsed, study, len(dataset.train.labels), timed)
+    return "\n".join([*_describe_start(command, parsed, files), plan])
 
 
 DESCRIPTION = """\
@@ -234,10 +241,10 @@ def _run(arguments: list[str] | None, voice: Voice) -> int:
             return 0
         check_run_name(options.run_name)
         merged = merge(options.profile, options.files, options.options)
-        if options.phase == "repeat":
-            return _repeat(options.path, merged)
-        if options.phase == "verify":
-            return _verify(options.path, options.sample, merged)
+        if options.phase in ("repeat", "verify"):
+            agree, told = _train_again(options, merged)
+            print(told)
+            return 0 if agree else 1
         if options.phase == "render":
             render(options.path, options.runs_root, voice)
             return 0
@@ -272,30 +279,21 @@ def _check_text(arguments: list[str]) -> None:
         ) from None
 
 
-def _repeat(config: Path, merged: Merged) -> int:
-    from mlp_lib.study.repeat import repeat  # loads torch, which takes seconds
-
-    check_all(merged)
-    agree, told = repeat(config, merged.values["data_root"], ROOT)
-    print(told)
-    return 0 if agree else 1
-
-
-def _verify(run_dir: Path, sample: int, merged: Merged) -> int:
+def _train_again(options: argparse.Namespace, merged: Merged) -> tuple[bool, str]:
+    """What `repeat` and `verify` come to: whether all agrees, and a report."""
     from mlp_lib.reports.session import open_study  # these load torch, which takes seconds
+    from mlp_lib.study.repeat import repeat
     from mlp_lib.study.verify import verify
 
-    if sample < 1:
-        raise SettingsError(f"--sample {sample}: should be 1 or more")
+    if options.sample < 1:
+        raise SettingsError(f"--sample {options.sample}: should be 1 or more")
     check_all(merged)
-    files, here = RunFiles(run_dir), {name: merged.values[name] for name in _HERE}
-    stored = meta.read_meta(files)["parameters"] | here
-    names = SearchSettings.model_fields
-    settings = parse(SearchSettings, {name: stored[name] for name in names if name in stored}, str(files.meta))
+    if options.phase == "repeat":
+        return repeat(options.path, merged.values["data_root"], ROOT)
+    files, here = RunFiles(options.path), {name: merged.values[name] for name in _HERE}
+    settings = parse_own(SearchSettings, meta.read_meta(files)["parameters"] | here, str(files.meta))
     study, _ = open_study(settings, files, meta.read_architectures(files))
-    agree, told = verify(study, sample, merged.values["analysis_seed"])
-    print(told)
-    return 0 if agree else 1
+    return verify(study, options.sample, merged.values["analysis_seed"])
 
 
 def _interrupt(*_: object) -> None:

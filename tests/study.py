@@ -184,13 +184,13 @@ def run_all(run_dir: Path, by: Workers | None = None, **changes: Any) -> pd.Data
     store_parameters(run_dir, **changes)
     phases.search(study_of(run_dir, "search", by, **changes))
     phases.retrain(study_of(run_dir, "retrain", by, **changes))
-    return phases.transfer(study_of(run_dir, "transfer", by, **changes), RunFiles(run_dir))
+    return phases.transfer(study_of(run_dir, "transfer", by, **changes))
 
 
 def evidence_of(run_dir: Path, parts: str = "all", **changes: Any) -> analysis.Evidence:
     """The evidence of a run whose parameters are stored as the notebooks would have."""
     files = store_parameters(run_dir, **changes)
-    return analysis.Evidence(files, settings_of("analysis", parts=parts), meta.read_architectures(files))
+    return analysis.Evidence(files, settings_of("analysis", parts=parts))
 
 
 def environment() -> Mapping[str, str]:

@@ -73,6 +73,16 @@ def test_01_goes_on_with_the_newest_run_that_fits_and_02_takes_the_one_of_01(
     assert sorted(path.name for path in runs.iterdir()) == sorted([first.root.name, other.root.name])
 
 
+def test_a_benchmark_of_other_cases_is_another_run(runs: Path, capsys: pytest.CaptureFixture) -> None:
+    case = {"architecture": [4], "members": 1, "batch_size": 64, "workers": 1}
+    found = []
+    for cases in ([case], [case], [case | {"members": 2}]):
+        given = {"project_name": f"of {len(found)}", "dataset": "digits", "benchmark_cases": cases, "run_dir": None}
+        found.append(session.start("benchmark", given).files.root)
+    assert found[0] == found[1] != found[2]
+    assert "has other settings (benchmark_cases: " in capsys.readouterr().out
+
+
 def test_a_phase_that_is_not_whole_is_not_done(runs: Path, capsys: pytest.CaptureFixture) -> None:
     started = session.start("search", settings_of("search").model_dump() | {"run_dir": None})
     with pytest.raises(MlpError, match="search isn't whole yet: first run the cell that trains"):

@@ -216,6 +216,9 @@ def test_qmnist_has_a_table_of_labels_whose_first_column_is_the_digit(tmp_path: 
     assert sizes(data) == [50, 10, 20]
     assert data.test.labels.tolist() == digits["test"]
     assert sorted([*data.train.labels.tolist(), *data.validation.labels.tolist()]) == sorted(digits["train"])
+    labels[0, 0] = -1
+    (folder / "qmnist-test-labels-idx2-int").write_bytes(header + labels.tobytes())
+    assert "is damaged (int32 [20, 8] from -1 to " in refusal(tmp_path, dataset="qmnist")
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "kmnist", "qmnist"])

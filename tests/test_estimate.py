@@ -33,7 +33,7 @@ def plan(study, **changes):
     """Trainings in all and new by phase."""
     parsed = {phase: settings_of(phase, **changes).model_dump() for phase in ("search", "retrain", "transfer")}
     plans = estimate.plan(("search", "retrain", "transfer", "analysis"), parsed, study)
-    return {phase: (one.total, len(one.new)) for phase, one in plans.items()}
+    return {phase: (total, len(new)) for phase, (total, new) in plans.items()}
 
 
 def test_a_new_study_trains_everything_but_the_diagonal_twice(study):
@@ -52,7 +52,7 @@ def test_the_plan_is_what_is_then_trained(tmp_path):
     phases.retrain(study_of(tmp_path, "retrain", **changes))
     assert plan(study, **changes)["retrain"] == (4, 0)
     assert plan(study, **changes)["transfer"] == (12, 2)  # both have one vector, at the seed that is not retrained
-    phases.transfer(study_of(tmp_path, "transfer", **changes), study.files)
+    phases.transfer(study_of(tmp_path, "transfer", **changes))
     assert plan(study, **changes)["transfer"] == (12, 0)
 
 

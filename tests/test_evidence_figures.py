@@ -127,7 +127,8 @@ def test_the_mean_regret_and_its_band_are_quotients():
     assert ax.lines[0].get_ydata() == pytest.approx([1.03, 1.02])
     assert ax.lines[2].get_ydata() == pytest.approx([1.05, 1.05])
     assert ax.collections[0].get_paths()[0].vertices.max(axis=0) == pytest.approx([4, 1.06])
-    render(regret_by_budget(frame[:0], 0.05))
+    label = regret_by_budget(frame.assign(regret=[np.nan, 0.0]), 0.05).get_label()  # all pairs broken at the first n
+    assert label.endswith(": 1.000 at 4 trials, 1.000 at 4 trials")
 
 
 def test_tuning_curves_show_losses_and_how_often_each_is_best():

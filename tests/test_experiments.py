@@ -77,7 +77,7 @@ def test_equal_trials_give_equal_results_and_the_first_is_chosen(shared: RunFile
 
 def test_without_retrainings_each_distinct_training_is_done_once(shared: RunFiles, tmp_path: Path) -> None:
     study = study_of(tmp_path, "transfer", search_dir=str(shared.root), transfer_seeds=[1, 2, 3])
-    losses = phases.transfer(study, shared)
+    losses = phases.transfer(study)
     assert len(read_trainings(study.files)) == 2 * 3
     assert not losses["reused"].any()
     before = read_table(shared.transfer_losses)  # the reused ones are what training them gives, to the bit
@@ -100,7 +100,7 @@ def test_retrainings_under_other_settings_are_not_reused(shared: RunFiles, tmp_p
 
 def test_a_transfer_without_search_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="01_search"):
-        phases.transfer(study_of(tmp_path, "transfer"), RunFiles(tmp_path))
+        phases.transfer(study_of(tmp_path, "transfer"))
 
 
 # --- the choice -----------------------------------------------------------------------------------------------------
@@ -200,6 +200,7 @@ def test_what_is_not_trained_is_shown_as_that(half: RunFiles) -> None:
     assert views.seeds(deep) == [1, 2]
     assert "mlp_16 has no losses" not in views.regret(Choice(deep, source=deep, target="mlp_16"))
     assert views.regret(Choice(deep, source="mlp_16", target=deep)).startswith(f"{deep} has no losses to compare")
+    assert "no losses to compare" in views.regret(Choice(deep, source="mlp_9", target="mlp_16"))  # not trained yet
     architecture, trial, _ = explorer(views).children[0].children
     architecture.value = deep
     assert {label.split(": ")[1] for label, _ in trial.options} == {NOT_TRAINED}

@@ -20,6 +20,7 @@ from study import (
     refusing,
     run_all,
     settings_of,
+    store_parameters,
     study_of,
     succeed,
     tables,
@@ -153,13 +154,13 @@ def test_seeds_may_be_added_and_the_points_not(gridded: Path, tmp_path: Path) ->
 def test_the_plan_is_what_is_then_trained(gridded: Path, tmp_path: Path) -> None:
     parsed = {phase: settings_of(phase, **GRID).model_dump() for phase in ("search", "retrain", "transfer")}
     fresh = estimate.plan(("search", "retrain", "transfer"), parsed, study_of(tmp_path, "search", **GRID))
-    assert {phase: (plan.total, len(plan.new)) for phase, plan in fresh.items()} == {
+    assert {phase: (total, len(new)) for phase, (total, new) in fresh.items()} == {
         "search": (24, 24),
         "retrain": (6, 6),
         "transfer": (18, 12),
     }
     done = estimate.plan(("search", "retrain", "transfer"), parsed, study_of(gridded, "search", **GRID))
-    assert not any(plan.new for plan in done.values())
+    assert not any(new for _, new in done.values())
 
 
 def test_a_consensus_ranks_the_means(gridded: Path) -> None:
@@ -175,7 +176,7 @@ def test_a_consensus_ranks_the_means(gridded: Path) -> None:
 
 # --- its analysis ---------------------------------------------------------------------------------------------------
 
-OF_DRAWS = ("expected_best", "winner_instability", "search_comparison", "importance", "parallel_coordinates")
+OF_DRAWS = ("expected_best", "winner_instability", "search_comparison", "importance")
 
 
 @pytest.fixture
@@ -210,8 +211,8 @@ def test_runs_that_are_compared_stand_side_by_side(copied: Path, tmp_path: Path)
     mup = GRID | {"parametrization": "mup", "base_width": 4}
     phases.search(study_of(tmp_path, "search", **mup))
     evidence_of(tmp_path, **mup)
-    evidence = evidence_of(copied, **GRID)
-    evidence = Evidence(evidence.files, evidence.settings, evidence.architectures, [RunFiles(tmp_path), evidence.files])
+    store_parameters(copied, **GRID)
+    evidence = Evidence(RunFiles(copied), settings_of("analysis", compare_with=[str(tmp_path), str(copied)]))
     table = evidence.optimum_by_width().set_index(["parametrization", "architecture"])
     again = f"standard ({copied.name})"
     assert list(table.index.unique(0)) == ["standard", "mup", again]
@@ -230,8 +231,8 @@ def test_the_curve_of_a_trial_is_drawn_by_seed(gridded: Path) -> None:
 
 
 def test_a_run_without_a_grid_tells_of_none(copied: Path) -> None:
-    evidence = evidence_of(copied, **GRID)
-    evidence = Evidence(evidence.files, evidence.settings, evidence.architectures, [evidence.files])
+    store_parameters(copied, **GRID)
+    evidence = Evidence(RunFiles(copied), settings_of("analysis", compare_with=str(copied)))
     evidence.grid = evidence.grid.iloc[:0]
     assert evidence.optimum_by_width().empty
 

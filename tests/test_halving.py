@@ -14,7 +14,7 @@ from mlp_lib.core.training import Training
 from mlp_lib.evidence.comparisons import compare_search
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, read_yaml
-from mlp_lib.run.meta import merge_parameters, read_architectures
+from mlp_lib.run.meta import merge_parameters
 from mlp_lib.study import phases
 from mlp_lib.study.draws import rung_epochs, survivors
 from mlp_lib.workers import units
@@ -177,8 +177,7 @@ def test_the_analysis_compares_with_another_run(halved: Path, tmp_path: Path) ->
     run_search(tmp_path, search_method="random")
     evidence_of(tmp_path, **HALVING | {"search_method": "random"})
     ours = evidence_of(halved, **HALVING)
-    files = RunFiles(halved)
-    table = Evidence(files, ours.settings, read_architectures(files), [RunFiles(tmp_path)]).search_comparison()
+    table = Evidence(RunFiles(halved), settings_of("analysis", compare_with=str(tmp_path))).search_comparison()
     assert table["architecture"].tolist() == list(ARCHITECTURES)
     assert (
         table["epochs"] == [ours.trials.groupby("architecture")["epochs_trained"].sum()[a] for a in ARCHITECTURES]

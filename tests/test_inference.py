@@ -1,7 +1,5 @@
 """Intervals and tests of differences, on tables small enough to do by hand, and against scipy and statsmodels."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,28 +28,6 @@ def test_interval_of_few_or_equal_values():
     assert mean_interval([2, 2, 2], 0.95) == (2, 2, 2)
     np.testing.assert_equal(mean_interval([3], 0.95), (3, np.nan, np.nan))
     np.testing.assert_equal(mean_interval([np.nan], 0.95), (np.nan,) * 3)
-
-
-def test_blocked_differences_by_hand():
-    table = pd.DataFrame({"x": [1, 3], "y": [2, 4], "z": [6, 5]})  # residuals of the additive model: +-0.5, 0.5, 1
-    rows = blocked_differences(table, [("z", "x"), ("x", "y"), ("y", "y")])
-    assert rows[["first", "second", "n"]].to_numpy().tolist() == [["z", "x", 2], ["x", "y", 2], ["y", "y", 2]]
-    assert rows["difference"].tolist() == pytest.approx([3.5, -1, 0])
-    assert rows["se"].tolist() == pytest.approx([math.sqrt(2 * 1.5 / 2)] * 2 + [0])
-    assert rows["df"].tolist() == [2, 2, 2]
-    assert rows["sd"].tolist() == pytest.approx([1.5 * math.sqrt(2), 0, 0])
-    assert rows["pooled_sd"].tolist() == pytest.approx([math.sqrt(3)] * 3)
-
-
-def test_two_columns_are_the_paired_t_test():
-    x, y = np.random.default_rng(3).normal(1, 0.1, (2, 6))
-    row = blocked_differences(pd.DataFrame({"x": x, "y": y}), [("x", "y")]).iloc[0]
-    test = stats.ttest_rel(x, y)
-    assert row["se"] == pytest.approx(row["sd"] / math.sqrt(6)) == pytest.approx(row["pooled_sd"] / math.sqrt(6))
-    assert row["df"] == 5
-    one_sided = stats.ttest_rel(x - 0.02, y, alternative="greater")
-    assert p_above(row["difference"] - 0.02, row["se"], 5) == pytest.approx(one_sided.pvalue)
-    assert 2 * p_above(abs(row["difference"]), row["se"], 5) == pytest.approx(test.pvalue)
 
 
 def test_missing_values_are_statsmodels():

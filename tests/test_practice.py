@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from study import ARCHITECTURES, VALUES, evidence_of, run_all, settings_of, study_of
+from study import ARCHITECTURES, VALUES, evidence_of, refusing, run_all, settings_of, study_of
 
 from mlp_lib.core.values import Architecture, Hyperparameters
-from mlp_lib.evidence import intervals, summaries
+from mlp_lib.evidence import intervals
 from mlp_lib.evidence.comparisons import (
     ANY,
     compare_transfer,
@@ -28,9 +28,10 @@ from mlp_lib.reports.session import Session
 from mlp_lib.run import parsing
 from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, write_yaml
 from mlp_lib.run.ledger import read_trainings
-from mlp_lib.run.meta import different_parameters, merge_parameters, read_architectures
+from mlp_lib.run.meta import different_parameters
 from mlp_lib.study import phases
 from mlp_lib.study.sources import consensus, median, read_best, read_sources
+from mlp_lib.study.study import Study
 
 ALL_EXTRA = ["cheapest", "median", "consensus", "default"]
 SAME = {"same_trials_for_all_architectures": True}
@@ -70,8 +71,8 @@ def test_consensus_leaves_the_target_out() -> None:
 
 def test_in_a_consensus_a_diverged_trial_ranks_last() -> None:
     trials = trials_of({"a": [math.nan, 0.2, 0.3], "b": [0.1, 0.2, 0.3]})
-    assert summaries.consensus_trial(trials) == 1  # mean ranks 2, 1.5, 2.5
-    assert summaries.consensus_trial(trials_of({"a": [0.1, math.nan], "b": [0.1, math.nan]})) == 0
+    assert consensus(trials, "c").lr == 0.002  # mean ranks 2, 1.5, 2.5
+    assert consensus(trials_of({"a": [0.1, math.nan], "b": [0.1, math.nan]}), "c").lr == 0.001
 
 
 def test_there_is_no_consensus_without_common_trials() -> None:
@@ -121,13 +122,6 @@ def test_extra_sources_can_be_added_and_change_nothing_else(tmp_path: Path, exte
     whole = read_table(RunFiles(extended).transfer_losses)
     ours = whole[whole["source"].isin(ARCHITECTURES)].reset_index(drop=True)
     pd.testing.assert_frame_equal(ours, plain, check_exact=True, check_dtype=False)
-
-
-def test_what_may_be_added_to_a_run() -> None:
-    stored = {"architectures": {}, "transfer_extra_sources": ["median"]}
-    assert merge_parameters(stored, {"transfer_extra_sources": ["default", "median"]}, Path("x"))
-    with pytest.raises(RunDirectoryError, match="transfer_extra_sources"):
-        merge_parameters(stored, {"transfer_extra_sources": ["default"]}, Path("x"))
 
 
 def test_runs_differ_in_what_decides_results_alone() -> None:
@@ -271,13 +265,13 @@ def test_the_answers_are_about_the_architectures_alone(extended: Path, tmp_path:
 def test_a_run_compared_with_itself_is_the_same(extended: Path) -> None:
     evidence_of(extended, **STUDY, transfer_extra_sources=ALL_EXTRA)
     files = RunFiles(extended)
-    evidence = Evidence(files, settings_of("analysis"), read_architectures(files), [files])
+    evidence = Evidence(files, settings_of("analysis", compare_with=str(extended)))
     assert evidence.comparison()["quotient"].tolist() == [1.0] * 3
     assert set(evidence.comparison()["run"]) == {extended.name}
     assert "nothing that decides a result" in evidence.comparison_answer()
     assert (extended / "analysis" / "comparison.csv").exists()
     assert evidence.replication().empty  # it has the same trials and seeds
-    alone = Evidence(files, settings_of("analysis"), read_architectures(files))
+    alone = Evidence(files, settings_of("analysis"))
     assert alone.comparison().empty
     assert not (extended / "analysis" / "comparison.csv").exists()  # that of the analysis before
 
@@ -285,16 +279,11 @@ def test_a_run_compared_with_itself_is_the_same(extended: Path) -> None:
 def test_the_figure_draws_every_quotient() -> None:
     table = pd.DataFrame({"source": ["x", "y"], "quotient": [1.2, 0.9], "low": [1.1, np.nan], "high": [1.3, np.nan]})
     figure = quotient_intervals(table, "source", "a title")
+    unknown = table.assign(quotient=[1.2, np.nan])
+    assert quotient_intervals(unknown, "source", "a title").get_label() == "a title: x 1.200"
     assert isinstance(figure, Figure)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["x", "y"]
     assert figure.axes[0].lines[-1].get_xdata().tolist() == [1.2, 0.9]
-
-
-def test_best_hyperparameters_are_read_from_the_search(extended: Path) -> None:
-    trials = read_table(RunFiles(extended).search / "mlp_4" / "search_results.csv")
-    best = summaries.best_trial(trials)
-    chosen = read_best(RunFiles(extended).architecture(read_architectures(RunFiles(extended))[0]))
-    assert chosen.lr == best["lr"]
 
 
 # --- between data sets ----------------------------------------------------------------------------------------------
@@ -316,7 +305,7 @@ def test_hyperparameters_can_come_from_a_search_on_other_data(extended: Path, tm
     phases.search(study_of(tmp_path, "search", **other))
     phases.retrain(study_of(tmp_path, "retrain", **other))
     study = study_of(tmp_path, "transfer", **other, search_dir=str(extended))
-    losses = phases.transfer(study, RunFiles(extended))
+    losses = phases.transfer(study)
     assert not losses["reused"].any()
     sources = read_table(RunFiles(tmp_path).sources).set_index(["target", "source"])
     for name in ARCHITECTURES:
@@ -335,7 +324,7 @@ def test_hyperparameters_can_come_from_a_search_on_other_data(extended: Path, tm
     ("search_dir", "dataset", "said"),
     [
         (None, "digits", "this run's own search, on digits"),
-        ("there", "digits", "another run, there, on the same data, digits"),
+        ("there", "digits", "another run, there, on the same data set, digits"),
         ("there", "mnist", "on **digits**, and are trained here on **mnist**"),
     ],
 )
@@ -346,4 +335,5 @@ def test_the_report_says_on_which_data_hyperparameters_were_chosen(tmp_path, sea
         write_yaml(files.meta, {"parameters": searched, "phases": {}})
     path = str(tmp_path / search_dir) if search_dir else None
     settings = settings_of("transfer", search_dir=path, dataset=dataset)
-    assert said in Session("transfer", settings, here, ()).source_note()
+    study = Study(settings, here, (), 64, "", refusing())
+    assert said in Session("transfer", settings, here, study).source_note()

@@ -7,16 +7,9 @@ from drawn import render, trials
 
 from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.evidence.search import POOLED, expected_best, importance
-from mlp_lib.figures.search import expected_best_curves, importance_bars, lr_sensitivity_curves, parallel_coordinates
-from mlp_lib.run.parameters import SearchSpace
+from mlp_lib.figures.search import expected_best_curves, importance_bars, lr_sensitivity_curves
 
 NAN = np.nan
-SPACE = SearchSpace(
-    **{
-        name: {"distribution": "uniform" if name.startswith("beta") else "log_uniform", "low": 0.01, "high": 0.1}
-        for name in HYPERPARAMETERS
-    }
-)
 
 
 def important(*names):
@@ -42,7 +35,6 @@ def test_every_architecture_has_a_panel(number, diverged):
     table.loc[table["trial"] < diverged, "val_loss"] = NAN
     for figure in (
         expected_best_curves(expected_best(table)),
-        parallel_coordinates(table, SPACE),
         lr_sensitivity_curves(table),
     ):
         shown = panels(render(figure))
@@ -52,9 +44,6 @@ def test_every_architecture_has_a_panel(number, diverged):
 def test_a_fixed_hyperparameter_is_shown_as_fixed():
     table = trials(2, number=80).assign(lr=3e-3)
     assert importance_bars(importance(table)).axes[0].get_yticklabels()[-1].get_text() == "lr (fixed)"
-    space = SPACE.model_copy(update={"lr": SPACE.lr.model_copy(update={"low": 3e-3, "high": 3e-3})})
-    lines = parallel_coordinates(table, space)
-    assert lines.axes[0].get_xticklabels()[0].get_text() == "lr\nfixed at 0.003"
     curves = render(lr_sensitivity_curves(table))
     assert [ax.get_title() for ax in panels(curves)] == ["256x32: fixed lr 0.003", "255x33: fixed lr 0.003"]
 
@@ -64,7 +53,6 @@ def test_figures_of_nothing_render():
     for figure in (
         expected_best_curves(expected_best(empty)),
         importance_bars(important()),
-        parallel_coordinates(empty, SPACE),
         lr_sensitivity_curves(empty),
     ):
         render(figure)
@@ -88,16 +76,6 @@ def test_importances_come_in_order_with_their_errors():
     bars, errors = pooled.containers[-1], pooled.containers[-1].errorbar
     assert [bar.get_width() for bar in bars] == pytest.approx([0.7] + [0.1] * 6)
     assert errors.lines[2][0].get_segments()[0][:, 0] == pytest.approx([0.65, 0.75])
-
-
-def test_parallel_coordinates_are_places_in_the_range():
-    table = trials(1).assign(**dict.fromkeys(HYPERPARAMETERS, 0.01))
-    table.loc[table["val_loss"].idxmin(), "lr"] = 0.1**1.5  # the middle of a log range
-    (ax,) = panels(parallel_coordinates(table, SPACE, top=3))
-    assert len(ax.lines) == 3
-    winner = ax.lines[-1]
-    assert winner.get_ydata() == pytest.approx([0.5] + [0] * 6)
-    assert ax.get_xticklabels()[0].get_text() == "lr\n0.01 to 0.1"
 
 
 def test_lr_sensitivity_shows_the_envelope_and_the_width():

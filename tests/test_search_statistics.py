@@ -129,6 +129,8 @@ def test_the_unshared_spread_is_without_what_a_seed_does_to_all():
     found = unshared_seed_spread(table)
     assert list(found.index) == [A, B]
     assert found[A] == found[B] == pytest.approx(0.02, rel=0.15)
+    more = table[table["lr"] == 0.01].assign(seed=table["seed"] + 100)  # one choice at more seeds tells nothing of it
+    assert unshared_seed_spread(pd.concat([table, more])).tolist() == found.tolist()
     assert unshared_seed_spread(table[table["lr"] == 0.01]).isna().all()
 
 

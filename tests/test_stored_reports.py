@@ -10,7 +10,7 @@ import yaml
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.reports.pieces import PIECES
 from mlp_lib.run.files import ROOT, RunFiles
-from mlp_lib.run.meta import continue_run, find_searches, read_architectures
+from mlp_lib.run.meta import continue_run
 from mlp_lib.run.parameters import AnalysisSettings
 from mlp_lib.run.parsing import check_all, merge, parse
 
@@ -29,9 +29,7 @@ def analyse(report: Path, again: Path) -> Evidence:
     shutil.copytree(report, again, ignore=lambda folder, names: [n for n in names if Path(n).suffix in SHOWN])
     shutil.rmtree(again / "analysis")
     files, settings = RunFiles(again), check_all(continue_run(again, merge(None, [], [])))["analysis"]
-    parsed = parse(AnalysisSettings, settings, report.name)
-    compared = find_searches(parsed.compare_with, "compare_with")
-    evidence = Evidence(files, parsed, read_architectures(files), compared)
+    evidence = Evidence(files, parse(AnalysisSettings, settings, report.name))
     for piece in PIECES:
         getattr(evidence, piece)()
     return evidence

@@ -138,14 +138,6 @@ def test_a_streamed_training_has_one_loader_whose_workers_live_as_long(make_spli
     assert [member_bits(result, i, ()) for i in (0, 1)] == [member_bits(whole, i, ()) for i in (0, 1)]
 
 
-def test_a_diverging_neighbour_changes_nothing(make_split, training_settings):
-    train, validation = make_split(100, 16), make_split(50, 16, seed=1)
-    case = Case(train, validation, Architecture((8, 8)), [BASE, DIVERGING, BASE], [1, 1, 2], training_settings)
-    together = case.run([0, 1, 2])
-    assert [bits[0] for bits in together] == [COMPLETED, DIVERGED, COMPLETED]
-    assert case.run([0, 2]) == [together[0], together[2]]
-
-
 def test_a_diverged_member_has_no_loss(make_split, training_settings):
     train, validation = make_split(100, 16), make_split(50, 16, seed=1)
     trained = training.train(train, validation, Architecture((8,)), [BASE, DIVERGING], [1, 1], training_settings)

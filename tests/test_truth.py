@@ -46,6 +46,7 @@ from mlp_lib.run import meta
 from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.run.parameters import DEFAULTS
 from mlp_lib.run.record import note
+from mlp_lib.study.verify import verify as verify_study
 from mlp_lib.workers.cluster import ClusterError
 
 ENDLESS = {"max_epochs": 10**6, "patience": 10**6, "num_trials": 2}
@@ -341,6 +342,16 @@ def test_what_another_machine_made_is_verified_within_a_tolerance(
         found, said = verify(files.root, capsys, "--sample", "4")
         assert found == code
         assert "within 20%, since the run has torch 1.0.0" in said
+
+
+def test_on_cuda_a_population_decides_the_rounding(copy: Path) -> None:
+    files = RunFiles(copy)
+    files.meta.write_text(files.meta.read_text().replace("device: cpu\n", "device: cuda\n"))
+    study = study_of(copy, "search", **LONG)
+    study.workers.arithmetic = "cuda"
+    agree, said = verify_study(study, 2, seed=0)
+    assert agree
+    assert "agree within 20%, since the run has other populations, which decide the rounding on CUDA" in said
 
 
 def test_a_run_of_a_cluster_is_verified_here(copy: Path, capsys: pytest.CaptureFixture) -> None:

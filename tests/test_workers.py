@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from study import ARCHITECTURE, SETTINGS, TRIALS, units_of
+from study import ARCHITECTURE, SETTINGS, TRIALS, Doing, study_of, units_of
 
 from mlp_lib.core.data import RawData
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.training import Training
 from mlp_lib.core.values import Architecture
-from mlp_lib.run.files import ROOT, WorkFiles
+from mlp_lib.run.files import ROOT, WorkFiles, read_yaml
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers import units
@@ -194,6 +194,19 @@ def test_progress_is_told_beside_the_states(digest: str, tmp_path: Path) -> None
     results.close()
 
 
+def test_a_loaders_processes_live_on_beside_a_thread(digest: str) -> None:
+    """Little work is done in this process, again and again with the loader that the first began."""
+    settings = SETTINGS.model_copy(update={"max_epochs": 2, "preload": False, "loader_workers": 1})
+    workers = Processes(settings)
+    workers.load(settings, ROOT)
+    found = []
+    for _ in range(2):
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(settings, digest, "search", WorkFiles(Path(folder) / "work"))
+            found += [pd.DataFrame(result.rows) for _, result in workers.train(units_of(4), job)]
+    pd.testing.assert_frame_equal(*found, check_exact=True)
+
+
 def test_processes_of_the_notebook_live_on(tmp_path: Path) -> None:
     own = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(300,))
     own.start()
@@ -204,3 +217,21 @@ def test_processes_of_the_notebook_live_on(tmp_path: Path) -> None:
         assert own.is_alive()
     finally:
         own.kill()
+
+
+def test_population_sizes_are_recorded_and_kept(tmp_path: Path) -> None:
+    """What memory was found to hold on a CUDA device, when the run goes on."""
+    sizes = []
+
+    def train(unit: Unit) -> units.Result:
+        sizes.append(len(unit.labels))
+        return units.Result({}, {}, None, fitting=4)
+
+    workers = Doing(train)
+    workers.device = "cuda"
+    study = study_of(tmp_path, "search", workers)
+    trials = [Wanted(study.architectures[0], TRIALS[0], 0, trial) for trial in range(10)]
+    list(study.train(trials, "search"))
+    assert read_yaml(tmp_path / "search/population_sizes.yaml") == {study.architectures[0].name: 4}
+    list(study.train(trials, "search"))
+    assert sizes == [10, 4, 4, 2]

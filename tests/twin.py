@@ -31,7 +31,7 @@ def draw_hyperparameters(number: int, seed: int = 0) -> list[Hyperparameters]:
 def fresh(architecture: Architecture, hyperparameters, seeds, settings, images) -> Population:
     """A population before its first step."""
     stacks = draw_members(architecture, seeds, settings, images)
-    return Population(architecture, hyperparameters, seeds, settings, stacks)
+    return Population(hyperparameters, seeds, settings, stacks)
 
 
 class Twin:

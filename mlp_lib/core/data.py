@@ -210,8 +210,9 @@ def _read_half(name: str, *files: Path) -> Arrays:
     digits = labels if labels.ndim < 2 else labels[:, 0]
     if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
         raise _damaged(name, files[:1], f"{images.dtype} {list(images.shape)}")
-    if digits.ndim != 1 or digits.dtype != kind or not 0 <= digits.max(initial=0) < CLASSES:
-        raise _damaged(name, files[1:], f"{labels.dtype} {list(labels.shape)} up to {digits.max(initial=0)}")
+    if digits.ndim != 1 or digits.dtype != kind or not 0 <= digits.min(initial=0) <= digits.max(initial=0) < CLASSES:
+        ends = f"from {digits.min(initial=0)} to {digits.max(initial=0)}"
+        raise _damaged(name, files[1:], f"{labels.dtype} {list(labels.shape)} {ends}")
     if not 0 < len(images) == len(digits):
         raise _damaged(name, files, f"{len(images)} images, {len(digits)} labels")
     return images.reshape(len(images), -1), digits.astype(np.uint8)

@@ -29,7 +29,6 @@ class AdamW:
         scales: Sequence[LayerScale],
         fused: bool = False,
     ):
-        self.moments = moments
         self.steps = torch.full((), steps, dtype=torch.float32, device=weights[0].device)
         numbers = [{name: getattr(h, name) for name in _NUMBERS} for h in hyperparameters]
         vectors = {name: weights[0].new_tensor([n[name] for n in numbers]).view(-1, 1, 1) for name in _NUMBERS}

@@ -55,7 +55,6 @@ class Population:
 
     def __init__(
         self,
-        architecture: Architecture,
         hyperparameters: list[Hyperparameters],
         seeds: list[int],
         settings: TrainingSettings,
@@ -68,7 +67,7 @@ class Population:
         rounded = rounds_factors(settings, weights[0].device.type)
         self.network = network = Network(weights, hyperparameters, len(self.stream_seeds), rounded)
         self.measured = Network(weights, hyperparameters) if rounded else network
-        scales = layer_scales(architecture, settings)
+        scales = layer_scales(network.architecture, settings)
         self.optimizer = AdamW(weights, network.gradients, moments, steps, hyperparameters, scales, network.fused)
         self.losses = torch.zeros(len(seeds), dtype=torch.float64, device=weights[0].device)  # of this epoch
         train_rows = functools.partial(_train_rows, network, self.optimizer, self.losses)
@@ -80,7 +79,7 @@ class Population:
         stacks = [[layer.index_select(0, index) for layer in stack] for stack in self.stacks]
         hyperparameters, seeds = [network.hyperparameters[i] for i in kept], [self.seeds[i] for i in kept]
         steps = float(self.optimizer.steps)
-        return Population(network.architecture, hyperparameters, seeds, self.settings, stacks, steps)
+        return Population(hyperparameters, seeds, self.settings, stacks, steps)
 
     def train_epoch(self, train: Split, epoch: int) -> Tensor:
         """One pass over the training data [N, D + 1]; the mean training loss of each member [P], float64."""

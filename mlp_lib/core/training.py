@@ -122,7 +122,7 @@ class Training(Iterator[pd.DataFrame]):
             [state[f"{name}_{layer}"].to(self.device, copy=True) for layer in layers] for name in _STACKS
         )
         steps = self.epoch * math.ceil(len(train.labels) / self.settings.batch_size)
-        self._population = Population(architecture, self.hyperparameters, self.seeds, self.settings, stacks, steps)
+        self._population = Population(self.hyperparameters, self.seeds, self.settings, stacks, steps)
         self._active = torch.arange(number)  # the member of each place in the stack
         self._leave()
 

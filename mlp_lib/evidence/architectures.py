@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from mlp_lib.evidence.intervals import basis_text, blocked_differences, by_own_spread, p_above, plain_answer
-from mlp_lib.evidence.summaries import mean_error
+from mlp_lib.evidence.summaries import mean_error, short_name
 from mlp_lib.evidence.verdicts import (
     ONE_ARCHITECTURE,
     VERDICTS,
@@ -193,11 +193,11 @@ def answer_architecture(losses: pd.DataFrame, margin: float, confidence: float) 
             end = "one seed gives no interval, so whether the architecture matters cannot be said."
         else:
             kind = interval_kind(shown["verdict"], confidence)
-        which = "The largest" if shown["relative"] == pairs["relative"].max() else "A"
-        what = " above ".join(name.removeprefix("mlp_") for name in names.values())
+        which = "the largest" if shown["relative"] == pairs["relative"].max() else "a"
+        what = " above ".join(map(short_name, names.values()))
         claim = f"difference of test loss between two of {number} architectures, {what}, is {estimate[0]:.2%}"
         basis = basis_text(estimate[1:], kind, (len(pairs), "pair"), (n, "seed"))
-        sentence = f"For these hyperparameters only: {which[0].lower()}{which[1:]} {claim} {basis}: {end}"
+        sentence = f"For these hyperparameters only: {which} {claim} {basis}: {end}"
     if verdict == "undetermined" and kind:
         sentence += _more_seeds(seeds, n, margin)
     if diverged:

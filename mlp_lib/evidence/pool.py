@@ -52,7 +52,7 @@ def weights(n: int, trials: int, m: int) -> np.ndarray:
     return np.array([comb(trials - 1 - r, n - 1) / subsets if r < trials else 0.0 for r in range(m)])
 
 
-def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+def weighted_mean(weights: np.ndarray | float, values: np.ndarray) -> np.ndarray:
     """The mean of the finite values along the last axis, their weights divided by their sum; NaN without any."""
     finite = np.isfinite(values)
     with np.errstate(invalid="ignore"):
@@ -121,7 +121,7 @@ class Pool:
     @cached_property
     def by_rank(self) -> np.ndarray:
         """[target, source, m]: a target's mean over the finite seeds with the source's best, next best, …"""
-        return weighted_mean(np.ones(self.judged.shape[2]), self.judged)[:, self.best]
+        return weighted_mean(1, self.judged)[:, self.best]
 
     @cached_property
     def own(self) -> np.ndarray:

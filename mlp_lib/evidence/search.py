@@ -13,7 +13,7 @@ from scipy import stats
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
 from mlp_lib.evidence.intervals import count_text
 from mlp_lib.evidence.pool import residual_squares
-from mlp_lib.evidence.summaries import no_trial, untrained
+from mlp_lib.evidence.summaries import no_trial, short_name, untrained
 from mlp_lib.run.parameters import Range, SearchSpace
 
 POOLED = "pooled"  # stands for the architectures that share a forest
@@ -28,10 +28,6 @@ def _finite(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials that did not diverge, best first (ties: the lowest number, as the winner is chosen)."""
     finite = trials[np.isfinite(trials["val_loss"].astype(float))]
     return finite.sort_values(["val_loss", "trial"])
-
-
-def _by_architecture(trials: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return list(trials.groupby("architecture", sort=False))
 
 
 def fixed(trials: pd.DataFrame) -> list[str]:
@@ -68,7 +64,7 @@ def expected_best(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
     up to n = the diverged infinite. So small n look no worse than a search without divergence would.
     """
     tables = []
-    for architecture, group in _by_architecture(trials):
+    for architecture, group in trials.groupby("architecture", sort=False):
         losses = group["val_loss"].to_numpy(dtype=float)
         worst = max(losses[np.isfinite(losses)], default=np.nan)
         losses = np.sort(np.where(np.isfinite(losses), losses, worst))  # [N]
@@ -118,10 +114,12 @@ def unshared_seed_spread(trainings: pd.DataFrame) -> pd.Series:
     same for each of them, and NaN without two choices at two seeds.
     """
     squares = []
-    for _, group in _by_architecture(trainings):
+    for _, group in trainings.groupby("architecture", sort=False):
         group = group.assign(choice=group.groupby(list(HYPERPARAMETERS)).ngroup())  # one number: pivots take products
         table = group.pivot_table(index="choice", columns="seed", values="val_loss", dropna=False)
-        squares.append(residual_squares(np.log(table.where(np.isfinite(table)).dropna(how="all").to_numpy(float))))
+        table = np.log(table.where(np.isfinite(table)).dropna(how="all"))
+        table = table.loc[:, table.notna().sum() > 1]  # a seed of one choice alone tells nothing of it
+        squares.append(residual_squares(table.to_numpy(float)))
     total, df = np.sum(squares, axis=0) if squares else (0.0, 0)
     return pd.Series(np.sqrt(total / df) if df else np.nan, trainings["architecture"].unique())
 
@@ -141,7 +139,7 @@ def winner_instability(
     ranking is less certain still.
     """
     rows = []
-    for architecture, group in _by_architecture(trials):
+    for architecture, group in trials.groupby("architecture", sort=False):
         finite = _finite(group)
         losses = finite["val_loss"].to_numpy(dtype=float)
         spread = float(seed_spread.get(architecture, np.nan))
@@ -165,12 +163,11 @@ def validation_test_correlation(trials: pd.DataFrame, top: int = 10, confidence:
     """Spearman correlation of validation and test loss in the `top` trials: architecture, n, correlation, low, high.
 
     The trials of lowest validation loss are taken, of those with both losses. The interval is Bonett & Wright's
-    (2000), Fisher's z with the variance (1 + r^2 / 2) / (n - 3). NaN below 3 trials, its
-    interval also below 4 and at +-1. The
-    correlation in the top says whether validation loss still ranks the candidates; over all trials it is near 1.
+    (2000), Fisher's z with the variance (1 + r^2 / 2) / (n - 3). NaN below 3 trials, its interval also below 4 and at
+    +-1. In the top it says whether validation loss still ranks the candidates; over all trials it is near 1.
     """
     rows = []
-    for architecture, group in _by_architecture(trials):
+    for architecture, group in trials.groupby("architecture", sort=False):
         best = _finite(group[np.isfinite(group["test_loss"].astype(float))]).head(top)
         n, r, low, high = len(best), np.nan, np.nan, np.nan
         if n > 2 and best["val_loss"].nunique() > 1 and best["test_loss"].nunique() > 1:
@@ -218,7 +215,7 @@ def search_warnings(trials: pd.DataFrame, space: SearchSpace, max_epochs: int) -
 
 
 def _names(best: pd.DataFrame) -> str:
-    return ", ".join(name.removeprefix("mlp_") for name in sorted(best["architecture"]))
+    return ", ".join(map(short_name, sorted(best["architecture"])))
 
 
 def importance(trials: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -235,7 +232,7 @@ def importance(trials: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     standard error over the 5 folds, widened for the training data they share (Nadeau & Bengio 2003). `r2` is the
     share of variance that held-out predictions explain: where it is not above 0, the importances say nothing. NaN
     below 20 better trials of different hyperparameters, and of a fixed hyperparameter. Trials that share theirs, as
-    architectures do, are held out together: otherwise their fellows in training would give their losses away.
+    architectures do, are held out together.
     """
     finite = _finite(trials)
     losses = finite.groupby("architecture", sort=False)["val_loss"]
@@ -298,7 +295,7 @@ def lr_envelope(trials: pd.DataFrame) -> pd.DataFrame:
     hyperparameters well drawn.
     """
     parts = []
-    for _, group in _by_architecture(_finite(trials)):
+    for _, group in _finite(trials).groupby("architecture", sort=False):
         group = group.sort_values("lr", kind="stable")
         losses = group["val_loss"].to_numpy(dtype=float)
         rising = np.minimum.accumulate(losses[::-1])[::-1]
@@ -316,7 +313,7 @@ def lr_sensitivity(trials: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
     fixed lr.
     """
     rows = []
-    for architecture, group in _by_architecture(trials):
+    for architecture, group in trials.groupby("architecture", sort=False):
         finite = _finite(group)
         good = finite[finite["val_loss"] <= (1 + within) * finite["val_loss"].min()]
         best_lr = finite["lr"].iloc[0] if len(finite) else np.nan

@@ -163,7 +163,7 @@ def _pairs(pool: Pool, estimate: Estimate, broken: np.ndarray, bound: float) -> 
     """A row a target and another source: Holm's p of costing more than the bound, and of lying within it."""
     others = ~np.eye(len(broken), dtype=bool)
     own = np.where(others, _rounded(np.sqrt(jackknife(estimate.regret))), np.nan)
-    usual = np.sqrt(weighted_mean(np.ones(len(own)), own**2))
+    usual = np.sqrt(weighted_mean(1, own**2))
     se = np.maximum(own, usual[:, None] / 2)[others]
     regret, df = _rounded(estimate.regret[others, 0]), len(pool.numbers) / 2
     tested = np.where(broken[others], np.nan, regret)
@@ -195,20 +195,16 @@ def _components(pool: Pool, estimate: Estimate, tested: np.ndarray) -> dict[str,
     spread = weighted_mean(chances, (pool.by_rank.diagonal().T - tuned[:, None]) ** 2)
     regrets = estimate.regret[tested]
     values = (
-        _variance(tuned) - _finite_mean(luck),
-        _variance(regrets[:, 0]) - _finite_mean(jackknife(regrets)),
-        _finite_mean(spread) - (squares / df if df else math.nan) / seeds,
-        _finite_mean(weighted_mean(chances, _variance(pool.own))),
+        _variance(tuned) - weighted_mean(1, luck),
+        _variance(regrets[:, 0]) - weighted_mean(1, jackknife(regrets)),
+        weighted_mean(1, spread) - (squares / df if df else math.nan) / seeds,
+        weighted_mean(1, weighted_mean(chances, _variance(pool.own))),
     )
     return {name: float(np.maximum(value, 0)) for name, value in zip(COMPONENTS, values, strict=True)}
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
     return np.where(np.abs(values) < ROUNDING, 0.0, values)
-
-
-def _finite_mean(values: np.ndarray) -> float:
-    return weighted_mean(np.ones(values.shape[-1]), values)
 
 
 def _variance(values: np.ndarray) -> np.ndarray:

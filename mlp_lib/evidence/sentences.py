@@ -6,7 +6,7 @@ import pandas as pd
 
 from mlp_lib.evidence.intervals import basis_text, count_text, plain_answer
 from mlp_lib.evidence.searches import OverSearches
-from mlp_lib.evidence.summaries import no_trial
+from mlp_lib.evidence.summaries import no_trial, short_name
 from mlp_lib.evidence.verdicts import MOST, ONE_ARCHITECTURE, VERDICTS, architecture_end, interval_kind, transfer_end
 
 QUESTIONS = {
@@ -32,7 +32,7 @@ def _transfer(result: OverSearches) -> dict:
     verdict, pairs, mean = result.answers["hyperparameter_transfer"], result.pairs, result.regret_by_budget
     mean = mean[mean["n"] == result.budget]
     known = len(mean) > 0 and not result.untrained
-    estimate = tuple(_part(mean[name].iloc[0]) if known else math.nan for name in ("regret", "low", "high"))
+    estimate = tuple(math.expm1(mean[name].iloc[0]) if known else math.nan for name in ("regret", "low", "high"))
     counts = {
         "all": len(pairs),
         "costly": int(result.costly.sum()),
@@ -55,7 +55,7 @@ def _transfer(result: OverSearches) -> dict:
     if verdict == "transfers":
         sentence += f" {counts['within']} of the {len(pairs)} pairs are each shown to lie within it."
     if result.own_diverges:
-        sentence += f" Does not train with its own hyperparameters: {', '.join(map(_short, result.own_diverges))}."
+        sentence += f" Does not train with its own hyperparameters: {', '.join(map(short_name, result.own_diverges))}."
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | {
         "trials": result.trials,
         "seeds": result.seeds,
@@ -89,14 +89,14 @@ def _architecture(result: OverSearches) -> dict:
         upper, lower, ends = shown["first"], shown["second"], (shown["difference"], shown["low"], shown["high"])
         if shown["difference"] < 0:
             upper, lower, ends = lower, upper, (-shown["difference"], -shown["high"], -shown["low"])
-        estimate, more["pair"] = tuple(map(_part, ends)), {"upper": upper, "lower": lower}
+        estimate, more["pair"] = tuple(map(math.expm1, ends)), {"upper": upper, "lower": lower}
         end = architecture_end(verdict, counts, result.margin)
         if result.seeds == 1:
             end = "one run seed gives no interval, so whether the architecture matters cannot be said."
         which = "The largest" if abs(ends[0]) == known["difference"].abs().max() else "A"
         sentence = (
             f"{which} difference of tuned test loss between two of {len(result.tuned)} architectures over searches of"
-            f" {result.budget} trials, {_short(upper)} above {_short(lower)}, is {estimate[0]:.2%}"
+            f" {result.budget} trials, {short_name(upper)} above {short_name(lower)}, is {estimate[0]:.2%}"
             f" {_basis(result, estimate, len(pairs), interval_kind(shown['verdict'], result.confidence))}: {end}"
         )
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
@@ -115,18 +115,10 @@ def _basis(result: OverSearches, estimate: tuple[float, ...], pairs: int, kind: 
 
 
 def _cost(pair: dict) -> str:
-    cost = f"{_part(pair['regret']):+.1%}"
+    cost = f"{math.expm1(pair['regret']):+.1%}"
     if pd.isna(pair["p_beyond"]):  # it is broken
         cost = "does not train" if pair["diverged"] > MOST else "its own does not train"
-    return f"{_short(pair['target'])} with {_short(pair['source'])}'s ({cost})"
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("mlp_")
-
-
-def _part(log: float) -> float:
-    return math.expm1(log)
+    return f"{short_name(pair['target'])} with {short_name(pair['source'])}'s ({cost})"
 
 
 def in_plain_words(name: str, answer: dict) -> str:
@@ -164,7 +156,8 @@ def _architecture_words(effect: float, low: float, high: float, answer: dict) ->
     pairs, bound = answer["pairs"], f"{100 * answer['margin']:g}%"
     counted, names = count_text(sum(pairs.values()), "pair"), answer["pair"]
     beyond, shown = pairs["different_beyond_margin"], pairs["different_beyond_margin"] + pairs["different"]
-    example = f"{_short(names['upper'])} ends {effect:.1%} above {_short(names['lower'])} ({low:+.1%} to {high:+.1%})"
+    upper, lower = short_name(names["upper"]), short_name(names["lower"])
+    example = f"{upper} ends {effect:.1%} above {lower} ({low:+.1%} to {high:+.1%})"
     if answer["verdict"] == "equivalent":
         return (
             f"Once tuned, the architecture makes less than {bound} of difference: so for all of {counted}; {example}."

@@ -126,7 +126,7 @@ def untrained(trials: pd.DataFrame) -> list[str]:
 
 def no_trial(architectures: Sequence[str]) -> str:
     """That the search found nothing on these, as the beginning of a sentence."""
-    names = ", ".join(name.removeprefix("mlp_") for name in architectures)
+    names = ", ".join(map(short_name, architectures))
     return f"No trial of {names} came below guessing (a loss of ln {CLASSES} = {GUESSING:.3f} nats an example)"
 
 
@@ -144,12 +144,6 @@ def trial_ranks(trials: pd.DataFrame) -> pd.DataFrame:
     return table.dropna().rank()
 
 
-def consensus_trial(trials: pd.DataFrame) -> int | None:
-    """The trial of best mean rank over the architectures (ties: the lowest number); None without ranks."""
-    ranks = trial_ranks(trials)
-    return None if ranks.empty else int(ranks.mean(axis=1).idxmin())
-
-
 def chosen(trials: pd.DataFrame) -> pd.DataFrame:
     """The trial that the search chose on each architecture, a row each; first its architecture.
 
@@ -157,3 +151,8 @@ def chosen(trials: pd.DataFrame) -> pd.DataFrame:
     """
     rows = trials[trials["chosen"]].drop(columns="chosen").reset_index(drop=True)
     return rows[["architecture", *rows.columns.drop("architecture")]]
+
+
+def short_name(architecture: str) -> str:
+    """An architecture's name as sentences and figures have it."""
+    return architecture.removeprefix("mlp_")

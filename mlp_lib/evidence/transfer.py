@@ -91,17 +91,14 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     losses: target, source, seed, test_loss. Sources whose losses on a target are equal at all seeds share their
     hyperparameters there.
 
-    Differences are of log losses, always: losses are positive and their spread grows with their mean, so that on the
-    log scale one variance can serve good and bad sources, and the effect is a quotient, the margin's own scale.
-    They are paired by seed, their residual variance is pooled over the sources of a target (`blocked_differences`):
-    with five seeds a lone pair has 4 degrees of freedom, eight sources together have 28. Equal hyperparameters are
-    tested once a target, and the target's own not at all: their quotient is exactly 1.
+    Differences are of log losses, paired by seed, with one residual variance of all sources of a target unless their
+    spreads differ (see `blocked_differences`, `by_own_spread`). Equal hyperparameters are tested once a target, and the
+    target's own not at all: their quotient is exactly 1.
 
     In nats: mean, own_mean, regret, oracle_regret (above the target's best source). quotient: of geometric means over
     the n shared seeds, low and high its t interval. Of log losses: sd (of the pair's own paired differences) beside
     pooled_sd (the model's), df. p is Student's, of a difference, p_adjusted Benjamini & Hochberg's (1995); p_beyond (of
-    costing more than the margin) and p_within (two one-sided tests) are of tests at the margin, each Holm's (1979). The
-    variance is pooled unless the spreads differ (`by_own_spread`).
+    costing more than the margin) and p_within (two one-sided tests) are of tests at the margin, each Holm's (1979).
     same_as: the first source with these hyperparameters, the target before all others; identical: that is the target;
     counted: that is this row, so one row a test; diverged: seeds at which the transferred training alone diverged;
     broken: most trainings diverge, or most of the target's own, so that nothing is tested.
@@ -115,8 +112,9 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     rows = _all_effects(losses, alpha)
     rows["identical"], rows["counted"] = rows["same_as"] == rows["target"], rows["same_as"] == rows["source"]
     means = mean_loss_matrix(losses)
-    for name, source in (("mean", "source"), ("own_mean", "target")):
-        rows[name] = _of_pairs(means.stack(future_stack=True), rows, source)
+    errors = mean_error(losses, ["target", "source"])
+    for name, values in (("mean", means.stack(future_stack=True)), ("error", errors)):
+        rows[name], rows[f"own_{name}"] = (_of_pairs(values, rows, end) for end in ("source", "target"))
     rows["regret"] = rows["mean"] - rows["own_mean"]
     rows["oracle_regret"] = rows["mean"] - means.min(axis=1).reindex(rows["target"]).to_numpy()
 
@@ -126,45 +124,30 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
     rows["p_adjusted"] = benjamini_hochberg(rows["p"].where(tested.notna()))
     rows["p_beyond"] = holm(p_above(tested - bound, se, df))
     rows["p_within"] = holm(p_within(tested, bound, se, df))
-    gains = pd.Series(holm(p_above(-tested - bound, se, df)), rows.index)
+    rows["p_gain"] = holm(p_above(-tested - bound, se, df))
     of_tested = rows.groupby(["target", "same_as"], sort=False)  # repeats share the result of the pair that was tested
-    for name in ("p_adjusted", "p_beyond", "p_within"):
+    for name in ("p_adjusted", "p_beyond", "p_within", "p_gain"):
         rows[name] = of_tested[name].transform("max")
-    gains = gains.groupby([rows["target"], rows["same_as"]]).transform("max")
 
     rows["quotient"] = np.exp(log)
     half = np.where(identical & log.notna(), 0.0, half_width(se, df, alpha))
     rows["low"], rows["high"] = np.exp(log - half), np.exp(log + half)
     rows["excludes_zero"] = rows["p_adjusted"] <= alpha
-    rows["beyond_margin"] = rows["broken"] | (rows["p_beyond"] <= alpha) | (gains <= alpha)
+    rows["beyond_margin"] = rows["broken"] | (rows["p_beyond"] <= alpha) | (rows["p_gain"] <= alpha)
     harmless = rows["diverged"] < HARMLESS * losses["seed"].nunique()
     rows["within_margin"] = ((rows["p_within"] <= alpha) & harmless) | (identical & log.notna())
-    errors = mean_error(losses, ["target", "source"])
-    for name, source in (("error", "source"), ("own_error", "target")):
-        rows[name] = _of_pairs(errors, rows, source)
     return rows[list(EFFECTS)]
 
 
-def _log_cost(effects: pd.DataFrame) -> pd.Series:
-    """The log quotient of each pair; infinity with a diverged training."""
-    return np.log(effects["quotient"]).where(effects["diverged"] == 0, np.inf)
-
-
 def transfer_summary(effects: pd.DataFrame) -> dict:
-    """The transfer in a few plain values, from the rows of transfer_effects; descriptive, no test of its own.
+    """Numbers of pairs, from the rows of transfer_effects, as plain values.
 
-    Numbers of pairs: pairs (counted ones: one a target and distinct vector of hyperparameters), and of these diverged,
-    excludes_zero, costs_beyond_margin, gains_beyond_margin, within_margin; beside them repeated and identical.
-    share_within_margin: of the pairs with an interval or a diverged training. best_donor: the source of lowest
-    geometric mean quotient over the other targets; most_tolerant_target, least_tolerant_target: the same over the
-    counted sources; worst_pair: each of these a dict of names and quotient, where a pair with a diverged training
-    costs infinity. What can't be said is None.
+    pairs (counted ones: one a target and distinct vector of hyperparameters), and of these diverged, excludes_zero,
+    costs_beyond_margin, gains_beyond_margin, within_margin; beside them repeated and identical. share_within_margin: of
+    the pairs with an interval or a diverged training, None without any.
     """
-    counted, cost = effects[effects["counted"]], _log_cost(effects)
+    counted = effects[effects["counted"]]
     known, within = counted["low"].notna() | (counted["diverged"] > 0), counted["within_margin"]
-    donors = cost.groupby(effects["source"], sort=False).mean()
-    targets = cost[effects["counted"]].groupby(counted["target"], sort=False).mean()
-    pairs = cost[effects["counted"]].set_axis(pd.MultiIndex.from_frame(counted[["target", "source"]]))
     return {
         "pairs": len(counted),
         "diverged": int((counted["diverged"] > 0).sum()),
@@ -175,25 +158,12 @@ def transfer_summary(effects: pd.DataFrame) -> dict:
         "share_within_margin": float(within[known].mean()) if known.any() else None,
         "repeated": int((~effects["counted"] & ~effects["identical"]).sum()),
         "identical": int(effects["identical"].sum()),
-        "best_donor": _end(donors, "source", "idxmin"),
-        "most_tolerant_target": _end(targets, "target", "idxmin"),
-        "least_tolerant_target": _end(targets, "target", "idxmax"),
-        "worst_pair": _end(pairs, ("target", "source"), "idxmax"),
     }
 
 
 def _costly(effects: pd.DataFrame) -> pd.Series:
     """The pairs that are broken or shown to cost more than the margin."""
     return effects["beyond_margin"] & (effects["broken"] | (effects["quotient"] > 1))
-
-
-def _end(costs: pd.Series, names: str | tuple[str, ...], which: str) -> dict | None:
-    costs = costs.dropna()
-    if costs.empty:
-        return None
-    key = getattr(costs, which)()
-    named = {names: key} if isinstance(names, str) else dict(zip(names, key, strict=True))
-    return named | {"quotient": float(np.exp(costs[key]))}
 
 
 def architecture_distances(architectures: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -228,7 +198,8 @@ def distance_relation(effects: pd.DataFrame, architectures: pd.DataFrame, seed: 
     `seed`). NaN where all distances or all costs are equal, as parameters are in the default study.
     """
     names = architectures["architecture"].tolist()
-    cost = _log_cost(effects).set_axis(pd.MultiIndex.from_frame(effects[["target", "source"]]))
+    cost = np.log(effects["quotient"]).where(effects["diverged"] == 0, np.inf)
+    cost = cost.set_axis(pd.MultiIndex.from_frame(effects[["target", "source"]]))
     target, source = np.nonzero(~np.eye(len(names), dtype=bool))
     pairs = cost.reindex(pd.MultiIndex.from_arrays([np.take(names, target), np.take(names, source)])).to_numpy(float)
     target, source, costs = (values[~np.isnan(pairs)] for values in (target, source, pairs))
@@ -295,14 +266,13 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, own_
     that of a jackknife over architectures, which holds the luck of their searches. The rule is that of
     `transfer_verdict`, of the pairs that transfer_effects shows to cost more than the margin or to lie within it;
     architectures that share their hyperparameters lose nothing, and with less than two seeds all is undetermined.
-    `pairs` are transfer_summary's numbers and extremes. What can't be said is None.
+    `pairs` are transfer_summary's numbers. What can't be said is None.
     """
     effects = transfer_effects(losses, margin, confidence)
     pairs, judged = transfer_summary(effects), effects[effects["counted"] | effects["identical"]]
     counted = effects.loc[effects["counted"] & ~effects["broken"], ["target", "source"]]
-    costs = log_costs(losses).dropna(subset="own")
-    comparable = len(costs) > 0
-    costs = costs.merge(counted, on=["target", "source"])
+    known = log_costs(losses).dropna(subset="own")
+    costs = known.merge(counted, on=["target", "source"])
     by_seed = costs["cost"].groupby(costs["seed"]).mean().dropna()
     n, kind, logs = len(by_seed), f"{100 * confidence:g}% interval", mean_interval(by_seed, confidence)
     if own_draws and n > 1 and math.isfinite((over := _over_architectures(costs, confidence))[1]):
@@ -312,7 +282,7 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, own_
     if not pairs["pairs"] and identical.any():
         n, estimate = int(identical.max()), (0.0, 0.0, 0.0)
         verdict, end = "transfers", "All architectures share their hyperparameters, so nothing is lost."
-    elif n == 0 and not (comparable and costly.any()):
+    elif n == 0 and not (len(known) and costly.any()):
         verdict = "undetermined"
         why = ONE_ARCHITECTURE if losses["target"].nunique() == 1 else "No target has losses to compare"
         end = f"{why}, so whether hyperparameters transfer cannot be said."
@@ -323,11 +293,12 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, own_
         low, high, bound = *np.log1p(estimate[1:]), math.log1p(margin)
         verdict = transfer_verdict(costly, judged["within_margin"], harmless, low, high, bound)
         end = transfer_end(verdict, costly.all(), estimate[2], margin)
-    sentence = end
+    sentence = f"for these hyperparameters only: {end}" if costly.any() else end  # if none is counted, all are broken
     if n and len(counted):
         basis = basis_text(estimate[1:], kind, (len(counted), "pair"), (n, "seed"))
-        claim = f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
-        sentence = f"For these hyperparameters only: {claim[0].lower()}{claim[1:]} {basis}: {end}"
+        claim = f"using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
+        sentence = f"for these hyperparameters only: {claim} {basis}: {end}"
+    sentence = sentence[0].upper() + sentence[1:]
     if n > 1 and pairs["pairs"]:
         sentence += (
             f" After correction for their number {pairs['costs_beyond_margin']} of these pairs cost more than the"

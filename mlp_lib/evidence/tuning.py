@@ -9,6 +9,7 @@ import pandas as pd
 
 from mlp_lib.evidence.pool import Pool, logs, read_pool
 from mlp_lib.evidence.searches import CURVES, curve
+from mlp_lib.evidence.summaries import short_name
 from mlp_lib.evidence.verdicts import MOST
 
 
@@ -69,13 +70,12 @@ def operations_of_a_trial(trials: pd.DataFrame, an_epoch: pd.Series) -> pd.Serie
     return trials.groupby("architecture", sort=False)["epochs_trained"].mean().astype(float) * an_epoch
 
 
-def small_pays(costs: pd.DataFrame, a_trial: pd.Series, parameters: Mapping[str, int], n: int) -> dict | None:
+def small_pays(costs: pd.DataFrame, a_trial: pd.Series, parameters: Mapping[str, int], n: int) -> str:
     """What the largest target comes to when the cost of n trials on itself is spent on the source of cheapest trials.
 
-    costs: of tuning_cost; a_trial: see operations_of_a_trial. Plain values: target, source, n, trials (of the source,
-    as many as the cost and the curves allow), operations (a share of those of tuning on itself), quotient (of the
-    losses), sentence. None where that source is no smaller than the target, where the cost allows none of its curve's
-    numbers of trials, or where one of the two losses or its interval isn't known.
+    costs: of tuning_cost; a_trial: see operations_of_a_trial. A sentence, with as many trials of the source as the cost
+    and the curves allow. Empty where that source is no smaller than the target, where the cost allows none of its
+    curve's numbers of trials, or where one of the two losses or its interval isn't known.
     """
     target = max(costs["target"].unique(), key=lambda name: parameters[name], default=None)
     source = a_trial.idxmin()
@@ -83,22 +83,16 @@ def small_pays(costs: pd.DataFrame, a_trial: pd.Series, parameters: Mapping[str,
     own = rows[(rows["source"] == target) & (rows["n"] == n)]
     chosen = rows[(rows["source"] == source) & (rows["operations"] <= own["operations"].sum())]
     if target is None or parameters[source] >= parameters[target] or chosen.empty:
-        return None
+        return ""
     best, own = chosen.loc[chosen["n"].idxmax()], own.iloc[0]
     if not np.isfinite([best["low"], own["high"]]).all():
-        return None
-    quotient, share = float(np.exp(best["loss"] - own["loss"])), float(best["operations"] / own["operations"])
-    ends = np.exp([best["low"] - own["high"], best["high"] - own["low"]])
-    short = [name.removeprefix("mlp_") for name in (target, source)]
-    sentence = (
-        f"With at most the cost of {n} trials on {short[0]} itself, tuning on {short[1]} ({best['n']} trials, "
-        f"{share:.0%} of the cost) gives {quotient:.3f} times its loss ({ends[0]:.2f} to {ends[1]:.2f} by the ends of "
-        "both intervals)."
+        return ""
+    quotient, low, high = np.exp([best["loss"] - own["loss"], best["low"] - own["high"], best["high"] - own["low"]])
+    return (
+        f"With at most the cost of {n} trials on {short_name(target)} itself, tuning on {short_name(source)} "
+        f"({best['n']} trials, {best['operations'] / own['operations']:.0%} of the cost) gives {quotient:.3f} times "
+        f"its loss ({low:.2f} to {high:.2f} by the ends of both intervals)."
     ).replace("%", " %")
-    return {
-        **{"target": target, "source": source, "n": int(n), "trials": int(best["n"])},
-        **{"operations": share, "quotient": quotient, "sentence": sentence},
-    }
 
 
 def image_variance(losses: Mapping[str, Mapping[int, np.ndarray]]) -> float:

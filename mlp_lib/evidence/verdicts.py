@@ -47,7 +47,7 @@ def deciding_half_width(
     size = np.abs(log)
     levels = {
         "equivalent": min(2 * alpha, 1),
-        "different_beyond_margin": 2 * holm_level(p_above(size - bound, se, df), alpha),
+        "different_beyond_margin": np.minimum(2 * holm_level(p_above(size - bound, se, df), alpha), 1),
     }
     two_sided = holm_level(np.minimum(2 * p_above(size, se, df), 1), alpha)
     level = np.select([verdicts == name for name in levels], list(levels.values()), two_sided)

@@ -73,10 +73,9 @@ def over_widths(points: pd.DataFrame, margin: float, confidence: float, seed: in
     optima: parametrization, architecture, width, hyperparameter, optimum with low and high, at_edge, loss, and
     loss_at_narrowest (with the narrowest width's optimum) in nats, and their difference, regret, with its interval.
     drifts: parametrization, layers, hyperparameter, widths and seeds (their numbers), narrowest, widest, lost (widths
-    of which every point diverged at some seed, as text; they have no curve), scale (log or
-    linear), slope of the optimum on that scale against log width with its interval; worst_width, whose regret may be
-    largest, and its relative_regret with interval; sensitivity_narrowest, sensitivity_widest, at_edge (number of
-    widths), verdict (see _verdict).
+    of which every point diverged at some seed, as text; they have no curve), scale (log or linear), slope of the
+    optimum on that scale against log width with its interval; worst_width, whose regret may be largest, and its
+    relative_regret with interval; sensitivity_narrowest, sensitivity_widest, at_edge (number of widths), verdict.
     """
     optima, drifts = [], []
     for (name, layers, parameter), curves in find_curves(points, seed).items():
@@ -84,8 +83,8 @@ def over_widths(points: pd.DataFrame, margin: float, confidence: float, seed: in
         lost = {a.widths[0] for a in tried if len(a.widths) == layers and len({*a.widths}) == 1}
         lost -= {curve.width for curve in curves.values()}
         rows, drift = _along(list(curves.values()), margin, confidence, sorted(lost))
-        for architecture, row in zip(curves, rows, strict=True):
-            of = {"parametrization": name, "architecture": architecture, "width": row.pop("width")}
+        for (architecture, curve), row in zip(curves.items(), rows, strict=True):
+            of = {"parametrization": name, "architecture": architecture, "width": curve.width}
             optima.append(of | {"hyperparameter": parameter} | row)
         drifts.append({"parametrization": name, "layers": layers, "hyperparameter": parameter} | drift)
     return Widths(pd.DataFrame(optima), pd.DataFrame(drifts))
@@ -203,12 +202,8 @@ def _compare(curve: Curve, first: np.ndarray, tails: Sequence[float]) -> tuple[d
     places = curve.place(np.array([where[0], *ends]).clip(0, len(curve.values) - 1))
     optimum = dict(zip(("optimum", "low", "high"), np.exp(places) if curve.logarithmic else places, strict=True))
     own = math.exp(loss[0])
-    losses = {
-        "loss": own,
-        "loss_at_narrowest": own * math.exp(excess[0]),
-        **_with_ends("regret", own * np.expm1(excess)),
-    }
-    return {"width": curve.width, **optimum, "at_edge": curve.at_edge, **losses}, excess, curve.place(where)
+    row = optimum | {"at_edge": curve.at_edge, "loss": own, "loss_at_narrowest": own * math.exp(excess[0])}
+    return row | _with_ends("regret", own * np.expm1(excess)), excess, curve.place(where)
 
 
 def _with_ends(name: str, numbers: Sequence[float]) -> dict[str, float]:

@@ -9,7 +9,6 @@ from mlp_lib.figures.search import (
     expected_best_curves,
     importance_bars,
     lr_sensitivity_curves,
-    parallel_coordinates,
     search_overview,
 )
 from mlp_lib.figures.widths import grid_maps, loss_by_width

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from mlp_lib.evidence.summaries import short_name
 from mlp_lib.figures.style import (
     BLUE,
     COLOURS,
@@ -23,7 +24,6 @@ from mlp_lib.figures.style import (
     new_figure,
     panel_grid,
     plain_axes,
-    short_name,
     usual_top,
 )
 
@@ -103,8 +103,7 @@ def coordinate_sizes(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="width of both hidden layers", title=name)
     panels[0].set_ylabel("mean absolute change of activations")
     names = [f"hidden layer {layer}" for layer in layers[:-1]] + ["logits"]
-    looks = [{"color": COLOURS[i], "marker": MARKERS[i], "label": label} for i, label in enumerate(names)]
-    handles = [Line2D([], [], **look) for look in looks]
+    handles = [Line2D([], [], color=COLOURS[i], marker=MARKERS[i], label=label) for i, label in enumerate(names)]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(f"Change since initialization after 1 to {steps} steps (stronger: later)", fontsize="medium")
     return figure

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, drawn, new_axes, plain_rows, short_name
+from mlp_lib.evidence.summaries import short_name
+from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, drawn, new_axes, plain_rows
 
 MANY_PAIRS = 45  # beyond which the rows are set closer
 VERDICTS = {

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mlp_lib.evidence.summaries import short_name
 from mlp_lib.figures.style import (
     BLUE,
     GREY,
@@ -19,7 +20,6 @@ from mlp_lib.figures.style import (
     new_axes,
     new_figure,
     plain_rows,
-    short_name,
     spread,
     with_untrained,
 )
@@ -107,7 +107,8 @@ def quotient_intervals(table: pd.DataFrame, label: str, title: str) -> Figure:
     log_if_wide(ax, "x", table["quotient"])
     ax.set_xlabel("quotient of test losses (interval: Student's t over the run seeds)")
     ax.set_title(title, fontsize="medium")
-    values = (f"{name} {value:.3f}" for name, value in zip(table[label], table["quotient"], strict=True))
+    known = table.dropna(subset="quotient")
+    values = (f"{name} {value:.3f}" for name, value in zip(known[label], known["quotient"], strict=True))
     figure.set_label(f"{title}: {', '.join(values)}")
     return figure
 

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from mlp_lib.figures.style import BLUE, LOSS, ORANGE, drawn, looks, new_figure, panel_grid, plain_axes, short_name
+from mlp_lib.evidence.summaries import short_name
+from mlp_lib.figures.style import BLUE, LOSS, ORANGE, drawn, looks, new_axes, new_figure, panel_grid, plain_axes
 
 TRIALS = "trials of a search"
 COMPONENTS = {"run_seed": "run seed", "images": "test images"}
@@ -22,8 +23,7 @@ def regret_by_budget(frame: pd.DataFrame, margin: float) -> Figure:
 
     frame: n, regret, low, high.
     """
-    figure = new_figure(6.5, 3.8)
-    ax = figure.subplots()
+    figure, ax = new_axes(6.5, 3.8)
     _band(ax, frame["n"], np.exp(frame[["regret", "low", "high"]]), BLUE)
     ax.axhline(1, color="black", linewidth=0.8)
     ax.axhline(1 + margin, color=ORANGE, linestyle="--", label=f"margin, {100 * margin:g} %")
@@ -32,8 +32,8 @@ def regret_by_budget(frame: pd.DataFrame, margin: float) -> Figure:
     ax.set(xlabel=TRIALS, ylabel="transferred / own (mean over the pairs)")
     ax.set_title("What another architecture's hyperparameters cost, over searches", fontsize="medium")
     ax.legend(frameon=False)
-    if len(frame):
-        ends = (f"{np.exp(row.regret):.3f} at {row.n:g} trials" for row in (frame.iloc[0], frame.iloc[-1]))
+    if len(known := frame.dropna(subset="regret")):
+        ends = (f"{np.exp(row.regret):.3f} at {row.n:g} trials" for row in (known.iloc[0], known.iloc[-1]))
         figure.set_label(f"{ax.get_title()}: " + ", ".join(ends))
     return figure
 
@@ -73,8 +73,7 @@ def variance_components(series: pd.Series) -> Figure:
 
     series: variances by name, NaN where unknown.
     """
-    figure = new_figure(6.5, 1.3 + 0.4 * len(series))
-    ax = figure.subplots()
+    figure, ax = new_axes(6.5, 1.3 + 0.4 * len(series))
     names = [COMPONENTS.get(name, name) for name in series.index]
     bars = ax.barh(names, 1e4 * series.fillna(0), color=BLUE, height=0.65)
     ax.bar_label(bars, ["unknown" if np.isnan(v) else f"{100 * np.sqrt(v):.2g} %" for v in series], padding=4)
@@ -114,9 +113,8 @@ def tuning_cost(frame: pd.DataFrame) -> Figure:
             ax.xaxis.set_major_formatter("{x:.0e}")
             ax.xaxis.set_minor_formatter(NullFormatter())
         plain_axes(ax)
-    if panels:
-        legend = figure.legend(loc="outside right upper", title="tuned on", frameon=False, fontsize="small")
-        legend.set_title("tuned on (thick:\nthe target itself)", prop={"size": "small"})
+    title, small = "tuned on (thick:\nthe target itself)", {"fontsize": "small", "title_fontsize": "small"}
+    figure.legend(loc="outside right upper", title=title, frameon=False, **small)
     return figure
 
 

@@ -5,14 +5,13 @@ A panel an architecture where lines would cover each other, so that 16 read as w
 
 import numpy as np
 import pandas as pd
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
-from mlp_lib.evidence.search import POOLED, fixed, lr_envelope, lr_sensitivity, range_position
+from mlp_lib.evidence.search import POOLED, fixed, lr_envelope, lr_sensitivity
+from mlp_lib.evidence.summaries import short_name
 from mlp_lib.figures.style import (
     BLUE,
     GREY,
@@ -26,14 +25,11 @@ from mlp_lib.figures.style import (
     panel_grid,
     plain_axes,
     plain_rows,
-    short_name,
     usual_top,
     with_untrained,
 )
-from mlp_lib.run.parameters import SearchSpace
 
 ARROW = r"$\uparrow$"
-FADING = LinearSegmentedColormap.from_list("fading", ["#08306b", "#c6dbef"])  # from dark to a blue still seen on white
 
 
 @drawn
@@ -132,53 +128,6 @@ def importance_bars(importance: pd.DataFrame) -> Figure:
         known = bars["importance"].notna() | np.isnan(first["r2"])
         plain_rows(ax, [n if there else f"{n} (fixed)" for n, there in known.items()])
     return figure
-
-
-@drawn
-def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, top: int = 10) -> Figure:
-    """The `top` trials of each architecture across the seven hyperparameters, scaled by the search space.
-
-    trials: architecture and the columns of search_results.csv. The height is the place in the range (log where the
-    range is log_uniform, the middle where it is fixed); darker is a lower validation loss, the winner is orange.
-    """
-    finite = trials[np.isfinite(trials["val_loss"])].sort_values(["val_loss", "trial"])
-    best = finite.groupby("architecture", sort=False).head(top).reset_index(drop=True)
-    names = list(trials["architecture"].unique())
-    title = f"Hyperparameters of the {top} best trials"
-    figure, panels = panel_grid(names, 3.4, 3.0, title, y="place in the search range")
-    excess = best["val_loss"] / best.groupby("architecture")["val_loss"].transform("min") - 1
-    limit = np.clip(excess.quantile(0.9), 0.01, 1) if len(excess) else 1.0  # one bad trial does not bleach the rest
-    scale = ScalarMappable(Normalize(0, 100 * limit), FADING)
-    places = pd.DataFrame(
-        {name: range_position(best[name], getattr(space, name)).fillna(0.5) for name in HYPERPARAMETERS}
-    )
-    for name, ax in panels.items():
-        rows = best.index[best["architecture"] == name]
-        for rank, row in reversed(list(enumerate(rows))):
-            look = {"color": scale.to_rgba(100 * excess[row]), "linewidth": 1}
-            if rank == 0:
-                look = {"color": ORANGE, "linewidth": 2.2, "marker": "o", "markersize": 4}
-            ax.plot(range(len(HYPERPARAMETERS)), places.loc[row], **look)
-        ax.set_title(short_name(name), fontsize=10)
-        plain_axes(ax)
-        ax.grid(True, axis="x", color="0.75")
-        ax.grid(False, axis="y")
-        ax.set_xticks(
-            range(len(HYPERPARAMETERS)), [_range_label(n, space) for n in HYPERPARAMETERS], rotation=90, fontsize=8
-        )
-        ax.set_yticks([0, 0.5, 1], ["low", "middle", "high"])
-        ax.set_ylim(-0.04, 1.04)
-    if panels:
-        label = "loss above the winner's (%)"
-        figure.colorbar(scale, ax=list(panels.values()), label=label, extend="max", shrink=0.8)
-    handles = [Line2D([], [], color=ORANGE, marker="o", label="winner")]
-    figure.legend(handles=handles, loc="outside lower center", frameon=False)
-    return figure
-
-
-def _range_label(name: str, space: SearchSpace) -> str:
-    low, high = getattr(space, name).low, getattr(space, name).high
-    return f"{name}\nfixed at {low:g}" if low == high else f"{name}\n{low:g} to {high:g}"
 
 
 @drawn

@@ -96,10 +96,6 @@ def looks(architectures: Iterable[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def short_name(architecture: str) -> str:
-    return architecture.removeprefix("mlp_")
-
-
 def log_if_wide(ax: Axes, name: str, values: pd.Series) -> None:
     """A log axis, labelled in plain numbers, if the positive values span a factor of 5: below, too few labels fit."""
     values = values[np.isfinite(values)]

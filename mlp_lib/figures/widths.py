@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mlp_lib.core.values import LOG_HYPERPARAMETERS
+from mlp_lib.evidence.summaries import short_name
 from mlp_lib.evidence.widths import Curve
-from mlp_lib.figures.style import LOSS, drawn, log_if_wide, new_figure, panel_grid, plain_axes, short_name
+from mlp_lib.figures.style import LOSS, drawn, log_if_wide, new_figure, panel_grid, plain_axes
 
 _TALLEST = 5  # times the highest optimum: what is shown of losses
 
@@ -36,7 +38,7 @@ def loss_by_width(
         ax = panels[lines.index((parameter, layers)), columns.index(name)]
         for architecture, curve in series.items():
             look, losses = {"color": colours[curve.width]}, np.exp(curve.losses)
-            ax.plot(curve.values, losses.mean(axis=1), linewidth=1.4, label=curve.width, **look)
+            ax.plot(curve.values, losses.mean(axis=1), linewidth=1.4, **look)
             ax.fill_between(curve.values, losses.min(axis=1), losses.max(axis=1), alpha=0.15, linewidth=0, **look)
             row = found.loc[(name, architecture, parameter)]
             ax.plot([row["low"], row["high"]], [row["loss"]] * 2, linewidth=3, alpha=0.6, **look)
@@ -48,11 +50,8 @@ def loss_by_width(
     highest = optima["loss"].max()
     panels[0, 0].set_ylim(0.9 * optima["loss"].min(), _TALLEST * highest)
     log_if_wide(panels[0, 0], "y", pd.Series([0.9 * optima["loss"].min(), _TALLEST * highest]))
-    handles = {
-        label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    order = sorted(handles, key=int)
-    figure.legend([handles[label] for label in order], order, loc="outside right upper", title="width", frameon=False)
+    handles = [Line2D([], [], linewidth=1.4, color=colour, label=width) for width, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside right upper", title="width", frameon=False)
     figure.supylabel(f"test {LOSS}", fontsize="medium")
     return figure
 

@@ -10,7 +10,6 @@ import math
 import multiprocessing
 import os
 from concurrent.futures import Executor, ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,7 +20,7 @@ from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import Architecture
 from mlp_lib.figures import losses as loss_figures
 from mlp_lib.lab.peers import METHODS, timed
-from mlp_lib.run.files import RunFiles, write_figure, write_table
+from mlp_lib.run.files import ROOT, RunFiles, write_figure, write_table
 from mlp_lib.run.parameters import BenchmarkCase, BenchmarkSettings
 from mlp_lib.workers.progress import Progress
 
@@ -33,12 +32,12 @@ _TARGET_SECONDS = 0.7  # of one measurement
 _MOST_IMAGES = 10**5  # in it
 
 
-def measure(settings: BenchmarkSettings, base: Path) -> pd.DataFrame:
+def measure(settings: BenchmarkSettings) -> pd.DataFrame:
     """Every measurement, a row each: round, the columns of its case, method, seconds_per_member_epoch, start_seconds.
 
     start_seconds: what the first epoch took longer, where it was the first of its kind: to compile, above all.
     """
-    training_data(settings, base)  # an error in the data shows here
+    training_data(settings)  # an error in the data shows here
     rounds, cases, methods = settings.benchmark_rounds, settings.benchmark_cases, settings.benchmark_methods
     plan = list(itertools.product(range(1, rounds + 1), cases, methods))
     progress = Progress("benchmark", len(plan), "measurements")
@@ -51,7 +50,7 @@ def measure(settings: BenchmarkSettings, base: Path) -> pd.DataFrame:
             processes, threads = (case.workers, 1) if method in _BY_PROCESS else (1, case.workers)
             if threads not in pools:
                 pools[threads] = stack.enter_context(_open_pool(most, threads, held))
-            task = functools.partial(_seconds_an_epoch, settings, base, method, case)
+            task = functools.partial(_seconds_an_epoch, settings, method, case)
             found = [future.result() for future in [pools[threads].submit(task) for _ in range(processes)]]
             values = {**case.model_dump(), "architecture": Architecture(case.architecture).name, "method": method}
             seconds, starts = (max(values) for values in zip(*found, strict=True))
@@ -80,9 +79,9 @@ def _hold_to(threads: int, held: bool, started: Any) -> None:
             started.value += 1
 
 
-def _seconds_an_epoch(settings: BenchmarkSettings, base: Path, method: str, case: BenchmarkCase) -> tuple[float, float]:
+def _seconds_an_epoch(settings: BenchmarkSettings, method: str, case: BenchmarkCase) -> tuple[float, float]:
     """Seconds of an epoch of one member over the whole training data, from some of its steps; see `start_seconds`."""
-    train = training_data(settings, base)
+    train = training_data(settings)
     number = len(train.labels)
 
     def measure_steps(steps: int) -> tuple[float, float]:
@@ -103,8 +102,8 @@ _STEPS: dict[tuple, int] = {}  # what takes long enough to be timed, by method a
 
 
 @functools.lru_cache(maxsize=1)
-def training_data(settings: BenchmarkSettings, base: Path) -> Split:
-    return load_dataset(settings, resolve_device(settings.device), base).train
+def training_data(settings: BenchmarkSettings) -> Split:
+    return load_dataset(settings, resolve_device(settings.device), ROOT).train
 
 
 def summarize(measurements: pd.DataFrame, device: str) -> pd.DataFrame:

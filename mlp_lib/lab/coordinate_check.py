@@ -60,7 +60,7 @@ def _activations(
     with training_mode(settings, batch.images.device):
         vectors = [_HYPERPARAMETERS] * len(_SEEDS)
         stacks = draw_members(architecture, _SEEDS, settings, prepare(batch).images)
-        population = Population(architecture, vectors, list(_SEEDS), settings, stacks)
+        population = Population(vectors, list(_SEEDS), settings, stacks)
         for epoch in range(steps + 1):
             if epoch:
                 population.train_epoch(prepare(batch, population.network.bfloat16), epoch)

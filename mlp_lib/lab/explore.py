@@ -118,7 +118,6 @@ class Explorer:
     def begin(
         self,
         architecture: tuple[int, ...] = (128, 64),
-        hyperparameters: Mapping[str, float] | None = None,
         seed: int = 0,
         **changes: Any,
     ) -> Attempt:
@@ -128,8 +127,7 @@ class Explorer:
         """
         if self.running:
             raise SettingsError(f"attempt {self.attempts[-1].number} is still training: stop it, or wait for it")
-        values = FIRST.model_dump() | dict(hyperparameters or {})
-        values |= {name: changes.pop(name) for name in HYPERPARAMETERS if name in changes}
+        values = FIRST.model_dump() | {name: changes.pop(name) for name in HYPERPARAMETERS if name in changes}
         attempt = Attempt(
             len(self.attempts) + 1,
             parse(ArchitectureChoice, {"list": [architecture]}, "architecture").architectures[0],

@@ -87,7 +87,7 @@ class Panel:
             widths = _read_widths(self.architecture.value)
             values = {name: slider.value for name, slider in self.sliders.items()}
             training = {name: getattr(self, name).value for name in ("dataset", "batch_size", "max_epochs")}
-            self.explorer.begin(widths, values, self.seed.value, **training)
+            self.explorer.begin(widths, self.seed.value, **values, **training)
         except MlpError as error:
             self._say(str(error))
             self.train.disabled = self.explorer.running

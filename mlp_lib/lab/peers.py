@@ -97,9 +97,9 @@ def _trial(
     return epoch
 
 
-def _sequential(case: BenchmarkCase, data: Split, seed: int = 0) -> nn.Sequential:
+def _sequential(case: BenchmarkCase, data: Split) -> nn.Sequential:
     architecture = Architecture(case.architecture)
-    weights = draw_weights(architecture, data.images.shape[1], CLASSES, seed)
+    weights = draw_weights(architecture, data.images.shape[1], CLASSES, seed=0)
     model = to_sequential(architecture, [torch.from_numpy(w).float() for w in weights], HYPERPARAMETERS)
     return model.to(data.images.device)
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from mlp_lib.core.errors import DataError, MlpError
 from mlp_lib.core.values import HYPERPARAMETERS, DataSettings
+from mlp_lib.evidence.summaries import short_name
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.figures import images as image_figures
 from mlp_lib.lab.display import is_interactive
@@ -57,11 +58,10 @@ class RunViews:
         seeds = own["seed"].tolist()
         return seeds[middle : middle + 1] + sorted(seeds[:middle] + seeds[middle + 1 :]) if seeds else []
 
-    def typical(self, architecture: str | None = None) -> Choice:
+    def typical(self) -> Choice:
         """The choice to begin with: the best architecture's chosen trial, its median seed, and the costliest pair."""
         means = self.evidence.retrainings.groupby("architecture")["test_loss"].mean()
-        if architecture is None:
-            architecture = means.idxmin() if means.notna().any() else self.architectures[0]
+        architecture = means.idxmin() if means.notna().any() else self.architectures[0]
         trials, seeds, effects = self.trials(architecture), self.seeds(architecture), self.effects
         trial = int(trials["trial"].iloc[0]) if len(trials) else None
         costliest = effects.loc[effects["quotient"].fillna(0).idxmax()] if len(effects) else {}
@@ -92,13 +92,14 @@ class RunViews:
         """What the source's hyperparameters cost on the target, with its interval, as a sentence."""
         if choice.source is None or choice.target is None:
             return "No transfer of this run is on disk (03_transfer)."
-        target, source = (name.removeprefix("mlp_") for name in (choice.target, choice.source))
+        target, source = map(short_name, (choice.target, choice.source))
         if source == target:
             return f"{target} with its own hyperparameters: nothing is lost, by definition."
-        effects = self.effects
-        row = effects[(effects["target"] == choice.target) & (effects["source"] == choice.source)].iloc[0]
-        if math.isnan(row["quotient"]):
+        effects = self.effects.dropna(subset="quotient")
+        found = effects[(effects["target"] == choice.target) & (effects["source"] == choice.source)]
+        if found.empty:  # diverged, or not trained yet
             return f"{choice.target} has no losses to compare, with {choice.source}'s hyperparameters or with its own."
+        row = found.iloc[0]
         level = f"{100 * self.evidence.settings.confidence:g} %"
         if row["identical"]:
             return f"{target} with the hyperparameters of {source}: nothing is lost, both searches chose the same."

@@ -1,7 +1,5 @@
 """The pieces of the analysis that speak of the hyperparameters that this run's one search chose."""
 
-from typing import Any
-
 import pandas as pd
 from IPython.display import HTML, Markdown
 
@@ -26,11 +24,6 @@ class PiecesOfChosen(Tables):
     def transfer_effects(self) -> pd.DataFrame:
         """What each source's hyperparameters cost on each target, with intervals and tests."""
         return transfer.transfer_effects(self.transfers, *self.limits)
-
-    @piece("transfer_effects", shown=lambda self, summary, figure: [Markdown(_extremes(summary))])
-    def transfer_summary(self) -> dict[str, Any]:
-        """Best donor, most and least tolerant target, shares of pairs."""
-        return transfer.transfer_summary(self.transfer_effects())
 
     @piece("transfer_effects")
     def distance_relation(self) -> pd.DataFrame:
@@ -113,15 +106,3 @@ class PiecesOfChosen(Tables):
         found = {"intraclass_correlation": sensitivity.same_seed_correlation(self.architecture_anova())}
         found |= {f"seeds_for_{goal}": number for goal, number in needed.items()}
         return pd.DataFrame({"what": list(found), "found": pd.Series(found.values(), dtype=float)})
-
-
-def _extremes(summary: dict[str, Any]) -> str:
-    """The extremes of transfer_summary as a list."""
-    lines = []
-    for name, value in summary.items():
-        if isinstance(value, dict):
-            of = " with the hyperparameters of ".join(
-                str(v).removeprefix("mlp_") for k, v in value.items() if k != "quotient"
-            )
-            lines.append(f"- {name.replace('_', ' ')}: {of}, {value['quotient']:.3f} times the loss")
-    return "\n".join(lines)

@@ -146,8 +146,7 @@ class PiecesOverSearches(Tables):
     def small_pays(self) -> str:
         """Where tuning on a smaller architecture pays most, in a sentence; empty where it doesn't."""
         a_trial = tuning.operations_of_a_trial(self.pool_trials, self._searching)
-        found = tuning.small_pays(self.tuning_cost(), a_trial, self.counts(), self.budget)
-        return found["sentence"] if found else ""
+        return tuning.small_pays(self.tuning_cost(), a_trial, self.counts(), self.budget)
 
     @piece("judged", shown=lambda self, table, figure: [table[table["n"] == self.budget].drop(columns="n")])
     def practices(self) -> pd.DataFrame:

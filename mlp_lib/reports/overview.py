@@ -38,7 +38,7 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         "architectures": _count_architectures(parameters, files),
         "answers": [
             _describe_answer(name, mapping(answers.get(name)))
-            | {"figure": _first(files.evidence(f"{one}.png") for one in pieces)}
+            | {"figure": _first(files.analysis / f"{one}.png" for one in pieces)}
             for name, pieces in HEADLINES.items()
         ],
         "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone

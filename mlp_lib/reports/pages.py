@@ -2,8 +2,6 @@
 
 import base64
 import contextlib
-import datetime
-import json
 import mimetypes
 import re
 import shlex
@@ -26,6 +24,7 @@ from mlp_lib.run.files import (
     TEMPORARY,
     RunDirectoryError,
     RunFiles,
+    flow_yaml,
     from_repository,
     read_table,
     read_yaml,
@@ -69,7 +68,6 @@ def render_notebook(notebook: Path, page: Path) -> None:
         "before": [(other.name, other.stem) for other in before],
         "after": [(other.name, other.stem) for other in after],
         "facts": _facts(run, page),
-        "metadata": {"name": notebook.stem, "path": str(notebook.parent)},
     }
     html, _ = exporter.from_filename(str(notebook), resources=resources)
     write_bytes(page, _finish(BeautifulSoup(html, "html.parser"), notebook).encode(), parents=False)
@@ -82,8 +80,9 @@ def _facts(run: RunFiles, page: Path) -> list[str]:
     """What the banner says of a run's page: data, device, versions, when and how long the phase ran: the latest."""
     found = read_run(run, look=False)
     parameters = found["parameters"]
-    phase = next((found["phases"][p] for p in found["phases"] if run.page(p).name == page.name), {})
-    work = phase.get("work") or [{}]
+    states = mapping(found["meta"].get("phases")) | found["phases"]  # the search's report is no phase
+    work = next((state.get("work") for phase, state in states.items() if run.page(phase).name == page.name), None)
+    work = work or [{}]
     latest, versions = work[-1], mapping(work[-1].get("versions"))
     architectures = f"{found['architectures']} architectures" if found["architectures"] else None
     counts, seeds = [f"{parameters['num_trials']} trials"] if "num_trials" in parameters else [], _SEEDS
@@ -92,7 +91,7 @@ def _facts(run: RunFiles, page: Path) -> list[str]:
     counts += [f"{len(parameters[name])} {name.replace('_', ' ')}" for name in seeds if parameters.get(name)]
     facts = [parameters.get("dataset"), architectures, *counts, latest.get("device"), latest.get("machine")]
     facts += [f"{name} {versions[name]}" for name in ("mlp_lib", "torch") if name in versions]
-    facts += [_moment(latest.get("started")), _duration(phase.get("duration_s"))]
+    facts += [_moment(latest.get("started")), _duration(sum(seconds(stretch.get("duration_s")) for stretch in work))]
     facts += [f"the last of {len(work)} stretches of work"] if len(work) > 1 else []
     return [str(fact) for fact in facts if fact]
 
@@ -186,8 +185,8 @@ def write_run_index(run_dir: Path) -> None:
         "reports": [
             (_link(page, run_dir), page.stem) for page in sorted(run_dir.glob("[!.]*.html")) if page != files.index
         ],
-        "findings": read_any(files.evidence("findings.yaml"), read_yaml, list, run["problems"]),
-        "optima": [path for path in [files.evidence("optimum_by_width.png")] if path.exists()],
+        "findings": read_any(files.analysis / "findings.yaml", read_yaml, list, run["problems"]),
+        "optima": [path for path in [files.analysis / "optimum_by_width.png"] if path.exists()],
         "figures": [path for path in (files.distribution, files.benchmark_figure) if path.exists()],
         "stats": read_any(files.stats, read_table, pd.DataFrame, run["problems"]),
         "files": _list_files(run_dir),
@@ -251,19 +250,14 @@ def _link(path: Path, base: Path) -> str:
 def _show(value: Any) -> str:
     """A value as text: four significant digits, nothing for what is missing."""
     if isinstance(value, (dict, list)):
-        return json.dumps(value, default=str, ensure_ascii=False)
+        return flow_yaml(value)
     if value is None or isinstance(value, jinja2.Undefined) or pd.isna(value):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _span(value: Any) -> str:
-    return " to ".join(map(_show, value)) if isinstance(value, list) and len(value) == 2 else _show(value)
-
-
 def _duration(value: Any) -> str:
-    spent = seconds(value)
-    return "" if not spent else str(datetime.timedelta(seconds=round(spent))) if spent >= 60 else f"{spent:.1f} s"
+    return seconds_text(seconds(value)) if seconds(value) else ""
 
 
 def _moment(value: Any) -> str:
@@ -276,7 +270,7 @@ def _fill(template: str, **content: Any) -> bytes:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(show=_show, span=_span, moment=_moment, duration=_duration, link=_link)
+    environment.filters.update(show=_show, moment=_moment, duration=_duration, link=_link)
     return environment.get_template(template).render(**content).encode()
 
 

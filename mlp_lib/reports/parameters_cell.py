@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mlp_lib.run.parsing import Kind, check_names, parse
+from mlp_lib.run.parsing import Kind, check_names, parse_own
 
 
 def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Kind:
     """The notebook's parameters, parsed strictly; SettingsError for a wrong one or a name that no notebook declares."""
     allowed = (*kind.model_fields, *also)
     check_names(dict.fromkeys(_names_given(namespace, allowed)), where, allowed)
-    return parse(kind, {name: namespace[name] for name in kind.model_fields if name in namespace}, where)
+    return parse_own(kind, namespace, where)
 
 
 def _names_given(namespace: Mapping[str, Any], allowed: Iterable[str]) -> list[str]:

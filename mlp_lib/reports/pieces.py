@@ -3,17 +3,17 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from mlp_lib.core.values import CLASSES, DATASETS, Architecture
+from mlp_lib.core.values import CLASSES, DATASETS
 from mlp_lib.evidence import summaries
 from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
-from mlp_lib.run.meta import different_parameters, find_search, read_architectures, read_meta
+from mlp_lib.run.meta import different_parameters, find_searches, read_architectures, read_meta, searched_by
 from mlp_lib.run.parameters import AnalysisSettings, SearchSpace
 
 SECTIONS = Path(__file__).parent / "templates/sections.md"  # heading and prose of each piece, below <!-- its name -->
@@ -46,7 +46,7 @@ def piece(
                     tables.write(name, kept, figure)
                 elif tables.settings.parts == "all":  # a part leaves what is of the whole
                     for suffix in (".csv", ".yaml", ".png"):  # of an earlier analysis
-                        tables.files.evidence(name).with_suffix(suffix).unlink(missing_ok=True)
+                        (tables.files.analysis / name).with_suffix(suffix).unlink(missing_ok=True)
             return tables.made[name]
 
         PIECES[name] = shown
@@ -65,17 +65,17 @@ class Tables:
     trials: the trials of all architectures with `chosen`, whether the search chose it; curves: their learning curves;
     draws: the same where they are draws, not points of a grid; grid: the trainings of such points; retrainings:
     architecture, seed, test_loss; transfers: target, source, seed, test_loss of the architectures as sources,
-    with_extra_sources of all. `compared` are the runs that this one is compared with.
+    with_extra_sources of all. `compared` are the runs that this one is compared with, none if it is read `alone`.
     """
 
     def __init__(
         self,
         files: RunFiles,
         settings: AnalysisSettings,
-        architectures: tuple[Architecture, ...],
-        compared: Sequence[RunFiles] = (),
+        alone: bool = False,
     ):
-        self.files, self.settings, self.architectures, self.compared = files, settings, architectures, compared
+        self.files, self.settings, self.architectures = files, settings, read_architectures(files)
+        self.compared = [] if alone else find_searches(settings.compare_with, "compare_with")
         self.parameters = read_meta(files)["parameters"]
         self.limits = (settings.margin, settings.confidence)
         self.made: dict[str, Any] = {}
@@ -83,7 +83,7 @@ class Tables:
         results = self._of_architectures("results")
         self.trials = summaries.by_trial(results)
         self.curves = self._of_architectures("curves")
-        best = {a.name: files.architecture(a).best for a in architectures}
+        best = {a.name: files.architecture(a).best for a in self.architectures}
         chosen = {name: read_yaml(path)["trial"] for name, path in best.items() if path.exists()}
         if len(self.trials):
             self.trials["chosen"] = self.trials["trial"] == self.trials["architecture"].map(chosen)
@@ -94,8 +94,8 @@ class Tables:
         if settings.parts == "search":
             self.with_extra_sources, self.judged = self.with_extra_sources.iloc[:0], self.judged.iloc[:0]
         self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(best)]
-        searched = find_search(self.parameters["search_dir"]) if self.parameters.get("search_dir") else files
-        self.searched, self.search_parameters = searched, read_meta(searched)["parameters"]
+        self.searched = searched_by(files, self.parameters.get("search_dir"))
+        self.search_parameters = read_meta(self.searched)["parameters"]
 
     def _of_architectures(self, name: str, files: RunFiles | None = None) -> pd.DataFrame:
         paths = {a.name: getattr((files or self.files).architecture(a), name) for a in self.architectures}
@@ -103,7 +103,7 @@ class Tables:
 
     def of_run(self, files: RunFiles) -> "Tables":
         """Those of another run, by the settings of this one."""
-        return type(self)(files, self.settings, read_architectures(files))
+        return type(self)(files, self.settings, alone=True)
 
     def differences(self, name: str) -> str:
         """In what parameters that decide results this run differs from one that it is compared with, in a sentence."""
@@ -122,7 +122,7 @@ class Tables:
 
     def write(self, name: str, kept: bool, figure: Callable | None) -> None:
         """Write what was made of a piece, and its figure."""
-        value, path = self.made[name], self.files.evidence(name)
+        value, path = self.made[name], self.files.analysis / name
         if kept and isinstance(value, pd.DataFrame):
             write_table(path.with_suffix(".csv"), value, index=value.index.name is not None)
         elif kept:

@@ -6,9 +6,9 @@ from mlp_lib.reports.phase_figures import write_figures
 from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import RunDirectoryError, RunFiles
-from mlp_lib.run.meta import describe_lost, find_lost, find_search, read_architectures, read_meta
+from mlp_lib.run.meta import describe_lost, find_lost, read_architectures, read_meta
 from mlp_lib.run.parameters import PHASES
-from mlp_lib.run.parsing import parse
+from mlp_lib.run.parsing import parse_own
 from mlp_lib.run.record import Lost
 
 
@@ -69,13 +69,11 @@ def _write_views(files: RunFiles, phase: str, lost: list[Lost]) -> None:
     from mlp_lib.study.study import Study
     from mlp_lib.workers.pool import Nobody
 
-    known = {name: stored["parameters"][name] for name in PHASES[phase].model_fields if name in stored["parameters"]}
-    settings = parse(PHASES[phase], known, str(files.meta))
-    searched = find_search(settings.search_dir) if phase == "transfer" and settings.search_dir else files
-    architectures, inputs = read_architectures(searched), DATASETS[settings.dataset].inputs
+    settings = parse_own(PHASES[phase], stored["parameters"], str(files.meta))
+    architectures, inputs = read_architectures(files), DATASETS[settings.dataset].inputs
     nobody = Nobody(stored["device"], stored["torch"])
     study = Study(settings, files, architectures, inputs, stored["data_digest"], nobody)
     with claim(files.root, phase):
-        getattr(phases, phase)(study, *([searched] if phase == "transfer" else []))
+        getattr(phases, phase)(study)
         write_figures(phase, files, architectures)
         record.note(files, phase)

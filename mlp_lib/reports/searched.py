@@ -55,15 +55,6 @@ class PiecesOfSearch(Tables):
         """Permutation importance of each hyperparameter among the better trials."""
         return search.importance(self.trials, self.settings.analysis_seed)
 
-    @piece(
-        "draws",
-        figure=lambda self, trials: figures.parallel_coordinates(trials, self.space),
-        kept=False,
-    )
-    def parallel_coordinates(self) -> pd.DataFrame:
-        """The trials, of which the figure shows the top ones over the seven hyperparameters."""
-        return self.trials
-
     @piece("trials", figure=lambda self, _: figures.lr_sensitivity_curves(self.trials))
     def lr_sensitivity(self) -> pd.DataFrame:
         """How wide the range of good learning rates is, by architecture."""

@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from mlp_lib.run.claim import claim, find_command
 from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, from_repository
 from mlp_lib.run.meta import find_search, find_searches
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
-from mlp_lib.run.parsing import check_together, describe_seeds, no_pool, parse
+from mlp_lib.run.parsing import check_device, check_together, describe_seeds, no_pool
 
 if TYPE_CHECKING:
     from mlp_lib.core.data import Dataset
@@ -40,7 +39,6 @@ class Session:
     phase: str
     settings: Any
     files: RunFiles
-    architectures: tuple[Architecture, ...]
     study: "Study | None" = None
     dataset: "Dataset | None" = None
 
@@ -54,7 +52,7 @@ class Session:
             if self.study and self.phase not in self.study.closed:
                 raise MlpError(f"{self.phase} isn't whole yet: first run the cell that trains to its end")
             if self.study:
-                write_figures(self.phase, self.files, self.architectures)
+                write_figures(self.phase, self.files, self.study.architectures)
             meta.end(self.files, self.phase, place=self.study.workers.place if self.study else {})
         if find_command():
             return f"{self.phase} is done"
@@ -65,13 +63,9 @@ class Session:
         run = from_repository(self.files.root)
         return f"{self.phase} is done: {run}/index.html; python -m mlp_lib render {run} makes a page of each notebook"
 
-    def source_files(self) -> RunFiles:
-        """The run whose search gives the transfer its hyperparameters."""
-        return find_search(self.settings.search_dir) if self.settings.search_dir else self.files
-
     def source_note(self) -> str:
         """Where the transfer's hyperparameters come from, and on which data they were chosen, in a sentence."""
-        files, here = self.source_files(), self.settings.dataset
+        files, here = self.study.searched, self.settings.dataset
         searched = meta.read_meta(files)["parameters"]
         there, why = searched.get("dataset", "unknown data"), no_pool(searched)
         if self.settings.contenders == "chosen":
@@ -79,18 +73,14 @@ class Session:
         pool = f" No contenders are trained ({why}): the answers hold for these hyperparameters only." if why else ""
         if files.root == self.files.root:
             return f"The hyperparameters were chosen by this run's own search, on {there}.{pool}"
-        data = f"the same data, {there}" if there == here else f"**{there}**, and are trained here on **{here}**"
+        data = f"the same data set, {there}" if there == here else f"**{there}**, and are trained here on **{here}**"
         return f"The hyperparameters were chosen by the search of another run, {files.root.name}, on {data}.{pool}"
-
-    def compared_files(self) -> list[RunFiles]:
-        """The runs that the analysis compares this one with."""
-        return find_searches(self.settings.compare_with, "compare_with")
 
     def table(self) -> pd.DataFrame:
         """The architectures with their numbers of parameters."""
-        inputs = self.study.inputs
-        counts = [architecture.count_parameters(inputs, CLASSES) for architecture in self.architectures]
-        names = [architecture.name for architecture in self.architectures]
+        inputs, architectures = self.study.inputs, self.study.architectures
+        counts = [architecture.count_parameters(inputs, CLASSES) for architecture in architectures]
+        names = [architecture.name for architecture in architectures]
         return pd.DataFrame({"architecture": names, "parameters": counts})
 
 
@@ -159,16 +149,15 @@ def _show_interrupt(shell: Any, kind: type, error: BaseException, trace: Any, **
 
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
-    architectures = meta.read_architectures(files)
-    session = Session(settings.phase, settings, files, architectures)
-    compared = session.compared_files()  # an error here leaves the run as it was
+    meta.read_architectures(files)  # an error here leaves the run as it was
+    compared = find_searches(settings.compare_with, "compare_with")
     lost = [line for run in compared for line in describe_missing(run, "search", "transfer")]
     if search_dir := meta.read_meta(files)["parameters"].get("search_dir"):
         lost += describe_missing(find_search(search_dir), "search")
     for line in restore(files, "analysis") + lost:
         print(f"Not all is there to be analysed: {line}")
     _begin(files, settings.phase, settings.model_dump(mode="json"), {}, {})
-    return session
+    return Session(settings.phase, settings, files)
 
 
 def _start_benchmark(settings: Any, files: RunFiles | None) -> Session:
@@ -180,7 +169,7 @@ def _start_benchmark(settings: Any, files: RunFiles | None) -> Session:
     known = {} if files else by_hand.MARK  # before it is there
     files = files or by_hand.choose("benchmark", parameters)
     _begin(files, "benchmark", parameters, known, place)
-    return Session("benchmark", settings, files, ())
+    return Session("benchmark", settings, files)
 
 
 def _begin(
@@ -205,13 +194,15 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
     place = f"notebook {phase}"
     check_together(merged, dict.fromkeys(parameters, place))
-    if (said := describe_seeds(merged)) != describe_seeds(stored["parameters"]):
+    check_device(merged, dict.fromkeys(parameters, place))
+    if (said := describe_seeds(merged)) and said != describe_seeds(stored["parameters"]):
         print(said)
-    searched = find_search(settings.search_dir) if phase == "transfer" and settings.search_dir else files
+    searched = meta.searched_by(files, settings.search_dir) if phase == "transfer" else files
     if searched is not files:
         meta.check_search(meta.read_meta(searched)["parameters"], parameters, dict.fromkeys(parameters, place))
-    own = files if "architectures" in stored["parameters"] else searched
+    own = files if "architectures" in merged else searched  # a run that begins with 03 has those of the search
     architectures = settings.architectures.architectures if phase == "search" else meta.read_architectures(own)
+    parameters["architectures"] = (meta.read_meta(own)["parameters"] | merged)["architectures"]
     try:
         lost = restore(files, phase) + (describe_missing(searched, "search") if searched is not files else [])
         if lost:
@@ -224,7 +215,7 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
     if phase == "search" and settings.matmul_precision in ("high", "medium") and study.workers.arithmetic == "cpu":
         print(f"matmul_precision = {settings.matmul_precision}: here all products are float32's, as with highest")
     _begin(files, phase, parameters, mark | meta.known_conditions(study.conditions), study.workers.place)
-    return Session(phase, settings, files, architectures, replace(study, files=files), dataset)
+    return Session(phase, settings, files, replace(study, files=files), dataset)
 
 
 def open_study(settings: Any, files: RunFiles, architectures: tuple[Architecture, ...]) -> tuple["Study", "Dataset"]:
@@ -237,15 +228,3 @@ def open_study(settings: Any, files: RunFiles, architectures: tuple[Architecture
     dataset = workers.load(settings, ROOT)
     inputs = dataset.train.images.shape[1]
     return Study(settings, files, architectures, inputs, dataset.digest, workers), dataset
-
-
-def describe_plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], run_dir: Path | None) -> str:
-    """What the phases would train: trainings in all, how many are new, and an estimate of the time."""
-    from mlp_lib.study import estimate
-    from mlp_lib.workers.units import time_epoch
-
-    settings = parse(NOTEBOOK_SETTINGS["search"], parsed["search"], "the parameters")
-    files = RunFiles(run_dir or Path("does-not-exist"))
-    study, dataset = open_study(settings, files, settings.architectures.architectures)
-    timed = partial(time_epoch, dataset=dataset, settings=settings)
-    return estimate.describe(phases, parsed, study, len(dataset.train.labels), timed)

@@ -17,6 +17,7 @@ from mlp_lib.run.work import now
 _HOLDER = "MLP_RUN_HOLDER"  # the process that claimed the run for its kernels
 _PATIENCE_S = 0.3  # for who holds the lock for a moment: one that asks for its holder
 _POLL_S = 0.02
+_LOCK, _MARKER, _SAID = ".lock", ".lock_marker", ".lock_holder"  # the last beside the first, which filelock may empty
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of this file system
 
 
@@ -32,7 +33,7 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
         if not locked:
             holder = _read_holder(run_dir)
             if holder.get("pid") not in (os.getpid(), command):
-                marker = _marker(run_dir)  # of a machine that broke down it stays
+                marker = run_dir / _MARKER  # of a machine that broke down it stays
                 gone = f", or delete {marker} if it is gone" if marker.exists() else ""
                 raise RunDirectoryError(
                     f"{run_dir} is in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on "
@@ -41,7 +42,7 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
             yield
             return
         said = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": now()}
-        _holder_file(run_dir).write_text(json.dumps(said), encoding="utf-8")
+        (run_dir / _SAID).write_text(json.dumps(said), encoding="utf-8")
         for leftover in RunFiles(run_dir).leftovers():  # of a process that died while it wrote
             leftover.unlink(missing_ok=True)
         os.environ[_HOLDER] = str(os.getpid())
@@ -49,7 +50,7 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
             yield
         finally:
             os.environ.pop(_HOLDER, None)
-            _holder_file(run_dir).unlink(missing_ok=True)
+            (run_dir / _SAID).unlink(missing_ok=True)
 
 
 def find_command() -> int:
@@ -59,7 +60,7 @@ def find_command() -> int:
 
 def find_holder(run_dir: Path) -> dict[str, Any] | None:
     """Who holds the run directory now (pid, host, what, since); None if nobody does, whatever a dead one left."""
-    if not _lock_file(run_dir).exists():
+    if not (run_dir / _LOCK).exists():
         return None
     with contextlib.suppress(OSError), _locked(run_dir, _PATIENCE_S) as locked:
         return None if locked else _read_holder(run_dir)
@@ -80,38 +81,26 @@ def _locked(run_dir: Path, patience: float) -> Iterator[bool]:
     finally:
         if lock:
             with contextlib.suppress(OSError):  # a read-only file system; a system that keeps files that are open
-                _lock_file(run_dir).unlink(missing_ok=True)
+                (run_dir / _LOCK).unlink(missing_ok=True)
             lock.release()
 
 
 def _acquire(run_dir: Path, patience: float) -> BaseFileLock:
     """The lock; Timeout if another has it. Where the file system has no locks, a file that names its process is one."""
     try:
-        lock = FileLock(_lock_file(run_dir), fallback_to_soft=False)
+        lock = FileLock(run_dir / _LOCK, fallback_to_soft=False)
         lock.acquire(patience, _POLL_S)
     except OSError as error:
-        error.filename = error.filename or str(_lock_file(run_dir))
+        error.filename = error.filename or str(run_dir / _LOCK)
         if error.errno not in _NO_LOCKS:
             raise
-        lock = SoftFileLock(_marker(run_dir))
+        lock = SoftFileLock(run_dir / _MARKER)
         lock.acquire(patience, _POLL_S)
     return lock
 
 
-def _lock_file(run_dir: Path) -> Path:
-    return run_dir / ".lock"
-
-
-def _marker(run_dir: Path) -> Path:
-    return run_dir / ".lock_marker"
-
-
-def _holder_file(run_dir: Path) -> Path:
-    return run_dir / ".lock_holder"  # beside the lock, which some versions of filelock empty
-
-
 def _read_holder(run_dir: Path) -> dict:
     try:
-        return dict(json.loads(_holder_file(run_dir).read_text(encoding="utf-8")))
+        return dict(json.loads((run_dir / _SAID).read_text(encoding="utf-8")))
     except (ValueError, OSError):
         return {}

@@ -115,10 +115,6 @@ class RunFiles:
         self.log = root / "log.txt"  # what the command said
         self.work = WorkFiles(root / ".work")
 
-    def evidence(self, name: str) -> Path:
-        """A table or figure of the analysis."""
-        return self.analysis / name
-
     def architecture(self, architecture: Architecture) -> ArchitectureFiles:
         return ArchitectureFiles(self.search / architecture.name)
 

@@ -4,7 +4,6 @@ import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from mlp_lib.core.errors import SettingsError
@@ -21,7 +20,7 @@ from mlp_lib.run.parameters import (
     ArchitectureChoice,
     change_of,
 )
-from mlp_lib.run.parsing import Merged, check_together, flat, parse_all
+from mlp_lib.run.parsing import Merged, check_together, cut, flat, parse_all
 from mlp_lib.run.recipe import Conditions
 from mlp_lib.run.record import Lost
 from mlp_lib.run.work import begin_stretch, end_stretch
@@ -85,7 +84,7 @@ def list_refused(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
         grows = change_of(name) == GROWS and not (halved and name == "num_trials")
         if grows and _parts(here) >= _parts(there):
             continue
-        said = f"{name}: {_short(there)} in the run, {_short(here)} given"
+        said = f"{name}: {cut(str(there))} in the run, {cut(str(here))} given"
         if grows and isinstance(here, int):
             said += f"; it may only grow, to more than {there}"
         elif grows:
@@ -133,11 +132,6 @@ def different_parameters(here: dict[str, Any], there: dict[str, Any]) -> list[st
         name if isinstance(here[name], dict | list) else f"{name} ({here[name]} here, {there[name]} there)"
         for name in _deciding(here, there)
     ]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def check_conditions(files: RunFiles, conditions: Conditions, mixed: bool) -> None:
@@ -194,9 +188,7 @@ def begin(
     for killed in work[-1:]:
         killed.pop("clock_s", None)
     phases[phase] = {"status": RUNNING, "work": [*work, begin_stretch(place)]}
-    meta = {**known, **meta, "parameters": merged}
-    order = ("layout", "by_hand", "parameters", "data_digest", "device", "torch", "phases")
-    write_yaml(files.meta, {name: meta[name] for name in dict.fromkeys((*order, *meta)) if name in meta})
+    write_yaml(files.meta, {**known, **meta, "parameters": merged})
 
 
 def end(
@@ -204,7 +196,7 @@ def end(
     phase: str,
     status: str = DONE,
     error: str | None = None,
-    place: Mapping[str, Any] = MappingProxyType({}),
+    place: Mapping[str, Any] | None = None,
     since: float = 0.0,
 ) -> None:
     """Record how a phase came to its end, or that it could not begin; one that is done stays so until it begins anew.
@@ -216,7 +208,7 @@ def end(
     if entry["status"] == DONE:
         return
     for stretch in entry.get("work", [])[-1:]:
-        end_stretch(stretch, place, since)
+        end_stretch(stretch, place or {}, since)
     entry["status"] = status
     entry.pop("error", None)
     if error:
@@ -290,13 +282,6 @@ def go_on(run_dir: Path, command: str = "run") -> str:
     return f"python -m mlp_lib {command} --run-dir {shlex.quote(str(run_dir))}"
 
 
-def store_parameters(files: RunFiles, parameters: dict[str, Any]) -> None:
-    """Record parameters of phases that are still to come."""
-    meta = read_meta(files)
-    meta["parameters"] = {**parameters, **meta["parameters"]}
-    write_yaml(files.meta, meta)
-
-
 def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
     """The run that a parameter names: a run directory or the search directory in it; SettingsError if it isn't one."""
     files = _root(search_dir)
@@ -306,6 +291,11 @@ def find_search(search_dir: str, parameter: str = "search_dir") -> RunFiles:
             "such as executed/example"
         )
     return files
+
+
+def searched_by(files: RunFiles, search_dir: str | None) -> RunFiles:
+    """The run whose search gives a run its hyperparameters: another's, or its own."""
+    return find_search(search_dir) if search_dir else files
 
 
 def _root(search_dir: str) -> RunFiles:

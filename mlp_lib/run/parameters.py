@@ -60,8 +60,9 @@ Seeds = Annotated[
 ]
 OwnSeeds = Annotated[Seeds | None, AfterValidator(_or_seeds), Field(validate_default=True)]  # null: `seeds`
 MOST_POINTS = 10_000  # trials of a grid
-_NAME_RULE = "at most 100 letters, digits, dots, hyphens and underscores, the first a letter or digit"
-Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", title=_NAME_RULE)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of a run's directory
+NAME_RULE = "at most 100 letters, digits, dots, hyphens and underscores, the first a letter or digit"
+Name = Annotated[str, Field(strict=True, pattern=NAME, title=NAME_RULE)]
 
 
 class Range(_Frozen):
@@ -348,7 +349,6 @@ class BenchmarkSettings(DataSettings, DeviceSettings, NamedSettings):
     ] = told(
         _CASES,
         "what is trained\nMembers of one architecture at a batch size, on that many worker processes.",
-        FREE,
         small=[{"architecture": [32, 32], "members": 8, "batch_size": 256, "workers": 1}],
     )
     benchmark_methods: Annotated[
@@ -359,7 +359,6 @@ class BenchmarkSettings(DataSettings, DeviceSettings, NamedSettings):
     ] = told(
         ("seed_way", "plain", "vmap", "population", "limit"),
         "also those of docs/speed.md",
-        FREE,
     )
     benchmark_rounds: Annotated[Whole, Field(ge=1, le=1000), _Exponent] = told(
         7, "the methods take turns that often; medians are reported", FREE, small=3

@@ -77,13 +77,18 @@ def parse(kind: type[Kind], values: Mapping[str, Any], where: str | Mapping[str,
         raise SettingsError(_explain(error, kind, where)) from None
 
 
+def parse_own(kind: type[Kind], values: Mapping[str, Any], where: str | Mapping[str, str]) -> Kind:
+    """The same of those values that are its fields."""
+    return parse(kind, {name: values[name] for name in kind.model_fields if name in values}, where)
+
+
 def check_names(names: Mapping[str, Any], where: str | Mapping[str, str], also: tuple[str, ...] = ()) -> None:
     """Refuse a name that no notebook declares (SettingsError with the nearest right name)."""
     for name in names:
         if name not in PARAMETERS and name not in also:
             whole = next((whole for whole, parts in _PARTS.items() if name in parts), None)
             cure = f"it is a part of {whole}: {_as_in(whole)}" if whole else _nearest(name, (*PARAMETERS, *also))
-            raise SettingsError(f"{_place(where, name)}: unknown parameter {_cut(repr(name))}; {cure}")
+            raise SettingsError(f"{_place(where, name)}: unknown parameter {cut(repr(name))}; {cure}")
 
 
 def check_all(merged: Merged) -> dict[str, dict[str, Any]]:
@@ -95,11 +100,8 @@ def check_all(merged: Merged) -> dict[str, dict[str, Any]]:
 
 def parse_all(merged: Merged) -> dict[str, dict[str, Any]]:
     """The same, each parameter by itself."""
-    parsed = {}
-    for phase, kind in NOTEBOOK_SETTINGS.items():
-        values = {name: value for name, value in merged.values.items() if name in kind.model_fields}
-        parsed[phase] = parse(kind, values, merged.where).model_dump(mode="json")
-    return parsed
+    settings = {phase: parse_own(kind, merged.values, merged.where) for phase, kind in NOTEBOOK_SETTINGS.items()}
+    return {phase: of_phase.model_dump(mode="json") for phase, of_phase in settings.items()}
 
 
 def flat(parsed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -108,21 +110,15 @@ def flat(parsed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def check_together(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
-    """What parameters that are right each have to have to do with each other, and with this machine."""
+    """What parameters that are right each have to have to do with each other."""
     check_seeds(parameters, where)
-    check_device(parameters, where)
     if not parameters.get("search_dir"):  # else the search is another's
-        check_choices(parameters, where)
-
-
-def check_choices(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
-    """What the transfer reads off a search, it must have: `parameters` has those of both."""
-    check_consensus(parameters, where)
-    check_budget(parameters, where)
+        check_consensus(parameters, where)
+        check_budget(parameters, where)
 
 
 def check_device(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
-    """What asks for CUDA needs it here, unless a cluster trains."""
+    """What asks for CUDA needs it here, unless a cluster trains; of what trains, since what reads needs no device."""
     device, preload = parameters.get("device", "auto"), parameters.get("preload", "auto")
     found = device
     if "cuda" in (device, preload) and device != "cpu" and not parameters.get("scheduler"):
@@ -210,7 +206,8 @@ def _as_in(whole: str) -> str:
     return f"give the whole of it, as in params/{whole}.yaml"
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A text that is shown in a line."""
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -238,8 +235,8 @@ def _explain(error: ValidationError, kind: type[BaseModel], where: str | Mapping
         case "value_error" if isinstance(first["input"], Mapping):
             return f"{place}: {path}: {reason}"
         case "value_error":
-            return f"{place}: {path} = {_cut(repr(first['input']))}: {reason}"
-    said = f"{place}: {path} = {_cut(repr(first['input']))}: should be {allowed(schema)}"
+            return f"{place}: {path} = {cut(repr(first['input']))}: {reason}"
+    said = f"{place}: {path} = {cut(repr(first['input']))}: should be {allowed(schema)}"
     if schema.get("properties") and location[0] in _PARTS and len(location) == 1:
         said = f"{said}; {_as_in(location[0])}" if "examples" not in schema else said
     old = re.fullmatch(OLD_NUMBER, str(first["input"]), re.IGNORECASE) and "number" in allowed(schema)

@@ -89,6 +89,7 @@ class Conditions(_Frozen):
         values = {name: value for name, value in self.describe().items() if name not in without}
         values["training"] = {name: value for name, value in values["training"].items() if name not in without}
         values["data"] = (*self.data.split, self.data.digest)
+        values["torch"] = values.get("torch", "").split("+")[0]  # not the build
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,7 +20,10 @@ def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> 
     the run seed of the retraining. RunDirectoryError if the run keeps no such checkpoint, or a damaged one.
     """
     if isinstance(architecture, str):
-        architecture = _by_name(architecture)
+        try:
+            architecture = Architecture.from_name(architecture)
+        except ValueError:
+            raise SettingsError(f"architecture = {architecture!r}: should be a name like mlp_256x128") from None
     of_run = RunFiles(ROOT / Path(run).expanduser())
     files = of_run.architecture(architecture)
     path = files.model(seed)
@@ -41,13 +44,6 @@ def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> 
         found = " ".join((str(error) or type(error).__name__).split())[:200]
         raise RunDirectoryError(f"{path} is damaged ({found}): delete it with its config.yaml and retrain") from None
     return model.eval()
-
-
-def _by_name(name: str) -> Architecture:
-    try:
-        return Architecture.from_name(name)
-    except ValueError:
-        raise SettingsError(f"architecture = {name!r}: should be a name like mlp_256x128") from None
 
 
 def predict(model: nn.Sequential, images: Tensor) -> np.ndarray:

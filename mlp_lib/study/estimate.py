@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.evidence import count_best, find_budget, summaries
+from mlp_lib.evidence import count_best, find_budget
 from mlp_lib.run.ledger import missing
-from mlp_lib.run.meta import find_search
 from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
 from mlp_lib.run.parsing import no_pool, parse
 from mlp_lib.run.recipe import Wanted
@@ -32,14 +31,7 @@ _TYPICAL = Hyperparameters(
 )  # what a search tends to choose
 _STEPS, _STEPS_POWER = 900, 0.75  # optimizer steps to the best check at lr 1e-3, and how they fall with it
 _SECONDS_A_PHASE = 12.0  # kernel, imports, data, figures, page
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Trainings of one phase: how many in all, and those that are not on disk."""
-
-    total: int
-    new: list[Wanted]
+Plans = dict[str, tuple[int, list[Wanted]]]  # by phase its trainings: how many in all, and those that are not on disk
 
 
 def describe(
@@ -51,18 +43,18 @@ def describe(
     of a unit, of which one an architecture is tried.
     """
     plans = plan(phases, parsed, study)
-    lines = [f"{phase}: {one.total} trainings, {len(one.new)} new" for phase, one in plans.items()]
-    if not any(one.new for one in plans.values()):
+    lines = [f"{phase}: {total} trainings, {len(left)} new" for phase, (total, left) in plans.items()]
+    if not any(left for _, left in plans.values()):
         return "\n".join([*lines, "nothing to train"])
     settings: SearchSettings = study.settings
     tried = [replace(one, hyperparameters=_TYPICAL) for one in wanted_trials(study)]
     units: dict[Any, Unit] = {unit.architecture: unit for unit in reversed(study.workers.cut(tried, study.inputs))}
-    new = {one.architecture for plan in plans.values() for one in plan.new}
+    new = {one.architecture for _, left in plans.values() for one in left}
     each = {architecture: seconds(units[architecture]) / study.workers.shares for architecture in new}
     steps = math.ceil(images / settings.batch_size)
     pace, expected, most = find_pace(study, steps), 0.0, 0.0
-    for phase, one in plans.items():
-        for training in one.new:
+    for phase, (_, left) in plans.items():
+        for training in left:
             epochs = expected_epochs(training.hyperparameters, settings, steps)
             epochs = _with_rungs(epochs, settings) if phase == "search" else epochs
             expected += pace * epochs * each[training.architecture]
@@ -77,27 +69,25 @@ def describe(
     )
 
 
-def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study) -> dict[str, Plan]:
+def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study) -> Plans:
     """What each phase would train. Choices that aren't made yet are taken as all different."""
-    plans = {phase: Plan(0, []) for phase in phases}
+    plans: Plans = {phase: (0, []) for phase in phases}
     trials = left_trials(study)
     if "search" in phases:
-        plans["search"] = Plan(len(wanted_trials(study)), trials)
+        plans["search"] = len(wanted_trials(study)), trials
     there = {a for a in study.architectures if study.files.architecture(a).best.exists()}
     undecided = {*study.architectures} - there | {one.architecture for one in trials}
     planned = set()
     if "retrain" in phases:
         own = replace(study, settings=parse(PHASES["retrain"], parsed["retrain"], "the parameters"))
         wanted = wanted_retrainings(own, _choices(study, undecided))
-        plans["retrain"] = Plan(len(wanted), missing(wanted, retrainings(own)))
+        plans["retrain"] = len(wanted), missing(wanted, retrainings(own))
         planned = {one.key for one in wanted}
     if "transfer" in phases:
         own = replace(study, settings=parse(PHASES["transfer"], parsed["transfer"], "the parameters"))
-        pool = _contenders(own, study.settings, undecided)
-        sources = {target: row | pool for target, row in _sources(own, undecided).items()}
-        wanted = [one for _, one in wanted_transfers(own, sources)]
+        wanted = [one for _, one in wanted_transfers(own, _sources(own, study.settings, undecided))]
         left = missing(missing(wanted, reusable(own)), own.trainings("transfer"))
-        plans["transfer"] = Plan(len(wanted), [one for one in left if one.key not in planned])
+        plans["transfer"] = len(wanted), [one for one in left if one.key not in planned]
     return plans
 
 
@@ -113,30 +103,21 @@ def _stand_in(place: int) -> Hyperparameters:
     return _TYPICAL.model_copy(update={"eps": _TYPICAL.eps * (1 + (place + 1) / 10**6)})
 
 
-def _sources(study: Study, undecided: set[Architecture]) -> Sources:
-    if study.settings.search_dir:
-        searched = find_search(study.settings.search_dir)
-        return read_sources(study.settings, study.architectures, study.inputs, searched)
-    names = study.settings.transfer_extra_sources
-    later = {name: _stand_in(-2) for name in names if name == "consensus" and undecided}  # all trials decide it
-    names = [name for name in names if name not in later]
-    trials = summaries.by_trial(study.trainings("search")) if "consensus" in names else None
-    known = make_sources(_choices(study, undecided), names, study.inputs, trials)
+def _sources(study: Study, search: SearchSettings, undecided: set[Architecture]) -> Sources:
+    """The sources of each target and the contenders; in place of those that are yet to be found as many as can be."""
+    settings, architectures = study.settings, study.architectures
+    if settings.search_dir or not undecided:
+        sources = read_sources(settings, architectures, study.inputs, study.searched)
+        pool = pool_vectors(read_contenders(settings, architectures, study.searched))
+        return {target: row | pool for target, row in sources.items()}
+    names, trials = settings.transfer_extra_sources, search.num_trials
+    later = {name: _stand_in(-2) for name in names if name == "consensus"}  # all trials decide it
+    if settings.contenders == "auto" and not no_pool(search.model_dump()):
+        best = count_best(find_budget(settings.search_budget, trials), trials)
+        more = range(len(architectures), min(trials, best * len(architectures)))  # the choices are among them
+        later |= {f"trial_{place}": _stand_in(place) for place in more}
+    known = make_sources(_choices(study, undecided), [n for n in names if n not in later], study.inputs)
     return {target: row | later for target, row in known.items()}
-
-
-def _contenders(study: Study, search: SearchSettings, undecided: set[Architecture]) -> dict[str, Hyperparameters]:
-    """The contenders, each as a source; in place of those that are yet to be found as many as there can be."""
-    if study.settings.search_dir or not undecided:
-        name = study.settings.search_dir
-        searched = find_search(name) if name else study.files
-        return pool_vectors(read_contenders(study.settings, study.architectures, searched))
-    if study.settings.contenders == "chosen" or no_pool(search.model_dump()):
-        return {}
-    trials = search.num_trials
-    best = count_best(find_budget(study.settings.search_budget, trials), trials)
-    more = range(len(study.architectures), min(trials, best * len(study.architectures)))  # the choices are among them
-    return {f"trial_{place}": _stand_in(place) for place in more}
 
 
 def expected_epochs(hyperparameters: Hyperparameters, settings: StudySettings, steps: int) -> float:

@@ -53,9 +53,9 @@ def search(study: Study) -> pd.DataFrame:
             for unit, result in shorter.train(wanted, what, to_be_continued=rung + 1 < len(rungs)):
                 _keep_curves(study, unit, result)
                 study.record("search", unit, result)
-        study.close("search", wanted_trials(study))
+        rows = study.close("search", wanted_trials(study))
         for architecture in study.architectures:
-            _write_results(study, architecture, rungs)
+            _write_results(study, architecture, rows, rungs)
         tables = [_choose(study, architecture) for architecture in study.architectures]
     return pd.concat(tables, ignore_index=True)
 
@@ -140,9 +140,9 @@ def _keep_curves(study: Study, unit: Unit, result: Result) -> None:
         append_table(files.curves, checks[[*names, *_METRICS[:-1]]])
 
 
-def _write_results(study: Study, architecture: Architecture, epochs: list[int]) -> None:
+def _write_results(study: Study, architecture: Architecture, rows: pd.DataFrame, epochs: list[int]) -> None:
     """search_results.csv, with the last rung (from 0) of each trial where there are rungs, and the curves in order."""
-    files, rows, names = study.files.architecture(architecture), study.trainings("search"), _names(study.settings)
+    files, names = study.files.architecture(architecture), _names(study.settings)
     results = rows.loc[rows["architecture"] == architecture.name, [*names, *HYPERPARAMETERS, *RESULT]]
     curves = read_table(files.curves).drop_duplicates([*names, "epoch"], keep="last")
     curves = curves[curves["trial"].isin(results["trial"])]
@@ -301,7 +301,7 @@ def _write_summaries(study: Study, losses: pd.DataFrame) -> None:
 # --- transfer -------------------------------------------------------------------------------------------------------
 
 
-def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
+def transfer(study: Study) -> pd.DataFrame:
     """Train every target with every source's hyperparameters and every contender's; a row a (target, source, seed).
 
     Columns: target, source, seed, status, test_loss, test_accuracy, reused; contenders (see read_contenders) have a
@@ -309,8 +309,8 @@ def transfer(study: Study, source_files: RunFiles) -> pd.DataFrame:
     is reused.
     """
     settings, architectures = study.settings, study.architectures
-    sources = read_sources(settings, architectures, study.inputs, source_files)
-    pool = read_contenders(settings, architectures, source_files)
+    sources = read_sources(settings, architectures, study.inputs, study.searched)
+    pool = read_contenders(settings, architectures, study.searched)
     vectors = pool_vectors(pool)
     wanted = wanted_transfers(study, {target: row | vectors for target, row in sources.items()})
     names: dict[Key, str] = {}
@@ -362,11 +362,11 @@ def reusable(study: Study) -> pd.DataFrame:
     """This run's retrainings with transfer seeds of which everything that decides the result is the same."""
     rows = retrainings(study)
     rows = rows[rows["seed"].isin(study.settings.transfer_seeds)]
-    same = []
+    same, conditions = [], study.conditions
     for row in rows.to_dict("records"):
         architecture = Architecture.from_name(row["architecture"])
         vector = {name: row[name] for name in HYPERPARAMETERS}
-        recipe = Recipe.under(study.conditions, architecture, vector, row["seed"])
+        recipe = Recipe.under(conditions, architecture, vector, row["seed"])
         path = study.files.architecture(architecture).config(row["seed"])
         same.append(parse(Recorded, read_yaml(path), str(path)).is_of(recipe, study.settings.mixed_devices))
     return rows[np.array(same, dtype=bool)]

@@ -1,6 +1,7 @@
 """Whose hyperparameters each target of the transfer is trained with."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
@@ -74,21 +75,16 @@ def pool_vectors(pool: pd.DataFrame) -> dict[str, Hyperparameters]:
     return {f"trial_{trial}": Hyperparameters(**h) for trial, h in zip(pool["trial"], vectors, strict=True)}
 
 
-def cheapest(chosen: Chosen, inputs: int) -> Hyperparameters:
-    """Those of the architecture with the fewest parameters (the first of several)."""
-    return chosen[min(chosen, key=lambda architecture: architecture.count_parameters(inputs, CLASSES))]
-
-
 def median(vectors: list[Hyperparameters]) -> Hyperparameters:
     """Each hyperparameter's median; between two values the middle on the scale that it is searched on."""
     middle = {}
     for name in HYPERPARAMETERS:
-        values = sorted(getattr(vector, name) for vector in vectors)
-        low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
+        values = [getattr(vector, name) for vector in vectors]
+        low, high = statistics.median_low(values), statistics.median_high(values)
         if low == high:  # exactly that value, which a mean of logarithms would not be
             middle[name] = low
         else:
-            logs = name in LOG_HYPERPARAMETERS and values[0] > 0
+            logs = name in LOG_HYPERPARAMETERS and min(values) > 0
             middle[name] = math.sqrt(low * high) if logs else (low + high) / 2
     return Hyperparameters(**middle)
 
@@ -98,19 +94,19 @@ def consensus(trials: pd.DataFrame, target: str) -> Hyperparameters:
 
     trials: architecture, and the columns of search_results.csv. RunDirectoryError if trials are not the same on all.
     """
-    trial = summaries.consensus_trial(trials[trials["architecture"] != target])
-    if trial is None:
+    ranks = summaries.trial_ranks(trials[trials["architecture"] != target])
+    if ranks.empty:
         raise RunDirectoryError(
             "transfer_extra_sources: consensus needs a search with same_trials_for_all_architectures = true "
             "on at least two architectures"
         )
-    row = trials[trials["trial"] == trial].iloc[0]
+    row = trials[trials["trial"] == ranks.mean(axis=1).idxmin()].iloc[0]
     return Hyperparameters(**{name: float(row[name]) for name in HYPERPARAMETERS})
 
 
 # of (the other architectures' choices, inputs, all trials, target): what is one vector more for each target
 EXTRA: dict[str, Callable[..., Hyperparameters]] = {
-    "cheapest": lambda chosen, inputs, *_: cheapest(chosen, inputs),
+    "cheapest": lambda chosen, inputs, *_: chosen[min(chosen, key=lambda one: one.count_parameters(inputs, CLASSES))],
     "median": lambda chosen, *_: median(list(chosen.values())),
     "consensus": lambda chosen, inputs, trials, target: consensus(trials, target),
     "default": lambda *_: Hyperparameters(),

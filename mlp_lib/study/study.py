@@ -9,6 +9,7 @@ import pandas as pd
 from mlp_lib.core.values import CLASSES, Architecture
 from mlp_lib.run.files import RunFiles, read_yaml, write_yaml
 from mlp_lib.run.ledger import append_trainings, keys, read_trainings, sort_trainings
+from mlp_lib.run.meta import searched_by
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Conditions, Key, Wanted
 from mlp_lib.workers.jobs import Job, Result, Unit
@@ -31,6 +32,11 @@ class Study:
     def conditions(self) -> Conditions:
         """Everything besides architecture, hyperparameters and run seed that decides a result."""
         return Conditions.of(self.settings, self.digest, self.workers.arithmetic, self.workers.torch)
+
+    @property
+    def searched(self) -> RunFiles:
+        """The run whose search the transfer reads."""
+        return searched_by(self.files, self.settings.search_dir)
 
     def trainings(self, *phases: str) -> pd.DataFrame:
         """The run's trainings of some phases (see ledger)."""

@@ -21,7 +21,6 @@ from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.machine import BFLOAT16, resolve_device
 from mlp_lib.core.values import ROOT, DataSettings
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.run.recipe import MACHINE
 from mlp_lib.run.work import read_versions
 from mlp_lib.workers.jobs import Job, Parts, Unit, name_arithmetic
 from mlp_lib.workers.pool import Workers, describe_machine
@@ -53,16 +52,15 @@ _one_at_a_time = threading.Lock()  # in a worker process, however many threads i
 
 @functools.lru_cache(maxsize=1)
 def describe() -> Traits:
-    """What of this process decides the bits of a result: of a recipe the MACHINE, who draws, and mlp_lib by a digest.
+    """What of this process decides the bits of a result: the machine, who draws, and mlp_lib by a digest.
 
     And the processor may: see docs/cluster.md. bfloat16: whether it can multiply it, see rounds_factors.
     """
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         code.update(path.read_bytes())
-    found = {"device": resolve_device("auto").type, "torch": str(torch.__version__)}
-    found = {name: found[name] for name in MACHINE} | {"numpy": np.__version__, "mlp_lib": code.hexdigest()[:12]}
-    return found | {"bfloat16": str(BFLOAT16)}
+    machine = {"device": resolve_device("auto").type, "torch": str(torch.__version__), "bfloat16": str(BFLOAT16)}
+    return machine | {"numpy": np.__version__, "mlp_lib": code.hexdigest()[:12]}
 
 
 def describe_environment() -> str:
@@ -147,7 +145,7 @@ class Cluster(Workers):
         now = time.monotonic()
         if self.client.status == "running":
             self.answered = now
-        elif now - self.answered > _LOST_S:
+        elif self.client.status != "closed" and now - self.answered > _LOST_S:
             raise CancelledError
         if epochs != self.epochs:  # a unit is done
             self.epochs, self.asked, self.idle = epochs, now, 0

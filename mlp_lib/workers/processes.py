@@ -87,6 +87,8 @@ def start_thread(workers: int, raw: RawData) -> Executor:
 def _stop(executor: Executor, others: set[BaseProcess]) -> None:
     """End the workers now, also in the middle of a training."""
     executor.shutdown(wait=False, cancel_futures=True)
+    if isinstance(executor, ThreadPoolExecutor):  # the children that are new are those of a DataLoader, which stays
+        return
     workers = {*multiprocessing.active_children()} - others
     for process in workers:
         process.terminate()
