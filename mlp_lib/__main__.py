@@ -81,8 +81,8 @@ def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, dict[
     parsed = check_all(merged)
     if command in (*_TRAIN, "benchmark"):
         check_device(flat(parsed), merged.where)
-    if run_dir is None and command == "transfer" and (name := parsed[command]["search_dir"]):
-        if "architectures" not in merged.given:
+    if command == "transfer" and (name := parsed[command]["search_dir"]):
+        if merged.where["architectures"].startswith("params/"):  # else they were asked for, or are the run's
             parsed["search"]["architectures"] = meta.read_meta(find_search(name))["parameters"]["architectures"]
     elif run_dir is None and command not in _MAKE_A_RUN:
         raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")

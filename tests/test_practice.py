@@ -28,7 +28,7 @@ from mlp_lib.reports.session import Session
 from mlp_lib.run import parsing
 from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, write_yaml
 from mlp_lib.run.ledger import read_trainings
-from mlp_lib.run.meta import different_parameters
+from mlp_lib.run.meta import different_parameters, merge_parameters
 from mlp_lib.study import phases
 from mlp_lib.study.sources import consensus, median, read_best, read_sources
 from mlp_lib.study.study import Study
@@ -122,6 +122,13 @@ def test_extra_sources_can_be_added_and_change_nothing_else(tmp_path: Path, exte
     whole = read_table(RunFiles(extended).transfer_losses)
     ours = whole[whole["source"].isin(ARCHITECTURES)].reset_index(drop=True)
     pd.testing.assert_frame_equal(ours, plain, check_exact=True, check_dtype=False)
+
+
+def test_what_may_be_added_to_a_run() -> None:
+    stored = {"architectures": {}, "transfer_extra_sources": ["median"]}
+    assert merge_parameters(stored, {"transfer_extra_sources": ["default", "median"]}, Path("x"))
+    with pytest.raises(RunDirectoryError, match="transfer_extra_sources"):
+        merge_parameters(stored, {"transfer_extra_sources": ["default"]}, Path("x"))
 
 
 def test_runs_differ_in_what_decides_results_alone() -> None:

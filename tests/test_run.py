@@ -40,6 +40,7 @@ from mlp_lib.core.values import HYPERPARAMETERS, Architecture
 from mlp_lib.reports import session
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.run import meta
+from mlp_lib.run.claim import claim
 from mlp_lib.run.files import (
     NOTEBOOKS,
     ROOT,
@@ -539,6 +540,14 @@ def test_seeds_grow_both_phases_and_one_alone_is_told(copy: Path, capsys: pytest
     said = capsys.readouterr().out
     assert said.startswith("retrain_seeds = [1, 2, 8], transfer_seeds = [1, 2]: a seed that only one of them holds")
     assert "transfer: 20 trainings, 0 new" in said
+
+
+def test_a_run_in_use_is_refused(copy: Path) -> None:
+    with claim(copy, "the test"):
+        before = snapshot(copy)
+        for phase in ("run", "analysis"):
+            assert f"in use: the test by process {os.getpid()}" in fail(phase, "--run-dir", copy)
+        assert snapshot(copy) == before
 
 
 BOTH_NULL = ("-p", "retrain_seeds", "null", "-p", "transfer_seeds", "null")

@@ -192,7 +192,7 @@ def test_a_notebook_run_by_hand_records_its_error(tmp_path: Path, error: Excepti
     """What JupyterLab or bare papermill leave on record; a cell that is run again may end well after all."""
     files = RunFiles(tmp_path)
     meta.begin(files, "search", {}, {}, {})
-    own = Session("search", None, files, ())
+    own = Session("search", None, files)
     _Recorder(own)(SimpleNamespace(error_in_exec=None))
     assert meta.read_meta(files)["phases"]["search"]["status"] == "running"
     _Recorder(own)(SimpleNamespace(error_in_exec=error))

@@ -293,12 +293,12 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, own_
         low, high, bound = *np.log1p(estimate[1:]), math.log1p(margin)
         verdict = transfer_verdict(costly, judged["within_margin"], harmless, low, high, bound)
         end = transfer_end(verdict, costly.all(), estimate[2], margin)
-    sentence = f"for these hyperparameters only: {end}" if costly.any() else end  # if none is counted, all are broken
+    claim, broken = "", n == 0 and verdict != "undetermined"  # all pairs
     if n and len(counted):
         basis = basis_text(estimate[1:], kind, (len(counted), "pair"), (n, "seed"))
         claim = f"using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
-        sentence = f"for these hyperparameters only: {claim} {basis}: {end}"
-    sentence = sentence[0].upper() + sentence[1:]
+        claim += f" {basis}: "
+    sentence = f"For these hyperparameters only: {claim}{end}" if claim or broken else end[0].upper() + end[1:]
     if n > 1 and pairs["pairs"]:
         sentence += (
             f" After correction for their number {pairs['costs_beyond_margin']} of these pairs cost more than the"

@@ -44,6 +44,8 @@ def choose(phase: str, parameters: dict[str, Any], conditions: Conditions | None
         record = meta.read_meta(files)
         stored = record["parameters"]
         differences = meta.list_refused(stored, parameters)
+        if phase == "benchmark":  # it would replace what the run has measured
+            differences += [n for n in parameters if n.startswith("benchmark_") and stored[n] != parameters[n]]
         if conditions:
             differences += meta.list_other_conditions(record, conditions, parameters["mixed_devices"])
         if not differences:

@@ -257,7 +257,8 @@ def _show(value: Any) -> str:
 
 
 def _duration(value: Any) -> str:
-    return seconds_text(seconds(value)) if seconds(value) else ""
+    spent = seconds(value)
+    return "" if not spent else seconds_text(spent) if spent >= 60 else f"{spent:.1f} s"
 
 
 def _moment(value: Any) -> str:

@@ -202,7 +202,6 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
         meta.check_search(meta.read_meta(searched)["parameters"], parameters, dict.fromkeys(parameters, place))
     own = files if "architectures" in merged else searched  # a run that begins with 03 has those of the search
     architectures = settings.architectures.architectures if phase == "search" else meta.read_architectures(own)
-    parameters["architectures"] = (meta.read_meta(own)["parameters"] | merged)["architectures"]
     try:
         lost = restore(files, phase) + (describe_missing(searched, "search") if searched is not files else [])
         if lost:

@@ -52,8 +52,14 @@ def check_layout(files: RunFiles) -> None:
 
 
 def read_architectures(files: RunFiles) -> tuple[Architecture, ...]:
-    """The architectures of the run; RunDirectoryError if the search hasn't begun."""
-    choice = read_meta(files)["parameters"].get("architectures")
+    """The architectures of the run, of one that begins with 03 those of the search that it reads.
+
+    RunDirectoryError if the search hasn't begun.
+    """
+    parameters = read_meta(files)["parameters"]
+    choice = parameters.get("architectures")
+    if choice is None and parameters.get("search_dir"):
+        return read_architectures(find_search(parameters["search_dir"]))
     if choice is None:
         raise RunDirectoryError(f"{files.root} holds no search: run 01_search on it first")
     return ArchitectureChoice.model_validate(choice).architectures

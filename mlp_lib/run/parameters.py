@@ -349,6 +349,7 @@ class BenchmarkSettings(DataSettings, DeviceSettings, NamedSettings):
     ] = told(
         _CASES,
         "what is trained\nMembers of one architecture at a batch size, on that many worker processes.",
+        FREE,
         small=[{"architecture": [32, 32], "members": 8, "batch_size": 256, "workers": 1}],
     )
     benchmark_methods: Annotated[
@@ -359,6 +360,7 @@ class BenchmarkSettings(DataSettings, DeviceSettings, NamedSettings):
     ] = told(
         ("seed_way", "plain", "vmap", "population", "limit"),
         "also those of docs/speed.md",
+        FREE,
     )
     benchmark_rounds: Annotated[Whole, Field(ge=1, le=1000), _Exponent] = told(
         7, "the methods take turns that often; medians are reported", FREE, small=3
