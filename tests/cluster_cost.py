@@ -58,7 +58,7 @@ def measure(recorded: int, workers: Workers) -> str:
     with tempfile.TemporaryDirectory() as folder:
         settings, files = settings_of("transfer"), RunFiles(Path(folder))
         architectures = tuple(Architecture((width,)) for width in range(1, 101))
-        study = Study(settings, files, architectures, 64, "", workers)
+        study = Study(settings, files, architectures, "", workers)
         wanted = [Wanted(architectures[i % 100], TRIALS[i % 4], 1 + i // 100) for i in range(recorded + APPENDED)]
         for own in (wanted[first:recorded:100] for first in range(min(100, recorded))):
             append_trainings(files, "transfer", own, empty(Unit.of(own), 0)[0][1].rows, 310)

@@ -165,8 +165,7 @@ def study_of(run_dir: Path, phase: str, by: Workers | None = None, **changes: An
     settings = settings_of(phase, **changes)
     dataset = Processes(settings).load(settings, ROOT)
     architectures = settings_of("search", **changes).architectures.architectures
-    files, inputs = RunFiles(run_dir), dataset.train.images.shape[1]
-    return Study(settings, files, architectures, inputs, dataset.digest, by or in_process(settings))
+    return Study(settings, RunFiles(run_dir), architectures, dataset.digest, by or in_process(settings))
 
 
 def store_parameters(run_dir: Path, **changes: Any) -> RunFiles:

@@ -342,5 +342,5 @@ def test_the_report_says_on_which_data_hyperparameters_were_chosen(tmp_path, sea
         write_yaml(files.meta, {"parameters": searched, "phases": {}})
     path = str(tmp_path / search_dir) if search_dir else None
     settings = settings_of("transfer", search_dir=path, dataset=dataset)
-    study = Study(settings, here, (), 64, "", refusing())
+    study = Study(settings, here, (), "", refusing())
     assert said in Session("transfer", settings, here, study).source_note()

@@ -1,7 +1,6 @@
 """What was lost of a run's files is written again from the ledger, or told, before a phase reads them."""
 
 from mlp_lib.core.errors import MlpError
-from mlp_lib.core.values import DATASETS
 from mlp_lib.reports.phase_figures import write_figures
 from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
@@ -70,9 +69,8 @@ def _write_views(files: RunFiles, phase: str, lost: list[Lost]) -> None:
     from mlp_lib.workers.pool import Nobody
 
     settings = parse_own(PHASES[phase], stored["parameters"], str(files.meta))
-    architectures, inputs = read_architectures(files), DATASETS[settings.dataset].inputs
-    nobody = Nobody(stored["device"], stored["torch"])
-    study = Study(settings, files, architectures, inputs, stored["data_digest"], nobody)
+    architectures, nobody = read_architectures(files), Nobody(stored["device"], stored["torch"])
+    study = Study(settings, files, architectures, stored["data_digest"], nobody)
     with claim(files.root, phase):
         getattr(phases, phase)(study)
         write_figures(phase, files, architectures)

@@ -225,5 +225,4 @@ def open_study(settings: Any, files: RunFiles, architectures: tuple[Architecture
 
     workers = find_workers(settings)
     dataset = workers.load(settings, ROOT)
-    inputs = dataset.train.images.shape[1]
-    return Study(settings, files, architectures, inputs, dataset.digest, workers), dataset
+    return Study(settings, files, architectures, dataset.digest, workers), dataset

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from mlp_lib.core.values import CLASSES, Architecture
+from mlp_lib.core.values import CLASSES, DATASETS, Architecture
 from mlp_lib.run.files import RunFiles, read_yaml, write_yaml
 from mlp_lib.run.ledger import append_trainings, keys, read_trainings, sort_trainings
 from mlp_lib.run.meta import searched_by
@@ -23,10 +23,14 @@ class Study:
     settings: StudySettings
     files: RunFiles
     architectures: tuple[Architecture, ...]
-    inputs: int
     digest: str
     workers: Workers
     closed: set[str] = field(default_factory=set)  # the phases that came to their end
+
+    @property
+    def inputs(self) -> int:
+        """Pixels of an image."""
+        return DATASETS[self.settings.dataset].inputs
 
     @property
     def conditions(self) -> Conditions:
