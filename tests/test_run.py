@@ -454,7 +454,7 @@ def remade(phase: str, run_dir: Path, page: str, *options: Any) -> None:
 def test_the_report_of_the_search_is_made_from_what_is_on_disk(copy: Path) -> None:
     remade("search_report", copy, "search_report")
     banner = BeautifulSoup((copy / "search_report.html").read_text(), "html.parser").header.get_text()
-    assert f"torch {torch.__version__}" in banner
+    assert f"torch {torch.__version__.split('+')[0]}" in banner
 
 
 def test_a_run_of_an_earlier_version_is_read_and_not_gone_on_with(base: Path, tmp_path: Path) -> None:
