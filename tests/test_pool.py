@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 from write_pool import POOL, SETTINGS, TABLES, studies
 
+from mlp_lib.core.values import HYPERPARAMETERS
 from mlp_lib.run.files import read_table
 
-KEYS = ["study", "phase", "architecture", "source", "trial", "seed"]
+KEYS = ["study", "phase", "architecture", "trial", "seed", *HYPERPARAMETERS]  # a run that grew has other choices too
 
 
 @pytest.mark.parametrize("name", TABLES)
