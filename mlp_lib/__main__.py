@@ -17,8 +17,18 @@ from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import ROOT, RunFiles, from_repository, make_run_directory, name_run, write_yaml
 from mlp_lib.run.meta import continue_run, find_search
-from mlp_lib.run.parameters import NAME, NAME_RULE, PHASES, SearchSettings
-from mlp_lib.run.parsing import Merged, check_all, check_device, cut, describe_seeds, flat, merge, parse_own
+from mlp_lib.run.parameters import NAME, NAME_RULE, NOTEBOOK_SETTINGS, PHASES, AnalysisSettings, SearchSettings
+from mlp_lib.run.parsing import (
+    Merged,
+    check_all,
+    check_device,
+    cut,
+    describe_seeds,
+    flat,
+    merge,
+    parse_all,
+    parse_own,
+)
 from mlp_lib.workers.server import allow_open_files
 
 COMMANDS = {
@@ -57,8 +67,10 @@ def execute_phases(
     with claim(run_dir, command):
         voice.log = files.log.absolute()
         if not files.meta.exists():
-            own = ("benchmark",) if command == "benchmark" else PHASES
+            own = {"benchmark": ("benchmark",), "transfer": ("transfer", "analysis")}.get(command, PHASES)
             parameters = flat({phase: parsed[phase] for phase in own})
+            if command == "transfer":  # whose search is another run's
+                parameters["architectures"] = parsed["search"]["architectures"]
             write_yaml(files.meta, meta.read_meta(files) | {"parameters": parameters})
         for line in _describe_start(command, parsed, files):
             print(line)
@@ -78,16 +90,28 @@ def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, dict[
     """The parameters of every phase; SettingsError at the first thing that one of the command's phases would refuse."""
     if run_dir is not None:
         merged = continue_run(run_dir, merged)
-    parsed = check_all(merged)
-    if command in (*_TRAIN, "benchmark"):
+    trains = command in (*_TRAIN, "benchmark")
+    parsed = (check_all if trains else parse_all)(merged)
+    if trains:
         check_device(flat(parsed), merged.where)
+    if run_dir is not None:
+        _check_taken(command, merged, meta.read_meta(RunFiles(run_dir))["parameters"], flat(parsed))
     if command == "transfer" and (name := parsed[command]["search_dir"]):
-        if merged.where["architectures"].startswith("params/"):  # else they were asked for, or are the run's
+        of_defaults = merged.where["architectures"].startswith("params/")  # else they are the run's
+        if of_defaults and "architectures" not in merged.given:
             parsed["search"]["architectures"] = meta.read_meta(find_search(name))["parameters"]["architectures"]
     elif run_dir is None and command not in _MAKE_A_RUN:
         raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
     meta.check_runs(COMMANDS[command], parsed, merged.where)
     return parsed
+
+
+def _check_taken(command: str, merged: Merged, stored: dict[str, Any], now: dict[str, Any]) -> None:
+    """SettingsError for a parameter that would change the run, and that none of the command's phases takes."""
+    taken = {n for phase in COMMANDS[command] for n in NOTEBOOK_SETTINGS.get(phase, AnalysisSettings).model_fields}
+    for name in sorted(merged.given - taken & stored.keys()):
+        if meta.changed({name: stored[name]}, now):
+            raise SettingsError(f"{merged.where[name]}: {command} takes no {name}; run --run-dir does")
 
 
 def _describe_start(command: str, parsed: dict[str, dict[str, Any]], files: RunFiles) -> list[str]:
@@ -114,7 +138,7 @@ def render(run_dir: Path, runs_root: Path, voice: Voice) -> None:
             elif phase == "benchmark":
                 print("05_benchmark: no notebook is kept, and to execute one would measure again")
             elif phase != "search_report" and meta.is_whole(files, phase, known):
-                parsed = check_all(continue_run(run_dir, merge(None, [], [("scheduler", "null")])))
+                parsed = parse_all(continue_run(run_dir, merge(None, [], [("scheduler", "null")])))
                 problem = execute.run_phase(phase, _notebook_parameters(phase, parsed, run_dir), files, True, voice)
             unrendered |= {files.notebook(phase).name: problem} if problem else {}
         pages.write_run_index(run_dir)

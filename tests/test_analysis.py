@@ -7,7 +7,7 @@ import nbformat
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from IPython.display import HTML, Markdown
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 from study import evidence_of, kinds, run_all, study_of
 
@@ -108,7 +108,7 @@ def test_a_piece_is_made_and_written_once(whole: Path, shown: list) -> None:
     evidence.show("transfer_effects")
     assert evidence.transfer_effects() is first
     assert (whole / "analysis/transfer_effects.csv").stat().st_mtime_ns == written
-    assert kinds(shown) == [Markdown, Markdown, Figure, Markdown, Figure, Markdown, HTML]
+    assert kinds(shown) == [Markdown, Markdown, Figure, Markdown, Figure, Markdown, Figure]
 
 
 def test_the_seeds_that_would_decide_are_said(whole: Path) -> None:

@@ -1,5 +1,6 @@
 """Files appear whole or not at all and read back to the bit; YAML is strict; a run directory has one holder."""
 
+import json
 import os
 import signal
 import subprocess
@@ -255,6 +256,10 @@ def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:
         assert f"a study by process {process.pid}" in str(error.value)
         assert "\n" not in str(error.value)
         assert (tmp_path / ".lock").exists()
+        holder = tmp_path / ".lock_holder"  # a process of another container may have this one's number
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": "a container"}))
+        with pytest.raises(RunDirectoryError, match="a container"), claim(tmp_path, "another"):
+            pass
     with claim(tmp_path, "another"):
         pass
     assert not list(tmp_path.iterdir())

@@ -412,7 +412,7 @@ RIGHT: dict[str, st.SearchStrategy] = {
     "search_space": right_space(),
     "architectures": ARCHITECTURES,
     "margin": st.floats(1e-9, 10) | st.just("1e-2"),
-    "confidence": st.floats(0.001, 0.999),
+    "confidence": st.floats(0.5, 0.999),
     "benchmark_rounds": st.integers(1, 1000),
     "benchmark_methods": st.lists(st.sampled_from(["plain", "population"]), min_size=1, unique=True),
     "benchmark_cases": st.lists(

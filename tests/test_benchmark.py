@@ -104,14 +104,6 @@ def test_without_the_plain_loop_there_is_no_ratio():
     assert table["seconds_per_member_epoch"].tolist() == [1]
 
 
-def test_throughput_and_spread():
-    table = benchmark.summarize(measurements(), "cpu")
-    rates = benchmark.throughput(table, examples=500, epochs=10).set_index("method")
-    assert rates["examples a second"]["population"] == 500
-    assert rates["trials an hour"]["population"] == 360
-    assert benchmark.spread(measurements()).iloc[0].tolist() == [8.5, 9, 39.5]
-
-
 def test_the_figure_shows_every_method_and_case():
     both = pd.concat([measurements(), measurements().assign(members=5)])
     figure = loss_figures.speeds(benchmark.summarize(both, "cpu"))

@@ -28,10 +28,11 @@ from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import ROOT, WorkFiles, read_yaml
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers import cluster, find_workers
+from mlp_lib.workers import cluster
 from mlp_lib.workers.cluster import Cluster, ClusterError
 from mlp_lib.workers.jobs import Job, Result, Unit
 from mlp_lib.workers.pool import Workers, describe_machine
+from mlp_lib.workers.processes import Processes
 
 
 @pytest.fixture
@@ -64,7 +65,8 @@ def begin(workers: Workers, units: list[Unit], settings: StudySettings, folder: 
 
 def train(units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFrame:
     """The units' rows by label, on the cluster if the settings name one."""
-    results = begin(find_workers(settings), units, settings, folder)
+    workers = Cluster if settings.scheduler else Processes
+    results = begin(workers(settings), units, settings, folder)
     rows = [pd.DataFrame({**result.rows, "label": unit.labels}) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 

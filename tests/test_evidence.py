@@ -25,8 +25,6 @@ from mlp_lib.evidence.intervals import mean_interval
 from mlp_lib.evidence.summaries import regret_matrix
 from mlp_lib.evidence.transfer import (
     answer_transfer,
-    architecture_distances,
-    distance_relation,
     transfer_effects,
     transfer_summary,
     trial_rank_correlation,
@@ -184,45 +182,6 @@ def test_summary_by_hand():
     summary = transfer_summary(transfer_effects(losses, 0.05, 0.95))  # no spread at all: the effects are certain
     numbers = ["pairs", "diverged", "excludes_zero", "costs_beyond_margin", "gains_beyond_margin", "within_margin"]
     assert [summary[name] for name in numbers] == [4, 0, 4, 3, 1, 0]
-
-
-def test_distances_by_hand():
-    table = pd.DataFrame({"architecture": ["mlp_8", "mlp_32x8", "mlp_16x64"], "parameters": [100, 200, 400]})
-    distances = {name: matrix[0].tolist() for name, matrix in architecture_distances(table).items()}
-    assert distances == {
-        "depth": [0, 1, 1],
-        "layer_widths": [0, 2, 1],
-        "total_width": pytest.approx([0, math.log2(5), math.log2(10)]),
-        "max_width": [0, 2, 3],
-        "parameters": pytest.approx([0, 1, 2]),
-    }
-    assert architecture_distances(table)["layer_widths"][1, 2] == 2
-
-
-def test_distance_relation_is_spearmans_with_mantels_p():
-    table = pd.DataFrame({"architecture": [A, B, C, D], "parameters": [100, 900, 300, 200]})
-    effects = transfer_effects(random_transfer(5, AB=1.3, BA=1.2, AC=1.1, CB=1.1, DB=1.15), 0.05, 0.95)
-    relation = distance_relation(effects, table).set_index("measure")
-    assert relation.index.tolist() == ["depth", "layer_widths", "total_width", "max_width", "parameters"]
-    target, source = (
-        effects[end].map(dict(zip(table["architecture"], range(4), strict=True))) for end in ("target", "source")
-    )
-    for measure, distance in architecture_distances(table).items():
-        distance = distance.round(9)  # so that equal quotients tie
-        every = [
-            stats.spearmanr(effects["quotient"], distance[np.take(labels, target), np.take(labels, source)])[0]
-            for labels in itertools.permutations(range(4))
-        ]
-        assert relation.at[measure, "correlation"] == pytest.approx(every[0])
-        tail = min(np.mean(np.array(every) >= every[0] - 1e-9), np.mean(np.array(every) <= every[0] + 1e-9))
-        assert relation.at[measure, "p"] == pytest.approx(min(1, 2 * tail))
-    assert (relation["pairs"] == 12).all()
-
-
-def test_distance_relation_without_difference_says_nothing():
-    table = pd.DataFrame({"architecture": [A, B], "parameters": [100, 100]})
-    relation = distance_relation(transfer_effects(random_transfer(names="AB"), 0.05, 0.95), table)
-    assert relation[["correlation", "p", "p_adjusted"]].isna().all(axis=None)
 
 
 def shared_trials(losses):
@@ -411,7 +370,7 @@ def test_transfer_does_not_hide_what_diverged():
     answer = answer_transfer(losses, 0.05, 0.95)
     assert (answer["verdict"], answer["n"]) == ("undetermined", 5)
     assert "below the 5 % margin, but single pairs or trainings that diverged" in answer["sentence"]
-    assert "Not counted: 1 trainings with transferred hyperparameters diverged" in answer["sentence"]
+    assert "Not counted: 1 training with transferred hyperparameters that diverged" in answer["sentence"]
 
 
 def test_a_source_that_diverges_on_a_target_at_most_seeds_is_a_cost():
@@ -429,7 +388,7 @@ def test_swaps_that_all_diverge_cost():
     answer = answer_transfer(losses, 0.05, 0.95)
     assert (answer["verdict"], answer["effect"]) == ("does_not_transfer", None)
     assert answer["sentence"].startswith("For these hyperparameters only: every pair costs more than the 5 % margin")
-    assert "4 trainings with transferred hyperparameters diverged" in answer["sentence"]
+    assert "4 trainings with transferred hyperparameters that diverged" in answer["sentence"]
     answer = answer_transfer(transfer(AA=[np.nan] * 2, AB=[1, 1], BB=[np.nan] * 2, BA=[1, 1]), 0.05, 0.95)
     assert answer["sentence"].startswith("No target has losses to compare")
 
@@ -462,9 +421,6 @@ def test_transfer_says_what_cannot_be_said(losses, n):
     assert "nan" not in answer["sentence"]
     effects = transfer_effects(losses, 0.05, 0.95)
     assert not effects.loc[~effects["broken"], ["excludes_zero", "beyond_margin", "within_margin"]].any(axis=None)
-    names = sorted({*losses["target"], *losses["source"], D})
-    table = pd.DataFrame({"architecture": names, "parameters": range(100, 100 + len(names))})
-    assert len(distance_relation(transfer_effects(losses, 0.05, 0.95), table)) == 5
 
 
 def test_architecture_answer_by_hand():

@@ -1,7 +1,6 @@
 """The figures of the effects: what is starred, framed and coloured, and that they render without a warning."""
 
 import itertools
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ from drawn import names, render
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from mlp_lib.figures.effects import architecture_intervals, effect_table_html, pair_matrix
+from mlp_lib.figures.effects import architecture_intervals, pair_matrix
 from mlp_lib.figures.over_searches import regret_by_budget, tuning_cost, tuning_curves, variance_components
 from mlp_lib.figures.style import BLUE, COLOURS, ORANGE
 
@@ -83,33 +82,6 @@ def test_intervals_that_are_not_known_are_not_drawn():
     table = pairs(3).assign(low=NAN, high=NAN, verdict="undetermined")
     render(architecture_intervals(table, 0.05, "Differences"))
     render(architecture_intervals(table.head(0), 0.05, "Differences"))
-
-
-def test_the_html_table_tells_its_numbers():
-    html = effect_table_html(effects(3))
-    table = ElementTree.fromstring(html.replace("&ndash;", "-"))
-    cells = [row.findall("td") for row in table.find("tbody")]
-    assert ["".join(head.itertext()) for head in table.find("thead/tr")][1:] == ["256x32", "255x33", "254x34"]
-    assert [["".join(cell.itertext()) for cell in row] for row in cells] == [
-        ["1", "0.970", "1.200"],
-        ["-", "1", "1.010"],
-        ["1.010", "1.010", "1"],
-    ]
-    assert cells[0][1][0].get("title") == (
-        "target 256x32, source 255x33: 0.970 times the loss, unadjusted interval 0.950 to 0.990; "
-        "adjusted for the number of pairs: within the margin"
-    )
-    assert "outline" in cells[0][2][0].get("style")
-    assert "outline" not in cells[0][1][0].get("style")
-    assert "<style" not in html  # which JupyterLab drops from a notebook that it doesn't trust
-    assert "the same hyperparameters" in effect_table_html(effects(3).assign(identical=True))
-
-
-def test_the_html_table_escapes_names():
-    table = effects(2).replace({"mlp_255x33": '<b>"x"'})
-    html = effect_table_html(table)
-    assert "<b>" not in html
-    assert "&lt;b&gt;&quot;x&quot;" in html
 
 
 # --- over searches --------------------------------------------------------------------------------------------------

@@ -13,8 +13,7 @@ from twin import draw_hyperparameters
 from mlp_lib.core import kernels, population, training
 from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import Network, draw_weights
-from mlp_lib.core.optimizer import AdamW
-from mlp_lib.core.parametrization import LayerScale
+from mlp_lib.core.optimizer import AdamW, LayerScale
 from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, Architecture, Hyperparameters
 from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.workers.jobs import Job

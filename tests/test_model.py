@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from twin import Twin, draw_hyperparameters, fresh
 
-from mlp_lib.core import machine, network, training
+from mlp_lib.core import kernels, network, training
 from mlp_lib.core.data import CLASSES, Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import draw_uniforms, draw_weights, keep_threshold, to_sequential
@@ -80,7 +80,7 @@ def test_twin_in_float32(make_split, training_settings):
     assert max(distances(train, (32, 16), [3, 3, 4], training_settings, epochs=4)) < 1e-4
 
 
-@pytest.mark.skipif(not machine.BFLOAT16, reason="this processor multiplies no bfloat16")
+@pytest.mark.skipif(not kernels.BFLOAT16, reason="this processor multiplies no bfloat16")
 def test_medium_rounds_factors_of_products_alone(make_split, training_settings):
     """To bfloat16, as close as that is; the same units are dropped; what is measured is measured in float32."""
     train, medium = make_split(300, 20), training_settings.model_copy(update={"matmul_precision": "medium"})

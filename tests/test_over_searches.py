@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from study import peak
 
 from mlp_lib.core.errors import SettingsError, TrainingError
@@ -159,7 +160,8 @@ def test_a_search_of_one_trial_says_nothing_of_transfer():
     assert verdicts(*study(flat), 1) == ("undetermined", "equivalent")
     assert verdicts(*study(flat), 2) == ("transfers", "equivalent")
     answer = answers_over_searches(over_searches(*study(flat), 1))["hyperparameter_transfer"]
-    assert "all that a search of one trial chooses is one trial" in answer["sentence"]
+    assert answer["sentence"].startswith("All that a search of one trial chooses is one trial")
+    assert (answer["effect"], answer["interval"]) == (None, [None, None])
 
 
 def test_two_trials_are_enough_for_numbers():
@@ -245,6 +247,12 @@ def test_a_target_whose_own_choice_diverges_is_named_and_all_its_pairs_are_broke
     sentence = answers_over_searches(result)["hyperparameter_transfer"]["sentence"]
     assert sentence.endswith("Does not train with its own hyperparameters: 1.")
     assert "1 with 2's (its own does not train)" in sentence
+    trials, judged = study(np.full((3, T), 0.1), seeds=5)
+    bad = (judged["target"] == "mlp_1") & (judged["seed"] < 4)
+    alike = over_searches(trials, judged.assign(test_loss=judged["test_loss"].mask(bad)), BUDGET)
+    answer = answers_over_searches(alike)["architecture_sensitivity"]
+    assert (set(alike.architectures["verdict"]), answer["verdict"]) == ({"equivalent"}, "undetermined")
+    assert answer["sentence"].endswith("Does not train with its own hyperparameters: 1.")
 
 
 def test_where_no_pair_trains_the_first_line_says_what_the_verdict_does():
@@ -535,6 +543,12 @@ def test_the_defaults_are_compared_target_by_target():
         row = practised(trials, judged, curves, default=known).loc["torch's defaults"]
         assert row["quotient"] == pytest.approx(1, abs=2e-3)
         assert row["low"] > 0.9
+    lucky = default.assign(test_loss=default["test_loss"] * np.exp(0.05 * default["seed"]))
+    rows = (practised(trials, judged, curves, default=known).loc["torch's defaults"] for known in (default, lucky))
+    alone, both = (math.log(row["high"] / row["quotient"]) for row in rows)
+    search, luck = (alone / stats.t.ppf(0.975, 6)) ** 2, 0.05**2 * 2.5 / 5  # of 2 x 60 / 20 and 4 degrees of freedom
+    df = (search + luck) ** 2 / (search**2 / 6 + luck**2 / 4)
+    assert both == pytest.approx(stats.t.ppf(0.975, df) * math.sqrt(search + luck), rel=1e-6)
 
 
 def test_halving_needs_all_curves():

@@ -11,7 +11,7 @@ from twin import Twin, draw_hyperparameters, fresh
 
 from mlp_lib.core import training
 from mlp_lib.core.machine import training_mode
-from mlp_lib.core.parametrization import LayerScale, layer_scales
+from mlp_lib.core.optimizer import LayerScale, layer_scales
 from mlp_lib.core.population import draw_members, prepare
 from mlp_lib.core.training import Training
 from mlp_lib.core.values import PARAMETRIZATIONS, Architecture, TrainingSettings

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlp_lib.core import kernels, machine
+from mlp_lib.core import kernels
 from mlp_lib.core.kernels import multiply
 
 # by which library, in stacks or member by member, and of what numbers products are
@@ -24,7 +24,7 @@ def dtype(request, monkeypatch) -> Iterator[torch.dtype]:
     onednn, dtype = _WAYS[request.param]
     if onednn and not kernels._onednn_linear:
         pytest.skip("this torch comes without oneDNN")
-    if dtype == torch.bfloat16 and not machine.BFLOAT16:
+    if dtype == torch.bfloat16 and not kernels.BFLOAT16:
         pytest.skip("this processor multiplies no bfloat16")
     monkeypatch.setattr(kernels, "_ONEDNN", onednn)
     monkeypatch.setattr(kernels, "_LARGE", 0)

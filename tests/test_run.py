@@ -39,6 +39,7 @@ from study import (
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture
 from mlp_lib.reports import session
 from mlp_lib.reports.analysis import Evidence
+from mlp_lib.reports.pages import describe_status
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import (
@@ -211,6 +212,7 @@ def test_a_run_may_begin_with_03(base: Path, tmp_path: Path, capsys: pytest.Capt
     assert in_this_process("transfer", "--run-dir", tmp_path / "own", "--dry-run") == 0
     assert "transfer: 8 trainings, 0 new" in capsys.readouterr().out
     (tmp_path / "own/transfer/regret_matrix.csv").unlink()
+    assert "python -m mlp_lib transfer --run-dir" in describe_status(tmp_path / "own")
     started = session.start("analysis", settings_of("analysis").model_dump() | {"run_dir": str(tmp_path / "own")})
     assert "regret_matrix.csv is gone: written again" in capsys.readouterr().out
     assert Evidence(started.files, started.settings).answers()["hyperparameter_transfer"]["effect"] is not None
@@ -540,6 +542,8 @@ def test_seeds_grow_both_phases_and_one_alone_is_told(copy: Path, capsys: pytest
     said = capsys.readouterr().out
     assert said.startswith("retrain_seeds = [1, 2, 8], transfer_seeds = [1, 2]: a seed that only one of them holds")
     assert "transfer: 20 trainings, 0 new" in said
+    assert in_this_process("transfer", *line[1:], "num_trials", 60) == 2
+    assert "-p num_trials: transfer takes no num_trials; run --run-dir does" in capsys.readouterr().err
 
 
 def test_a_run_in_use_is_refused(copy: Path) -> None:
@@ -553,6 +557,7 @@ def test_a_run_in_use_is_refused(copy: Path) -> None:
 BOTH_NULL = ("-p", "retrain_seeds", "null", "-p", "transfer_seeds", "null")
 WRONG = {
     "unknown name": (["-p", "bach_size", "64"], ["bach_size", "batch_size"]),
+    "a run of nobody": (["-p", "compare_with", "~nobody there/run"], ["no search there"]),
     "unknown profile": (["--profile", "quik"], ["quik", "quick"]),
     "a number to base 60": (["-f", "{}/old.yaml"], ["old.yaml: retrain_seeds[1] = '1:30'", "colons"]),
     "the training seed": (["-p", "retrain_seeds", "[0, 1]"], ["retrain_seeds = [0, 1]", "another training_seed"]),

@@ -153,9 +153,11 @@ def test_the_views_show_what_is_on_disk(views: RunViews) -> None:
     other = next(t for t in views.trials(choice.architecture)["trial"] if t != choice.trial)
     both = views.numbers(Choice(choice.architecture, other, 1, None, None))
     assert list(both) == [f"trial {choice.trial} (chosen)", f"trial {other}"]
+    unknown = Choice("mlp_9", choice.trial, 1, None, None)
+    assert views.curve(unknown) == "No learning curve of this architecture is on disk."
     row = views.effects.set_index(["target", "source"]).loc[(choice.target, choice.source)]
     said = views.regret(choice)
-    for number in (f"{row['quotient']:.3f} times", f"{row['low']:.3f} to {row['high']:.3f}", f"n = {row['n']:.0f}"):
+    for number in (f"{row['quotient']:.3f} times", f"{row['low']:.3f} to {row['high']:.3f}", f"{row['n']:.0f} seeds"):
         assert number in said
     own = Choice(choice.architecture, choice.trial, 1, choice.target, choice.target)
     assert "own hyperparameters" in views.regret(own)

@@ -9,7 +9,6 @@ from scipy import stats
 from study import peak
 
 from mlp_lib.core.values import HYPERPARAMETERS
-from mlp_lib.evidence import search
 from mlp_lib.evidence.search import (
     expected_best,
     fixed,
@@ -17,10 +16,8 @@ from mlp_lib.evidence.search import (
     lr_envelope,
     lr_sensitivity,
     range_position,
-    relative_seed_spread,
     search_warnings,
     unshared_seed_spread,
-    validation_test_correlation,
     winner_instability,
 )
 from mlp_lib.run.parameters import Range, SearchSpace
@@ -77,18 +74,10 @@ def test_many_trials_do_not_overflow():
     assert table["expected"].iloc[0] == pytest.approx(losses.mean())
 
 
-@pytest.mark.parametrize("call", [expected_best, lambda table: winner_instability(table, {A: 0.03}, simulations=3000)])
+@pytest.mark.parametrize("call", [expected_best, lambda table: winner_instability(table, {A: 0.03})])
 def test_memory_grows_no_faster_than_the_trials(call):
     table = trials(np.random.default_rng(0).uniform(size=4000))
     assert peak(call, table) < 2 * peak(call, table[:2000]) < 100e6
-
-
-def test_what_is_made_in_parts_is_the_same(monkeypatch):
-    table = trials(np.random.default_rng(0).uniform(size=1000))
-    whole = expected_best(table), winner_instability(table, {A: 0.1}, simulations=500)
-    monkeypatch.setattr(search, "CELLS", 7000)
-    pd.testing.assert_frame_equal(expected_best(table), whole[0], rtol=1e-13)
-    pd.testing.assert_frame_equal(winner_instability(table, {A: 0.1}, simulations=500), whole[1], check_exact=True)
 
 
 def test_a_diverged_trial_counts_as_the_worst_finite_loss():
@@ -101,20 +90,19 @@ def test_the_winner_changes_as_often_as_two_normals_cross():
     spread, gap = 0.05, 0.04
     table = winner_instability(trials([0.1 * (1 + gap), 0.1]), {A: spread}).iloc[0]
     crossing = stats.norm.cdf(-np.log1p(gap) / np.sqrt(2 * np.log1p(spread**2)))
-    assert table["change_probability"] == pytest.approx(crossing, abs=0.015)
+    assert table["change_probability"] == pytest.approx(crossing)
     assert (table["trial"], table["val_loss"], table["seed_spread"]) == (1, 0.1, spread)
     assert table["gap_2nd"] == pytest.approx(gap)
     assert table["spreads_2nd"] == pytest.approx(gap / spread)
     assert np.isnan(table["gap_5th"])
+    alike = winner_instability(trials([0.1, 0.1, 0.1]), {A: spread})["change_probability"]
+    assert alike.tolist() == [pytest.approx(2 / 3)]
 
 
-def test_gaps_and_spread_by_hand():
+def test_gaps_by_hand():
     table = winner_instability(trials([0.15, 0.1, 0.11, 0.14, 0.13, 0.2]), {A: 0.1}).iloc[0]
     assert table["gap_2nd"] == pytest.approx(0.1)
     assert table["spreads_5th"] == pytest.approx(5)
-    losses = pd.DataFrame({"architecture": [A, A, A, B], "test_loss": [0.9, 1.1, NAN, 0.5]})
-    assert relative_seed_spread(losses)[A] == pytest.approx(np.sqrt(0.02 * 0.73))  # of which a seed's trials share .27
-    assert np.isnan(relative_seed_spread(losses)[B])
 
 
 def test_the_unshared_spread_is_without_what_a_seed_does_to_all():
@@ -134,35 +122,10 @@ def test_the_unshared_spread_is_without_what_a_seed_does_to_all():
     assert unshared_seed_spread(table[table["lr"] == 0.01]).isna().all()
 
 
-def test_a_row_of_instability_depends_on_no_other_architecture():
-    first, second = trials([0.1, 0.11, 0.12]), trials([0.2, 0.21], B)
-    both = winner_instability(pd.concat([second, first]), {A: 0.05, B: 0.05})
-    alone = winner_instability(first, {A: 0.05})
-    assert both.iloc[1].equals(alone.iloc[0])
-
-
 @pytest.mark.parametrize(("losses", "spread"), [([0.1], 0.1), ([0.1, NAN], 0.1), ([NAN, NAN], 0.1), ([1, 2], NAN)])
 def test_without_a_rival_or_a_spread_the_instability_is_unknown(losses, spread):
     assert np.isnan(winner_instability(trials(losses), {A: spread})["change_probability"].iloc[0])
     assert np.isnan(winner_instability(trials(losses), {})["change_probability"].iloc[0])
-
-
-def test_correlation_of_the_top_by_hand():
-    table = trials([0.1, 0.2, 0.3, 0.4, 9.0, NAN], test_loss=[0.2, 0.1, 0.4, 0.3, 0.0, NAN])
-    top = validation_test_correlation(table, top=4).iloc[0]
-    assert (top["n"], top["correlation"]) == (4, pytest.approx(0.6))  # 1 - 6 * 4 / (4 * 15)
-    assert top["low"] < 0.6 < top["high"]
-    assert validation_test_correlation(table, top=2)["correlation"].isna().all()
-    assert validation_test_correlation(table.assign(test_loss=1.0))["correlation"].isna().all()
-
-
-def test_the_correlation_interval_covers():
-    rng, inside, rho = np.random.default_rng(1), 0, 0.6
-    for _ in range(400):
-        x, y = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], 20).T
-        row = validation_test_correlation(trials(x, test_loss=y), top=20).iloc[0]
-        inside += row["low"] <= 6 / np.pi * np.arcsin(rho / 2) <= row["high"]
-    assert 0.92 <= inside / 400 <= 0.98
 
 
 def test_position_in_a_range():
@@ -281,7 +244,6 @@ def test_an_empty_table_gives_empty_tables():
     for table in (
         expected_best(empty),
         winner_instability(empty, {}),
-        validation_test_correlation(empty),
         importance(empty),
         lr_envelope(empty),
         lr_sensitivity(empty),

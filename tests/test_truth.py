@@ -38,7 +38,7 @@ from study import (
     write_parameters,
 )
 
-from mlp_lib.core import machine
+from mlp_lib.core import kernels
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.reports import pages, session
 from mlp_lib.reports.session import Session, _Recorder
@@ -309,7 +309,7 @@ def test_drawn_trainings_are_verified_and_a_wrong_one_is_told(
     assert f"{len(trainings) - 1} of {len(trainings)} trainings drawn" in said
 
 
-@pytest.mark.skipif(not machine.BFLOAT16, reason="this processor multiplies no bfloat16")
+@pytest.mark.skipif(not kernels.BFLOAT16, reason="this processor multiplies no bfloat16")
 def test_bfloat16_is_part_of_what_a_run_is_made_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -322,7 +322,7 @@ def test_bfloat16_is_part_of_what_a_run_is_made_with(
     assert (code, "agree to the bit" in said) == (0, True)
     config = next(files.root.glob("search/*/retrain/*/config.yaml"))
     assert repeat(config, capsys)[0] == 0
-    monkeypatch.setattr(machine, "BFLOAT16", False)
+    monkeypatch.setattr(kernels, "BFLOAT16", False)
     code, said = repeat(config, capsys)
     assert (code, "the bits differ: val_loss" in said) == (1, True)
     conditions = study_of(files.root, "transfer", matmul_precision="medium").conditions

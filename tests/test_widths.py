@@ -96,6 +96,9 @@ def test_beside_a_point_that_diverged_nothing_is_fitted():
         table = over_widths(grid_of({"mlp_32": quiet(-1.5), "mlp_64": losses}), *LIMITS).optima
         assert table.loc[1, ["optimum", "low", "high"]].tolist() == pytest.approx(LR[[8, 7, 9]].tolist())
         assert table["loss_at_narrowest"].iloc[1] == math.inf
+    alike = {name: quiet(-2.1) for name in ("mlp_16", "mlp_32")}
+    drifts = over_widths(grid_of(alike | {"mlp_64": broken}), *LIMITS).drifts
+    assert drifts["slope"].item() == pytest.approx(0, abs=1e-9)
     everything = np.full_like(broken, np.nan)
     assert len(over_widths(grid_of({"mlp_32": quiet(-2), "mlp_64": everything}), *LIMITS).optima) == 1
 
@@ -149,7 +152,7 @@ def test_of_two_hyperparameters_each_has_the_best_that_the_other_allows():
     lr, dropout = found.drifts.to_dict("records")
     assert (lr["verdict"], lr["slope"]) == ("transfers", pytest.approx(0, abs=1e-9))
     assert dropout["slope"] == pytest.approx(-0.1 / math.log(8), rel=0.05)
-    assert "changes a factor e of width by" in drift_sentence(dropout, *LIMITS)
+    assert "the best dropout changes by -0.048 a factor e of width (" in drift_sentence(dropout, *LIMITS)
 
 
 def test_sensitivity_by_hand():

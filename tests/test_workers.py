@@ -7,7 +7,8 @@ import signal
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,24 @@ def test_workers_that_go_on_dying_are_an_error(digest: str) -> None:
     with pytest.raises(TrainingError, match=r"died again and again while training mlp_16x8 \d"):
         train(units_of(2), long, digest)
     assert multiprocessing.active_children() == []
+
+
+def test_workers_that_die_now_and_then_are_no_error(digest: str, tmp_path: Path) -> None:
+    """Of units that can't be halved, with trainings done between the deaths."""
+    begun: list[int] = []
+
+    class Mortal(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **named: Any) -> Future:
+            begun.append(1)
+            if len(begun) not in (2, 3, 6):
+                return super().submit(*arguments, **named)
+            died = Future()
+            died.set_exception(BrokenProcessPool())
+            return died
+
+    job = Job(SETTINGS.model_copy(update={"max_epochs": 6}), digest, "test", WorkFiles(tmp_path / "work"))
+    results = Processes(job.settings, lambda workers, raw: Mortal(1)).train(units_of(1), job)
+    assert sorted(label for unit, _ in results for label in unit.labels) == [0, 1, 2, 3]
 
 
 def test_progress_is_told_beside_the_states(digest: str, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def read_raw(settings: DataSettings, base: Path = Path()) -> RawData:
     """The data set as it came, torchvision's from below `base` or MLP_DATA_ROOT; DataError if it can't be had."""
     if DATASETS[settings.dataset].torchvision is None:
         return RawData(*_read_digits())
-    root = base / Path(os.environ.get("MLP_DATA_ROOT") or settings.data_root).expanduser()
+    root = base / os.path.expanduser(os.environ.get("MLP_DATA_ROOT") or settings.data_root)
     return RawData(*_read_torchvision(settings.dataset, root))
 
 

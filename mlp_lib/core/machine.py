@@ -1,9 +1,8 @@
-"""The machine that a training runs on: its device, its processor, its numerics."""
+"""The machine that a training runs on: its device, its numerics."""
 
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -21,25 +20,13 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-# the processor's name (cpu_name) and instructions (avx512_f), as torch tells; nothing, by an older one
-PROCESSOR: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-INTEL = "Intel" in PROCESSOR.get("cpu_name", "Intel")
-# whether bfloat16 is multiplied faster than float32: 2.2 times as fast by an AMD EPYC with AVX-512; Intel's need AMX
-BFLOAT16 = bool(torch.backends.mkldnn.is_available() and PROCESSOR.get("amx_bf16" if INTEL else "avx512_bf16"))
-
-
-def rounds_factors(settings: TrainingSettings, device: str) -> bool:
-    """Whether products are of numbers rounded to bfloat16: at `medium` or `auto`, on a CPU that can multiply it."""
-    return BFLOAT16 and settings.matmul_precision in ("medium", "auto") and device == "cpu"
-
-
 @contextlib.contextmanager
 def training_mode(settings: TrainingSettings, device: torch.device) -> Iterator[None]:
     """Numerics as the settings ask, one intra-op thread, no denormals, no gradient tape; restored afterwards.
 
     One thread because batched products then give every member the same bits whatever its neighbours, and because two
     threads on two cores do less work than two processes. torch's own way from float32 to bfloat16 on a CPU, which gives
-    a member other bits in a stack than alone, is never taken: see `rounds_factors`.
+    a member other bits in a stack than alone, is never taken: see kernels.rounds_factors.
     """
     if settings.deterministic:  # cuBLAS wants it before its first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

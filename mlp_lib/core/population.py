@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from mlp_lib.core.data import Split
-from mlp_lib.core.kernels import Graph
-from mlp_lib.core.machine import rounds_factors
+from mlp_lib.core.kernels import Graph, rounds_factors
 from mlp_lib.core.network import (
     Network,
     Tile,
@@ -26,8 +25,7 @@ from mlp_lib.core.network import (
     draw_uniforms,
     draw_weights,
 )
-from mlp_lib.core.optimizer import AdamW
-from mlp_lib.core.parametrization import layer_scales
+from mlp_lib.core.optimizer import AdamW, layer_scales
 from mlp_lib.core.streams import Stream, generator
 from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
 

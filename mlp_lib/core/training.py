@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mlp_lib.core.data import Split
-from mlp_lib.core.machine import rounds_factors, training_mode
+from mlp_lib.core.kernels import rounds_factors
+from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import Network, to_sequential
 from mlp_lib.core.population import Population, draw_members, measure, measure_images, prepare
 from mlp_lib.core.values import (

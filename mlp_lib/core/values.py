@@ -159,7 +159,7 @@ class DataSettings(_Frozen):
         return self
 
 
-# Powers of width / base width that a layer's numbers go by, those of LayerScale (core/parametrization.py). mup: Yang et
+# Powers of width / base width that a layer's numbers go by, those of LayerScale (core/optimizer.py). mup: Yang et
 # al. 2022 (Tensor Programs V), table 3, which is table 8 without its output multiplier (lemma J.1): a trained member
 # stays an ordinary nn.Sequential. independent_decay: the decay of a step is the same at any width, Kosson et al. 2025
 # (Weight decay may matter more than muP). by_layer: the largest stable rates of Adam for PyTorch's initial weights, and

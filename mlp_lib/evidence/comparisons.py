@@ -219,15 +219,13 @@ def comparison_sentence(comparison: pd.DataFrame, name: str, confidence: float) 
     if regret.n == 1:
         return f"{claim} at one seed, which gives no interval."
     interval = f"{100 * confidence:g} % interval {regret.low:.3f} to {regret.high:.3f}"
-    basis = f"({interval}, {regret.pairs} pairs, {regret.n} seeds)"
+    basis = f"({interval}, {count_text(regret.pairs, 'pair')}, {count_text(regret.n, 'seed')})"
     smaller, larger = regret.high < 1, regret.low > 1
     verdict = "is smaller here" if smaller else "is larger here" if larger else "may be the same in both"
     verdict += " for the hyperparameters that these two searches chose, which others might turn round"
     level = f"With its own hyperparameters the test loss is {own.quotient:.3f} times that of {name}."
     said = f"{claim} {basis}. The regret of transfer {verdict}. {level}"
-    if regret.left_out:
-        said += f" Left out: {regret.left_out} trainings that diverged or were not trained in one of them."
-    return said
+    return said + _left_out(regret.left_out)
 
 
 def sources_sentence(sources: pd.DataFrame, confidence: float) -> str:

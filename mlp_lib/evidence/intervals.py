@@ -34,6 +34,12 @@ def half_width(se: np.ndarray, df: np.ndarray, alpha: float) -> np.ndarray:
     return stats.t.ppf(1 - alpha / 2, df) * np.asarray(se)
 
 
+def satterthwaite(variances: np.ndarray, df: np.ndarray) -> float:
+    """The degrees of freedom of a sum of independent variances, each of so many (Satterthwaite 1946)."""
+    total = variances.sum()
+    return total**2 / (variances**2 / df).sum() if total > 0 else df.min()
+
+
 def jackknife(values: np.ndarray) -> np.ndarray:
     """The variance of estimates [..., 1 + T]: on all of T, then without each of them.
 

@@ -48,8 +48,9 @@ def weights(n: int, trials: int, m: int) -> np.ndarray:
     C(T - 1 - r, n - 1) / C(T, n): the expected best of n (Dodge et al. 2019, "Show Your Work") as a U-statistic, hence
     without its bias (Tang et al. 2020, "Showing Your Work Doesn't Always Work").
     """
-    subsets = comb(trials, n)
-    return np.array([comb(trials - 1 - r, n - 1) / subsets if r < trials else 0.0 for r in range(m)])
+    left = trials - np.arange(1, m)  # each chance is that of the rank before, of so many, times a quotient
+    quotients = (left - n + 1).clip(0) / left.clip(1)
+    return np.cumprod([n / trials if trials else 0.0, *quotients])
 
 
 def weighted_mean(weights: np.ndarray | float, values: np.ndarray) -> np.ndarray:
@@ -167,7 +168,8 @@ def read_pool(trials: pd.DataFrame, judged: pd.DataFrame, budget: int, values: S
     """
     names, numbers, best = _ranked(trials, budget)
     table = pd.Series(np.asarray(values, float), pd.MultiIndex.from_frame(judged[["target", "trial", "seed"]]))
-    chosen, seeds = np.unique(best), np.sort(judged["seed"].unique())
+    chosen = np.unique(best)
+    seeds = np.unique(judged["seed"][judged["target"].isin(names) & judged["trial"].isin(numbers[chosen])])
     wanted = pd.MultiIndex.from_product([names, numbers[chosen], seeds], names=table.index.names)
     found = table.index.isin(wanted)
     if not len(seeds):

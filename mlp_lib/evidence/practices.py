@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlp_lib.evidence.intervals import count_text, half_width, jackknife
+from mlp_lib.evidence.intervals import count_text, half_width, jackknife, satterthwaite
 from mlp_lib.evidence.pool import Pool, logs, read_pool, weighted_mean, weights
 
 FEW = 3  # of a search's best are judged again
@@ -52,8 +52,8 @@ def practices(
     budget, and the least and the greatest that the contenders speak of. Columns: n, practice, on_target and elsewhere
     (how many trainings it takes, on the target and on other architectures), epochs (of all of them), quotient (a
     geometric mean over the targets whose own search ends in what mostly trains), low, high (over searches, by a
-    jackknife over trials; of the defaults also over run seeds), diverged (the share of the trainings that tell this,
-    which the quotient leaves out).
+    jackknife over trials; of the defaults also over run seeds, see satterthwaite), diverged (the share of the trainings
+    that tell this, which the quotient leaves out).
 
     Among the best few, judged again at half of the run seeds, a target's lowest mean validation loss chooses, and the
     other run seeds tell what that yields. A choice that is no contender is told by its training in the search, or left
@@ -61,12 +61,14 @@ def practices(
     """
     table = _Table.read(trials, judged, curves, budget)
     pool, rows = table.pool, []
+    seeds = pool.judged.shape[2]
     count, known = np.array([parameters[name] for name in pool.architectures], float), 1.0 - pool.own_diverges
     for n in sorted({*pool.budgets[:1], *pool.budgets[-1:], budget} & {*pool.budgets}):
         own, *others = _ways(table, n, count, default, rungs(n))
         for way in (own, *others):
             cost = weighted_mean(known, (way.losses - own.losses).T)
-            half = half_width(np.sqrt(jackknife(cost) + way.luck), 2 * (len(cost) - 1) / n, 1 - confidence)
+            parts = np.array([jackknife(cost), way.luck]), np.array([2 * (len(cost) - 1) / n, max(seeds - 1, 1)])
+            half = half_width(np.sqrt(parts[0].sum()), satterthwaite(*parts), 1 - confidence)
             means = (*np.exp([cost[0], cost[0] - half, cost[0] + half]), weighted_mean(known, way.diverged))
             rows.append((n, way.practice, way.on_target, way.elsewhere, way.epochs.mean().round(), *means))
     return pd.DataFrame(rows, columns=COLUMNS).astype({"epochs": "Int64"})

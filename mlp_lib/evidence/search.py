@@ -4,6 +4,7 @@
 example. A trial whose validation loss is not finite diverged, or was not trained. What can't be said is NaN.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import stats
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
 from mlp_lib.evidence.intervals import count_text
-from mlp_lib.evidence.pool import residual_squares
+from mlp_lib.evidence.pool import residual_squares, weights
 from mlp_lib.evidence.summaries import no_trial, short_name, untrained
 from mlp_lib.run.parameters import Range, SearchSpace
 
@@ -20,8 +21,6 @@ POOLED = "pooled"  # stands for the architectures that share a forest
 MIN_TRIALS = 60  # finite trials below which an architecture gets no forest of its own
 MIN_BETTER = 20  # better trials below which a forest says nothing
 FOLDS = 5
-CELLS = 2**20  # of a table that is made in parts
-SAME_SEED = 0.27  # correlation of the log test losses of two choices at one run seed, measured in the first study
 
 
 def _finite(trials: pd.DataFrame) -> pd.DataFrame:
@@ -72,38 +71,20 @@ def expected_best(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
         # the first rank of which 1 - (1 - rank / N)^n reaches either tail
         ranks = (np.ceil(len(losses) * (1 - (1 - q + 1e-12) ** (1 / n))).astype(int) for q in (tail, 1 - tail))
         low, high = (losses[rank - 1] for rank in ranks)
-        columns = {"architecture": architecture, "n": n, "expected": _best_of_subsets(losses), "low": low, "high": high}
+        expected = [_expected_best(losses, k) for k in n]
+        columns = {"architecture": architecture, "n": n, "expected": expected, "low": low, "high": high}
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True) if tables else _table([], "architecture n expected low high")
 
 
-def _best_of_subsets(losses: np.ndarray) -> np.ndarray:
-    """The mean of the minimum over all subsets of n = 1 .. N losses, which are sorted [N]."""
-    size, done, means = len(losses), 0, []
-    above = np.ones((size + 1, 1))  # P(the best of n has a rank above i) [N + 1, n], some n at a time
-    while done < size:
-        alive = 1 + np.count_nonzero(above[:, -1])  # beyond, all have become too small for a float
-        left = size - np.arange(done, min(done + max(1, CELLS // alive), size))
-        factors = np.clip(left - np.arange(size + 1)[:alive, None], 0, None) / left
-        above = np.cumprod(np.hstack([above[:alive, -1:], factors]), axis=1)
-        means.append(losses[: alive - 1] @ -np.diff(above[:, 1:], axis=0))
-        done += len(left)
-    return np.concatenate(means)
+def _expected_best(losses: np.ndarray, n: int) -> float:
+    """The mean of the minimum over all subsets of n losses, which are sorted [N]."""
+    m = min(len(losses), math.ceil(40 * len(losses) / n))  # what comes after has a chance below e^-40
+    return losses[:m] @ weights(n, len(losses), m)
 
 
 def _table(rows: list, columns: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns.split())
-
-
-def relative_seed_spread(losses: pd.DataFrame) -> pd.Series:
-    """The relative standard deviation over run seeds that trials of one seed do not share, by architecture.
-
-    losses: architecture, seed, test_loss; a row a retraining. Of the finite losses, standard deviation over mean, times
-    sqrt(1 - `SAME_SEED`), as one choice alone can't tell what all share; NaN below two.
-    """
-    groups = losses[np.isfinite(losses["test_loss"])].groupby("architecture", sort=False)["test_loss"]
-    spread = (groups.std() / groups.mean()).reindex(losses["architecture"].unique())
-    return spread * np.sqrt(1 - SAME_SEED)
 
 
 def unshared_seed_spread(trainings: pd.DataFrame) -> pd.Series:
@@ -124,9 +105,7 @@ def unshared_seed_spread(trainings: pd.DataFrame) -> pd.Series:
     return pd.Series(np.sqrt(total / df) if df else np.nan, trainings["architecture"].unique())
 
 
-def winner_instability(
-    trials: pd.DataFrame, seed_spread: Mapping[str, float], seed: int = 0, simulations: int = 10_000
-) -> pd.DataFrame:
+def winner_instability(trials: pd.DataFrame, seed_spread: Mapping[str, float]) -> pd.DataFrame:
     """How little it would take for another trial to win, a row an architecture.
 
     `seed_spread` maps an architecture to the relative standard deviation of a loss over run seeds, of the part that
@@ -134,9 +113,8 @@ def winner_instability(
 
     Columns: architecture, trial (the winner), val_loss, seed_spread, gap_2nd and gap_5th (how far these trials lie
     above the winner, relative to it), spreads_2nd and spreads_5th (the same over seed_spread), change_probability: the
-    share of `simulations` in which another trial is best after every loss is multiplied by fresh, independent
-    log-normal noise of that spread. The losses seen hold one such noise already, which flattered the winner: the true
-    ranking is less certain still.
+    chance that another trial is best after every loss is multiplied by fresh, independent log-normal noise of that
+    spread. The losses seen hold one such noise already, which flattered the winner.
     """
     rows = []
     for architecture, group in trials.groupby("architecture", sort=False):
@@ -144,39 +122,22 @@ def winner_instability(
         losses = finite["val_loss"].to_numpy(dtype=float)
         spread = float(seed_spread.get(architecture, np.nan))
         gaps = [losses[i] / losses[0] - 1 if len(losses) > i else np.nan for i in (1, 4)]
-        change = np.nan
-        if len(losses) > 1 and np.isfinite(spread):
-            # a generator of its own, so that a row depends on no other architecture
-            rng, size, changes = np.random.default_rng(seed), max(1, CELLS // len(losses)), 0
-            for start in range(0, simulations, size):
-                noise = rng.standard_normal((min(size, simulations - start), len(losses)))
-                again = np.log(losses) + np.sqrt(np.log1p(spread**2)) * noise
-                changes += np.count_nonzero(again.argmin(axis=1))
-            change = changes / simulations
+        change = _loses(np.log(losses), math.sqrt(math.log1p(spread**2))) if len(losses) > 1 else np.nan
         winner = finite.iloc[0][["trial", "val_loss"]] if len(finite) else (np.nan, np.nan)
         rows.append((architecture, *winner, spread, *gaps, *(g / spread if spread else np.nan for g in gaps), change))
     columns = "architecture trial val_loss seed_spread gap_2nd gap_5th spreads_2nd spreads_5th change_probability"
     return _table(rows, columns).astype({"trial": "Int64"})
 
 
-def validation_test_correlation(trials: pd.DataFrame, top: int = 10, confidence: float = 0.95) -> pd.DataFrame:
-    """Spearman correlation of validation and test loss in the `top` trials: architecture, n, correlation, low, high.
+def _loses(values: np.ndarray, spread: float) -> float:
+    """The chance that the first of some values isn't the lowest, each with normal noise of that spread; NaN: unknown.
 
-    The trials of lowest validation loss are taken, of those with both losses. The interval is Bonett & Wright's
-    (2000), Fisher's z with the variance (1 + r^2 / 2) / (n - 3). NaN below 3 trials, its interval also below 4 and at
-    +-1. In the top it says whether validation loss still ranks the candidates; over all trials it is near 1.
+    1 less the integral over its own noise z of the density times the chance that all others are above it.
     """
-    rows = []
-    for architecture, group in trials.groupby("architecture", sort=False):
-        best = _finite(group[np.isfinite(group["test_loss"].astype(float))]).head(top)
-        n, r, low, high = len(best), np.nan, np.nan, np.nan
-        if n > 2 and best["val_loss"].nunique() > 1 and best["test_loss"].nunique() > 1:
-            r = float(stats.spearmanr(best["val_loss"], best["test_loss"]).statistic)
-        if n > 3 and not np.isclose(abs(r), 1):
-            half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((1 + r**2 / 2) / (n - 3))
-            low, high = np.tanh(np.arctanh(r) + np.array([-half, half]))
-        rows.append((architecture, n, r, low, high))
-    return _table(rows, "architecture n correlation low high")
+    noise, step = np.linspace(-9, 9, 361, retstep=True)
+    with np.errstate(divide="ignore", invalid="ignore"):  # without noise it loses to none, or ties
+        above = stats.norm.logcdf((values[1:] - values[0]) / spread - noise[:, None]).sum(1)
+    return float(1 - step * np.exp(above + stats.norm.logpdf(noise)).sum())
 
 
 def search_warnings(trials: pd.DataFrame, space: SearchSpace, max_epochs: int) -> list[str]:

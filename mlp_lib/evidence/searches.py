@@ -81,9 +81,11 @@ class OverSearches:
     def answers(self) -> dict[str, str]:
         """The verdicts of hyperparameter_transfer and architecture_sensitivity."""
         said = len(self.pairs) > 0 and np.isfinite([*self.tuned.values()]).any() and not self.untrained
+        differ = architecture_verdict(self.architectures["verdict"])
+        known = said and not (differ == "equivalent" and self.own_diverges)  # what doesn't train is like no other
         return {
             "hyperparameter_transfer": self._transfer() if said and self.budget > 1 else "undetermined",
-            "architecture_sensitivity": architecture_verdict(self.architectures["verdict"]) if said else "undetermined",
+            "architecture_sensitivity": differ if known else "undetermined",
         }
 
     def _transfer(self) -> str:
@@ -153,10 +155,10 @@ def _mean(estimate: Estimate, tested: np.ndarray, confidence: float) -> tuple[fl
     """(n, mean log regret of the pairs that are not broken, se, low, high)."""
     if not tested.any():
         return estimate.n, *(math.nan,) * 4
-    mean = estimate.regret[tested].mean(0)
-    se = np.sqrt(jackknife(mean))
-    half = half_width(se, 2 * (len(mean) - 1) / estimate.n, 1 - confidence)
-    return estimate.n, mean[0], se, mean[0] - half, mean[0] + half
+    means = estimate.regret[tested].mean(0)
+    mean, se = _rounded(np.array([means[0], np.sqrt(jackknife(means))]))
+    half = half_width(se, 2 * (len(means) - 1) / estimate.n, 1 - confidence)
+    return estimate.n, mean, se, mean - half, mean + half
 
 
 def _pairs(pool: Pool, estimate: Estimate, broken: np.ndarray, bound: float) -> pd.DataFrame:

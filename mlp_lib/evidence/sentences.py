@@ -31,7 +31,7 @@ def answers_over_searches(result: OverSearches) -> dict[str, dict]:
 def _transfer(result: OverSearches) -> dict:
     verdict, pairs, mean = result.answers["hyperparameter_transfer"], result.pairs, result.regret_by_budget
     mean = mean[mean["n"] == result.budget]
-    known = len(mean) > 0 and not result.untrained
+    known = len(mean) > 0 and not result.untrained and result.budget > 1
     estimate = tuple(math.expm1(mean[name].iloc[0]) if known else math.nan for name in ("regret", "low", "high"))
     counts = {
         "all": len(pairs),
@@ -48,14 +48,14 @@ def _transfer(result: OverSearches) -> dict:
     sentence = claim + _transfer_end(result, verdict, estimate)
     sentence = sentence[0].upper() + sentence[1:]
     if counts["costly"]:
-        named = pairs[result.costly].sort_values(["diverged", "regret"], ascending=False, kind="stable")
+        costly = pairs.assign(broken=result.broken)[result.costly]
+        named = costly.sort_values(["broken", "regret"], ascending=False, kind="stable")
         words = [_cost(row) for row in named.head(NAMED).to_dict("records")]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         sentence += f" Costly beyond the margin: {', '.join(words)}{more}."
     if verdict == "transfers":
         sentence += f" {counts['within']} of the {len(pairs)} pairs are each shown to lie within it."
-    if result.own_diverges:
-        sentence += f" Does not train with its own hyperparameters: {', '.join(map(short_name, result.own_diverges))}."
+    sentence += _own_diverges(result)
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | {
         "trials": result.trials,
         "seeds": result.seeds,
@@ -95,11 +95,17 @@ def _architecture(result: OverSearches) -> dict:
             end = "one run seed gives no interval, so whether the architecture matters cannot be said."
         which = "The largest" if abs(ends[0]) == known["difference"].abs().max() else "A"
         sentence = (
-            f"{which} difference of tuned test loss between two of {len(result.tuned)} architectures over searches of"
-            f" {result.budget} trials, {short_name(upper)} above {short_name(lower)}, is {estimate[0]:.2%}"
+            f"{which} difference of tuned test loss between two of {len(result.tuned)} architectures over searches of "
+            f"{count_text(result.budget, 'trial')}, {short_name(upper)} above {short_name(lower)}, is {estimate[0]:.2%}"
             f" {_basis(result, estimate, len(pairs), interval_kind(shown['verdict'], result.confidence))}: {end}"
         )
+    sentence += _own_diverges(result)
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
+
+
+def _own_diverges(result: OverSearches) -> str:
+    names = ", ".join(map(short_name, result.own_diverges))
+    return f" Does not train with its own hyperparameters: {names}." if names else ""
 
 
 def _nothing(result: OverSearches) -> str:
@@ -145,7 +151,7 @@ def _transfer_words(effect: float, low: float, high: float, answer: dict) -> str
     else:
         words = f"Whether another architecture's hyperparameters cost anything on average is open {basis}"
     words += f"; {costly or 'none'} of {number} pairs {'are' if costly > 1 else 'is'} shown to lose more than {bound}."
-    if effect < 0:
+    if high < 0:
         words += (
             " A negative cost: the borrowed ones did better than the choice of the own search, which is partly luck."
         )

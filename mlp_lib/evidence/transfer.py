@@ -4,18 +4,17 @@
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from mlp_lib.core.values import Architecture
 from mlp_lib.evidence.intervals import (
     basis_text,
     benjamini_hochberg,
     blocked_differences,
     by_own_spread,
+    count_text,
     half_width,
     holm,
     jackknife,
@@ -166,77 +165,6 @@ def _costly(effects: pd.DataFrame) -> pd.Series:
     return effects["beyond_margin"] & (effects["broken"] | (effects["quotient"] > 1))
 
 
-def architecture_distances(architectures: pd.DataFrame) -> dict[str, np.ndarray]:
-    """How different two architectures are, in five ways, each [architectures, architectures].
-
-    architectures: architecture (the name), parameters (their number). depth: difference of the numbers of hidden
-    layers; the others are log2 of a quotient without its sign: total_width (sum of the widths), max_width, parameters,
-    and layer_widths, the mean over the layers that both have.
-    """
-    widths = [np.log2(Architecture.from_name(name).widths) for name in architectures["architecture"]]
-
-    def apart(values: Sequence[float]) -> np.ndarray:
-        return np.abs(np.subtract.outer(values, values))
-
-    by_layer = [[np.mean([abs(x - y) for x, y in zip(a, b, strict=False)]) for b in widths] for a in widths]
-    return {
-        "depth": apart([len(w) for w in widths]),
-        "layer_widths": np.array(by_layer),
-        "total_width": apart([np.log2(np.exp2(w).sum()) for w in widths]),
-        "max_width": apart([w.max() for w in widths]),
-        "parameters": apart(np.log2(architectures["parameters"].to_numpy(float))),
-    }
-
-
-def distance_relation(effects: pd.DataFrame, architectures: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Do hyperparameters cost more between architectures that differ more? A row a measure of difference.
-
-    effects: transfer_effects' rows (a pair with a diverged training costs most); architectures: architecture,
-    parameters. Columns: measure (of architecture_distances), pairs, correlation (Spearman's, of quotient and distance),
-    p (two-sided), p_adjusted (Holm, over the measures). The pairs share architectures, so p comes from permuting the
-    architectures' labels (Mantel 1967; scipy's permutation_test, exact up to seven architectures, else 9,999 draws by
-    `seed`). NaN where all distances or all costs are equal, as parameters are in the default study.
-    """
-    names = architectures["architecture"].tolist()
-    cost = np.log(effects["quotient"]).where(effects["diverged"] == 0, np.inf)
-    cost = cost.set_axis(pd.MultiIndex.from_frame(effects[["target", "source"]]))
-    target, source = np.nonzero(~np.eye(len(names), dtype=bool))
-    pairs = cost.reindex(pd.MultiIndex.from_arrays([np.take(names, target), np.take(names, source)])).to_numpy(float)
-    target, source, costs = (values[~np.isnan(pairs)] for values in (target, source, pairs))
-    vary = len(costs) > 0 and np.ptp(costs) > 0
-    costs = _standard_ranks(costs) if vary else costs
-    rows = []
-    for measure, distance in architecture_distances(architectures).items():
-
-        def spearman(labels: np.ndarray, axis: int = -1, distance: np.ndarray = distance) -> np.ndarray:
-            return _standard_ranks(distance[labels[..., target], labels[..., source]]) @ costs
-
-        correlation, p = np.nan, np.nan
-        if vary and np.ptp(distance[target, source]) > 1e-9:
-            test = stats.permutation_test(
-                (np.arange(len(names)),),
-                spearman,
-                permutation_type="pairings",
-                vectorized=True,
-                n_resamples=9999,
-                batch=max(1, 10**6 // len(costs)),
-                axis=-1,
-                random_state=np.random.default_rng(seed),
-            )
-            correlation, p = test.statistic, test.pvalue
-        rows.append((measure, len(costs), float(correlation), float(p)))
-    relation = pd.DataFrame(rows, columns=["measure", "pairs", "correlation", "p"])
-    return relation.assign(p_adjusted=holm(relation["p"]))
-
-
-def _standard_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis, centred and of length 1, so that a product of two is Spearman's correlation."""
-    ranks = stats.rankdata(np.round(values, 9), axis=-1)
-    ranks -= ranks.mean(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return ranks / np.linalg.norm(ranks, axis=-1, keepdims=True)
-
-
 def trial_rank_correlation(trials: pd.DataFrame) -> pd.DataFrame:
     """Spearman's correlation of the trials' validation losses between architectures, a square frame of names.
 
@@ -300,10 +228,9 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, own_
         claim += f" {basis}: "
     sentence = f"For these hyperparameters only: {claim}{end}" if claim or broken else end[0].upper() + end[1:]
     if n > 1 and pairs["pairs"]:
-        sentence += (
-            f" After correction for their number {pairs['costs_beyond_margin']} of these pairs cost more than the"
-            f" margin, {pairs['within_margin']} lie within it."
-        )
+        shown = f"{pairs['costs_beyond_margin']} of these pairs cost more than the margin, {pairs['within_margin']} lie"
+        sentence += f" After correction for their number {shown} within it."
     if diverged := int(effects.loc[effects["counted"], "diverged"].sum()):
-        sentence += f" Not counted: {diverged} trainings with transferred hyperparameters diverged or were not trained."
+        trainings = count_text(diverged, "training")
+        sentence += f" Not counted: {trainings} with transferred hyperparameters that diverged or did not train."
     return plain_answer(verdict, estimate, confidence, margin, n, sentence) | {"pairs": pairs}

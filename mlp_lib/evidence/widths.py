@@ -41,6 +41,12 @@ class Curve:
         """Whether the optimum may lie beyond the range."""
         return self.lowest in (0, len(self.values) - 1)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the optimum is a fit's: beside a point that diverged it is only known to a point's distance."""
+        start = _start(self.lowest, len(self.values))
+        return bool(np.isfinite(self.rows[0, start : start + _AROUND]).all())
+
     def place(self, where: np.ndarray) -> np.ndarray:
         """The value, or its logarithm, where it is counted in points."""
         first, last = np.log(self.values[[0, -1]]) if self.logarithmic else self.values[[0, -1]]
@@ -170,7 +176,8 @@ def _along(series: Sequence[Curve], margin: float, confidence: float, lost: list
     tails = (1 - confidence) / 2, (1 + confidence) / 2
     first, _ = _least(series[0].rows)
     found = [_compare(curve, first, tails) for curve in series]
-    inside = [(curve.width, place) for curve, (_, _, place) in zip(series, found, strict=True) if not curve.at_edge]
+    known = [not curve.at_edge and curve.fitted for curve in series]
+    inside = [(curve.width, place) for curve, (_, _, place), well in zip(series, found, known, strict=True) if well]
     slope = _slope(*zip(*inside, strict=True)) if len(inside) > 1 else np.full(1 + _DRAWS, np.nan)
     low, high = np.quantile(slope[1:], tails)
     worst = max(range(len(series)), key=lambda i: np.nan_to_num(found[i][1][2], nan=np.inf))  # NaN: without interval
@@ -179,7 +186,7 @@ def _along(series: Sequence[Curve], margin: float, confidence: float, lost: list
     drift |= {"scale": "log" if series[0].logarithmic else "linear", "slope": slope[0], "low": low, "high": high}
     drift |= {"worst_width": series[worst].width, **_with_ends("relative_regret", np.exp(found[worst][1]))}
     drift |= {f"sensitivity_{end}": series[i].sensitivity for end, i in (("narrowest", 0), ("widest", -1))}
-    drift["at_edge"] = len(series) - len(inside)
+    drift["at_edge"] = sum(curve.at_edge for curve in series)
     return [row for row, _, _ in found], drift | {"verdict": _verdict(drift, margin)}
 
 
@@ -196,8 +203,7 @@ def _compare(curve: Curve, first: np.ndarray, tails: Sequence[float]) -> tuple[d
     low, high = np.sort(ends**2)
     excess = np.array([root[0] ** 2, 0.0 if ends[0] <= 0 <= ends[1] else low, high])
     # where a point near the lowest diverged nothing was fitted: the optimum is between the lowest's neighbours
-    start = _start(curve.lowest, len(curve.values))
-    gap = 0 if np.isfinite(curve.rows[0, start : start + _AROUND]).all() else 1
+    gap = 0 if curve.fitted else 1
     ends = np.quantile(where[1:], tails) + np.array([-gap, gap])
     places = curve.place(np.array([where[0], *ends]).clip(0, len(curve.values) - 1))
     optimum = dict(zip(("optimum", "low", "high"), np.exp(places) if curve.logarithmic else places, strict=True))
@@ -218,8 +224,8 @@ def _slope(widths: Sequence[int], places: Sequence[np.ndarray]) -> np.ndarray:
 
 def _verdict(drift: dict, margin: float) -> str:
     """`transfers`: at every width the interval of the regret lies below the margin, no optimum is at the edge of its
-    range and no width is lost; else `drifts`: the interval of the slope, over the optima that are not at the edge,
-    excludes 0; else `undetermined`, always with one width or one run seed.
+    range and no width is lost; else `drifts`: the interval of the slope, over the optima that are neither at the edge
+    nor beside a point that diverged, excludes 0; else `undetermined`, always with one width or one run seed.
     """
     whole = drift["widths"] > 1 and not drift["at_edge"] and not drift["lost"]
     if whole and drift["relative_regret_high"] < 1 + margin:
@@ -237,10 +243,11 @@ def drift_sentence(drift: dict, margin: float, confidence: float) -> str:
     if drift["seeds"] == 1:
         return f"{claim}one run seed gives no interval: whether the best {parameter} moves cannot be said."
     if not math.isnan(drift["slope"]):
-        how = "goes as width to the power" if drift["scale"] == "log" else "changes a factor e of width by"
-        interval = f"{100 * confidence:g}% interval {drift['low']:+.2g} to {drift['high']:+.2g}; "
-        interval = "" if math.isnan(drift["low"]) else interval
-        claim += f"the best {parameter} {how} {drift['slope']:+.2g} ({interval}{basis}); "
+        slope, low, high = (f"{drift[name] + 0.0:+.2g}" for name in ("slope", "low", "high"))
+        how = f"goes as width to the power {slope}"
+        how = how if drift["scale"] == "log" else f"changes by {slope} a factor e of width"
+        interval = "" if math.isnan(drift["low"]) else f"{100 * confidence:g}% interval {low} to {high}; "
+        claim += f"the best {parameter} {how} ({interval}{basis}); "
     regret, low, high = (drift[f"relative_regret{end}"] - 1 for end in ("", "_low", "_high"))
     cost = f"costs {regret:.1%} ({low:.1%} to {high:.1%})" if math.isfinite(high) else f"costs {regret:.1%} or more"
     cost = "diverges" if math.isinf(regret) else cost

@@ -1,7 +1,7 @@
 """Tables to matplotlib Figures."""
 
 from mlp_lib.figures.curves import attempt_curves, coordinate_sizes, learning_curves, loss_curve, trial_curve
-from mlp_lib.figures.effects import architecture_intervals, effect_table_html, heatmap, pair_matrix
+from mlp_lib.figures.effects import architecture_intervals, heatmap, pair_matrix
 from mlp_lib.figures.images import mistakes, sample_images
 from mlp_lib.figures.losses import loss_distribution, quotient_intervals, speeds, transfer_losses
 from mlp_lib.figures.over_searches import regret_by_budget, replication, tuning_cost, tuning_curves, variance_components

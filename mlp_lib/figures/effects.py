@@ -1,17 +1,13 @@
-"""Pure functions from the tables of effects to their figures, one of them an HTML table.
+"""Pure functions from the tables of effects to their figures.
 
 A pair is a target and another source; its quotient is transferred / own, the exponential of a mean log difference.
 """
 
 import textwrap
-from collections.abc import Sequence
-from html import escape
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.colors import CenteredNorm, to_hex
+from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -155,37 +151,3 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float, title: str) -> Fi
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     return figure
-
-
-def effect_table_html(effects: pd.DataFrame) -> str:
-    """The matrix of quotients as an HTML table whose cells tell their numbers when pointed at.
-
-    effects: of transfer_effects. Colours and frames as in pair_matrix. All style is inline: JupyterLab drops the style
-    sheet that pandas' Styler writes from a notebook that it does not trust, and a kept report is such a one.
-    """
-    matrix = _matrix(effects)
-    norm = CenteredNorm(1.0, _limit(matrix.to_numpy(dtype=float), 1.0)[0])
-    cells = matrix.map(lambda value: "1" if value == 1 else "&ndash;")
-    for effect in effects[np.isfinite(effects["quotient"])].itertuples():
-        cells.loc[effect.target, effect.source] = _cell(effect, colormaps["RdBu_r"](norm(effect.quotient)))
-    cells = cells.rename(index=_escaped, columns=_escaped).rename_axis(index=None, columns="target \\ source")
-    with pd.option_context("display.max_colwidth", None):
-        return cells.to_html(escape=False, border=0, justify="center")
-
-
-def _escaped(architecture: str) -> str:
-    return escape(short_name(architecture))
-
-
-def _cell(effect: Any, colour: Sequence[float]) -> str:
-    """What a cell of the HTML table holds; `effect` is a row of effects."""
-    style = f"display:block;padding:2px 5px;background:{to_hex(colour)};color:{_ink(*colour)}"
-    style += ";outline:2px solid black;outline-offset:-2px" if effect.beyond_margin else ""
-    title = (
-        f"target {short_name(effect.target)}, source {short_name(effect.source)}: {effect.quotient:.3f} times"
-        f" the loss, unadjusted interval {effect.low:.3f} to {effect.high:.3f}; adjusted for the number of pairs: "
-    )
-    flags = {"the same hyperparameters": effect.identical, "beyond the margin": effect.beyond_margin}
-    flags |= {"within the margin": effect.within_margin}
-    title += next((words for words, holds in flags.items() if holds), "undecided")
-    return f'<span title="{escape(title)}" style="{style}">{effect.quotient:.3f}</span>'

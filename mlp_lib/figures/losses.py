@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mlp_lib.evidence.intervals import count_text
 from mlp_lib.evidence.summaries import short_name
 from mlp_lib.figures.style import (
     BLUE,
@@ -49,7 +50,7 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
     right.spines["right"].set_visible(False)
     log_if_wide(ax, "x", finite["test_loss"])
     ax.set(xlabel=f"test {LOSS}", ylabel="architecture")
-    title = f"Test loss over {losses['seed'].nunique()} retrain seeds by architecture (bar: mean)"
+    title = f"Test loss over {_seeds(losses, 'retrain seed')} by architecture (bar: mean)"
     means = finite.groupby("architecture")["test_loss"].mean()
     if len(means):
         lowest = f"the lowest mean is {means.min():.4f} ({short_name(means.idxmin())})"
@@ -87,7 +88,7 @@ def transfer_losses(losses: pd.DataFrame) -> Figure:
     ax.set(xlabel=f"test {LOSS}", ylabel="target (trained)")
     ax.plot([], [], "|", color="black", markersize=12, markeredgewidth=2, label="mean")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    title = f"Test loss by target over {losses['seed'].nunique()} seeds: own against transferred hyperparameters"
+    title = f"Test loss by target over {_seeds(losses)}: own against transferred hyperparameters"
     ax.set_title(with_untrained(title, len(losses) - len(finite), "training"), fontsize="medium")
     return figure
 
@@ -132,3 +133,7 @@ def speeds(table: pd.DataFrame) -> Figure:
         ax.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("seconds a member and epoch", fontsize=10)
     return figure
+
+
+def _seeds(losses: pd.DataFrame, noun: str = "seed") -> str:
+    return count_text(losses["seed"].nunique(), noun)

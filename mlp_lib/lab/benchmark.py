@@ -129,16 +129,3 @@ def write(files: RunFiles, measurements: pd.DataFrame, settings: BenchmarkSettin
     write_table(files.benchmark, table)
     write_figure(files.benchmark_figure, loss_figures.speeds(table))
     return table
-
-
-def throughput(table: pd.DataFrame, examples: int, epochs: int = 100) -> pd.DataFrame:
-    """Examples a second and trials of `epochs` epochs an hour, for an epoch of that many examples."""
-    seconds = table["seconds_per_member_epoch"]
-    rates = {"examples a second": examples / seconds, "trials an hour": 3600 / (seconds * epochs)}
-    return pd.DataFrame({**table[[*_CASE, "method"]], **{name: rate.round() for name, rate in rates.items()}})
-
-
-def spread(measurements: pd.DataFrame) -> pd.DataFrame:
-    """The quartiles of the time of a member's epoch, by case and method, in seconds."""
-    groups = measurements.groupby([*_CASE, "method"], sort=False)["seconds_per_member_epoch"]
-    return groups.quantile([0.25, 0.5, 0.75]).unstack().rename(columns={0.25: "25 %", 0.5: "median", 0.75: "75 %"})

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from mlp_lib import figures
 from mlp_lib.core.data import Split
-from mlp_lib.core.machine import training_mode
-from mlp_lib.core.network import to_sequential
-from mlp_lib.core.population import Population, draw_members, prepare
+from mlp_lib.core.training import State, Training
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.reports.pieces import read_sections
 
@@ -42,39 +40,29 @@ def coordinate_check(train: Split, settings: TrainingSettings, widths: Sequence[
     batch = Split(images, train.labels[:_IMAGES])
     rows = []
     for name in ("standard", settings.parametrization):
-        chosen = settings.model_copy(update={"parametrization": name, "batch_size": len(images)})
+        asked = {"parametrization": name, "batch_size": len(images), "max_epochs": steps, "val_interval": steps}
+        chosen = settings.model_copy(update=asked)
         for width in widths:
             architecture = Architecture((width, width))
-            before, *after = _activations(batch, architecture, chosen, steps)
+            before, *after = _activations(batch, architecture, chosen)
             for step, layers in enumerate(after, start=1):
                 for layer, (now, then) in enumerate(zip(layers, before, strict=True), start=1):
                     rows.append((name, width, step, layer, float((now - then).abs().mean())))
     return pd.DataFrame(rows, columns=["parametrization", "width", "step", "layer", "change"])
 
 
-def _activations(
-    batch: Split, architecture: Architecture, settings: TrainingSettings, steps: int
-) -> list[list[Tensor]]:
+def _activations(batch: Split, architecture: Architecture, settings: TrainingSettings) -> list[list[Tensor]]:
     """Before the first step and after each: [seeds, images, units] of each layer, before its nonlinearity."""
-    found = []
-    with training_mode(settings, batch.images.device):
-        vectors = [_HYPERPARAMETERS] * len(_SEEDS)
-        stacks = draw_members(architecture, _SEEDS, settings, prepare(batch).images)
-        population = Population(vectors, list(_SEEDS), settings, stacks)
-        for epoch in range(steps + 1):
-            if epoch:
-                population.train_epoch(prepare(batch, population.network.bfloat16), epoch)
-            weights = population.network.weights
-            members = [_layers(architecture, [w[i] for w in weights], batch.images) for i in range(len(_SEEDS))]
-            found.append([torch.stack(layer) for layer in zip(*members, strict=True)])
-    return found
+    vectors = [_HYPERPARAMETERS] * len(_SEEDS)
+    training = Training(batch, batch, architecture, vectors, _SEEDS, settings)
+    states = [training.state(), *(training.state() for _ in training)]
+    return [_layers(state, batch.images, len(architecture.widths) + 1) for state in states]
 
 
-def _layers(architecture: Architecture, weights: list[Tensor], images: Tensor) -> list[Tensor]:
-    sequential = to_sequential(architecture, weights, _HYPERPARAMETERS).to(images.device).eval()
-    found = []
-    for module in sequential:
-        images = module(images)
-        if isinstance(module, torch.nn.Linear):
-            found.append(images)
+def _layers(state: State, images: Tensor, number: int) -> list[Tensor]:
+    units, found = images.expand(len(_SEEDS), -1, -1), []
+    for layer in range(number):
+        weight = state[f"weight_{layer}"].to(images)
+        found.append(torch.baddbmm(weight[:, None, :, -1], units, weight[:, :, :-1].mT))
+        units = torch.nn.functional.leaky_relu(found[-1], _HYPERPARAMETERS.leaky_relu_alpha)
     return found

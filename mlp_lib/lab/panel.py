@@ -3,8 +3,8 @@
 import asyncio
 import html
 import math
+import os
 import re
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
@@ -13,8 +13,8 @@ from IPython.display import Markdown
 
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.values import DATASETS, HYPERPARAMETERS, LOG_HYPERPARAMETERS
-from mlp_lib.lab.display import is_interactive
 from mlp_lib.lab.explore import FIRST, Explorer, Stored, find_stored
+from mlp_lib.reports.by_hand import is_interactive
 
 SHAPES = ("32", "128", "256x128", "64x64x64", "252x32x16", "188x192x112", "120x204x408")  # offered; any other goes
 RANGES = {  # log10 of lr, eps and weight_decay
@@ -101,7 +101,7 @@ class Panel:
 
     def _list_stored(self) -> None:
         settings = self.explorer.settings
-        root = self.explorer.base / Path(settings.runs_root).expanduser()
+        root = self.explorer.base / os.path.expanduser(settings.runs_root)
         found = find_stored(settings.model_copy(update={"dataset": self.dataset.value}), root)
         self.stored.options = [("no stored run", NO_RUN), *((str(stored), stored) for stored in found)]
         self.stored.value = NO_RUN

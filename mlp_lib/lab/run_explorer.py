@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 
 from mlp_lib.core.errors import DataError, MlpError
 from mlp_lib.core.values import HYPERPARAMETERS, DataSettings
+from mlp_lib.evidence.intervals import count_text
 from mlp_lib.evidence.summaries import short_name
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.figures import images as image_figures
-from mlp_lib.lab.display import is_interactive
 from mlp_lib.reports.analysis import Evidence
+from mlp_lib.reports.by_hand import is_interactive
 from mlp_lib.run.files import ROOT
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class RunViews:
         if choice.trial is None:
             return "No trial of this architecture is on disk."
         trials, curves = self.trials(choice.architecture), self.evidence.curves
+        if curves.empty or choice.architecture not in {*curves["architecture"]}:
+            return "No learning curve of this architecture is on disk."
         own = curves[curves["architecture"] == choice.architecture]
         chosen = trials.loc[trials["chosen"], "trial"]
         return curve_figures.trial_curve(own, choice.architecture, choice.trial, next(iter(chosen), None))
@@ -100,13 +103,13 @@ class RunViews:
         if found.empty:  # diverged, or not trained yet
             return f"{choice.target} has no losses to compare, with {choice.source}'s hyperparameters or with its own."
         row = found.iloc[0]
-        level = f"{100 * self.evidence.settings.confidence:g} %"
         if row["identical"]:
             return f"{target} with the hyperparameters of {source}: nothing is lost, both searches chose the same."
-        return (
-            f"{target} trained with the hyperparameters of {source}: {row['quotient']:.3f} times the loss that its own "
-            f"give, {level} interval {row['low']:.3f} to {row['high']:.3f}, unadjusted (n = {row['n']:.0f} seeds)."
-        )
+        level, basis = f"{100 * self.evidence.settings.confidence:g} %", count_text(int(row["n"]), "seed")
+        if math.isfinite(row["low"]):
+            basis = f"{level} interval {row['low']:.3f} to {row['high']:.3f}, unadjusted, {basis}"
+        claim = f"{target} trained with the hyperparameters of {source}: {row['quotient']:.3f} times the loss"
+        return f"{claim} that its own give ({basis})."
 
     def mistakes(self, choice: Choice) -> Figure | str:
         """Confusion matrix and misclassified test images of a retrained network, or why there is none to show."""

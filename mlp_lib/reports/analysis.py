@@ -13,7 +13,6 @@ from mlp_lib.evidence import comparisons, summaries, transfer
 from mlp_lib.evidence.intervals import plain_answer
 from mlp_lib.evidence.sentences import answers_over_searches, in_plain_words
 from mlp_lib.reports.chosen import PiecesOfChosen
-from mlp_lib.reports.on_grid import PiecesOfGrid
 from mlp_lib.reports.over_searches import PiecesOverSearches
 from mlp_lib.reports.overview import HEADLINES
 from mlp_lib.reports.pieces import piece
@@ -25,7 +24,7 @@ from mlp_lib.run.parsing import no_pool
 _CONDITIONAL = "This holds for these hyperparameters only, not over searches:"
 
 
-class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch):
+class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfSearch):
     """All pieces of a run."""
 
     def _show_answers(self, answers: dict[str, dict[str, Any]], _: Any) -> Iterable[Any]:
@@ -69,7 +68,7 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfGrid, PiecesOfSearch)
             answers = {name: over[name] | {"for_these_hyperparameters": alone} for name, alone in answers.items()}
         elif len(self.transfers):
             why = no_pool(self.search_parameters) or "no contenders were trained (contenders = chosen)"
-            for answer in answers.values():
+            for answer in (answer for answer in answers.values() if answer["effect"] is not None):
                 answer["sentence"] += f" {_CONDITIONAL} {why}."
         if self.searched.root != self.files.root:
             for name in answers if len(self.judged) else ["hyperparameter_transfer"]:  # 02's are of this run's search

@@ -1,7 +1,7 @@
 """The pieces of the analysis that speak of the hyperparameters that this run's one search chose."""
 
 import pandas as pd
-from IPython.display import HTML, Markdown
+from IPython.display import Markdown
 
 from mlp_lib import figures
 from mlp_lib.evidence import architectures as sensitivity
@@ -15,22 +15,15 @@ class PiecesOfChosen(Tables):
     @piece(
         "transfers",
         figure=lambda self, effects: figures.pair_matrix(
-            effects,
+            effects.assign(quotient=effects["quotient"].where(~effects["broken"])),
             self.settings.margin,
             "Test loss relative to the target's own hyperparameters, for the chosen ones only",
         ),
-        shown=lambda self, effects, figure: [HTML(figures.effect_table_html(effects))],
+        shown=lambda self, effects, figure: [figure] if len(self.judged) else [],  # else it stands with the answers
     )
     def transfer_effects(self) -> pd.DataFrame:
         """What each source's hyperparameters cost on each target, with intervals and tests."""
         return transfer.transfer_effects(self.transfers, *self.limits)
-
-    @piece("transfer_effects")
-    def distance_relation(self) -> pd.DataFrame:
-        """Whether hyperparameters cost more between architectures that differ more."""
-        counts = self.counts()
-        table = pd.DataFrame({"architecture": list(counts), "parameters": list(counts.values())})
-        return transfer.distance_relation(self.transfer_effects(), table, self.settings.analysis_seed)
 
     @piece(
         "with_extra_sources",

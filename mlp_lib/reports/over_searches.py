@@ -7,13 +7,15 @@ import pandas as pd
 from IPython.display import Markdown
 
 from mlp_lib import figures
+from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.values import CLASSES, DATASETS, HYPERPARAMETERS
 from mlp_lib.evidence import comparisons, find_budget, over_searches, tuning
 from mlp_lib.evidence.practices import practices as tuning_practices
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.reports.pieces import Tables, joined, piece
-from mlp_lib.run.files import read_image_losses, read_table
+from mlp_lib.run.files import RunDirectoryError, read_image_losses, read_table
 from mlp_lib.run.ledger import read_trainings
+from mlp_lib.run.meta import go_on
 from mlp_lib.study.draws import rung_epochs
 
 
@@ -22,8 +24,17 @@ class PiecesOverSearches(Tables):
 
     @functools.cached_property
     def found(self) -> OverSearches:
-        """Both answers over searches of the budget; there where contenders were judged."""
-        return over_searches(self.pool_trials, self.judged, self.budget, self.settings.confidence, self.settings.margin)
+        """Both answers over searches of the budget; there where contenders were judged.
+
+        RunDirectoryError where the search has grown since they were.
+        """
+        try:
+            return over_searches(
+                self.pool_trials, self.judged, self.budget, self.settings.confidence, self.settings.margin
+            )
+        except TrainingError as error:
+            command = "run" if self.searched.root == self.files.root else "transfer"
+            raise RunDirectoryError(f"{error}; to train them: {go_on(self.files.root, command)}") from None
 
     @functools.cached_property
     def pool_trials(self) -> pd.DataFrame:

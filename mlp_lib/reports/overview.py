@@ -25,9 +25,12 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
     parameters = mapping(found.get("parameters"))
     phases = meta.read_states(files, {"parameters": parameters, "phases": mapping(found.get("phases"))}, look)
     for state in phases.values():
-        state["work"] = work = _work_of(state, found)
+        work = state.get("work")
+        state["work"] = work = [one for one in work if isinstance(one, dict)] if isinstance(work, list) else []
         state["started"] = next((stretch.get("started") for stretch in work), None)
         state["duration_s"] = sum(seconds(stretch.get("duration_s")) for stretch in work)
+    study = any(phase in NOTEBOOKS for phase in phases)  # or else a benchmark alone
+    borrowed = study and phases["search"]["status"] == meta.NOT_BEGUN != phases["transfer"]["status"]
     statuses = [state.get("status") for state in phases.values()]
     status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
     started = [str(state["started"]) for state in phases.values() if state["started"]]
@@ -41,25 +44,14 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
             | {"figure": _first(files.analysis / f"{one}.png" for one in pieces)}
             for name, pieces in HEADLINES.items()
         ],
-        "study": any(phase in NOTEBOOKS for phase in phases),  # or else a benchmark alone
+        "study": study,
+        "command": "transfer" if borrowed else "run" if study else "benchmark",  # that goes on
         "phases": phases,
         "status": status or ("complete" if all(s == "done" for s in statuses) else "incomplete"),
         "started": min(started, key=since_epoch, default=""),
         "mixed": _is_mixed([stretch for state in phases.values() for stretch in state["work"]]),
         "problems": problems,
     }
-
-
-def _work_of(state: dict, found: dict) -> list[Stretch]:
-    """The stretches of work of a phase; of a run of an earlier version, which records one for all, the first start."""
-    if isinstance(state.get("work"), list):
-        return [stretch for stretch in state["work"] if isinstance(stretch, dict)]
-    if not state.get("started"):
-        return []
-    machines = found.get("machines")
-    place = {"device": found.get("device"), "machine": ", ".join(map(str, machines)) if machines else None}
-    versions = {"versions": found.get("versions"), **mapping(found.get("git"))}
-    return [{"started": state["started"], "duration_s": state.get("duration_s")} | place | versions]
 
 
 def _is_mixed(work: list[Stretch]) -> bool:

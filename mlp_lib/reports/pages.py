@@ -191,7 +191,7 @@ def write_run_index(run_dir: Path) -> None:
         "stats": read_any(files.stats, read_table, pd.DataFrame, run["problems"]),
         "files": _list_files(run_dir),
     }
-    write_bytes(files.index, _fill("run_index.html.j2", **run, **content), parents=False)  # of a run that was removed
+    _write(files.index, _fill("run_index.html.j2", **run, **content))
 
 
 def write_runs_index(runs_root: Path) -> None:
@@ -212,8 +212,13 @@ def write_runs_index(runs_root: Path) -> None:
     runs.sort(key=lambda run: (since_epoch(run["started"]), run["name"]), reverse=True)
     questions = [name.replace("_", " ") for name in HEADLINES]
     page = _fill("runs_index.html.j2", runs=runs, root=runs_root.resolve().name, questions=questions)
-    own = runs_root / f"{TEMPORARY}{uuid.uuid4()}"  # others may write the list just now
-    write_bytes(own, page)
+    _write(index, page)
+
+
+def _write(index: Path, page: bytes) -> None:
+    """By a name of its own, since others may write the same page just now."""
+    own = index.with_name(f"{TEMPORARY}{uuid.uuid4()}")
+    write_bytes(own, page, parents=False)  # not of a run that was removed
     own.replace(index)
 
 
@@ -293,7 +298,7 @@ def describe_status(run_dir: Path) -> str:
             f"since {holder.get('since', '?')}"
         )
     elif run["status"] != "complete":
-        lines.append(f"to go on: {meta.go_on(run_dir, 'run' if run['study'] else 'benchmark')}")
+        lines.append(f"to go on: {meta.go_on(run_dir, run['command'])}")
     with contextlib.suppress(MlpError, OSError):  # a directory that can only be read has a state all the same
         if run["meta"].get("layout") == meta.LAYOUT:  # the page of an earlier version stays as it was kept
             write_run_index(run_dir)

@@ -1,7 +1,6 @@
 """What a piece of the analysis is: made from a run's tables once, written under analysis/ and shown as a section."""
 
 import functools
-import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -155,8 +154,10 @@ def table_html(table: pd.DataFrame) -> str:
 
 
 def _cell(value: Any) -> Any:
+    if pd.isna(value):
+        return ""
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.4g}"
+        return f"{value:.4g}"
     return value.removeprefix("mlp_").replace("_", " ") if isinstance(value, str) else value
 
 

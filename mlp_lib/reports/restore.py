@@ -1,14 +1,35 @@
-"""What was lost of a run's files is written again from the ledger, or told, before a phase reads them."""
+"""A phase's figures; and what was lost of a run's files is written again, or told, before a phase reads them."""
+
+from collections.abc import Sequence
 
 from mlp_lib.core.errors import MlpError
-from mlp_lib.reports.phase_figures import write_figures
+from mlp_lib.core.values import Architecture
+from mlp_lib.figures import curves, effects, losses
 from mlp_lib.run import meta, record
 from mlp_lib.run.claim import claim
-from mlp_lib.run.files import RunDirectoryError, RunFiles
+from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, write_figure
 from mlp_lib.run.meta import describe_lost, find_lost, read_architectures, read_meta
 from mlp_lib.run.parameters import PHASES
 from mlp_lib.run.parsing import parse_own
 from mlp_lib.run.record import Lost
+
+
+def write_figures(phase: str, files: RunFiles, architectures: Sequence[Architecture]) -> None:
+    """Draw what is on disk of a phase that trained."""
+    if phase == "search":
+        for architecture in architectures:
+            own = files.architecture(architecture)
+            write_figure(own.loss_curve, curves.loss_curve(read_table(own.metrics)))
+    elif phase == "retrain":
+        write_figure(files.distribution, losses.loss_distribution(read_table(files.seed_losses)))
+    else:
+        write_figure(files.transfer_figure, losses.transfer_losses(read_table(files.transfer_losses)))
+        title = "Regret of using another architecture's hyperparameters"
+        regret = read_table(files.regret, index="target")
+        write_figure(files.regret_figure, effects.heatmap(regret, title, 0.0, "regret (nats an example)"))
+        title = "Test loss with another architecture's hyperparameters, relative to the target's own"
+        relative = read_table(files.relative_regret, index="target")
+        write_figure(files.relative_regret_figure, effects.heatmap(relative, title, 1.0, "transferred / own"))
 
 
 def clear_lost(files: RunFiles, phase: str) -> None:

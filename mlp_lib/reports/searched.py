@@ -1,12 +1,16 @@
-"""The pieces of the analysis that speak of the search itself: how good it was, and which hyperparameters matter."""
+"""The pieces of the analysis that speak of the search itself: how good it was, what matters, and of a grid's optima."""
 
+import functools
+
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
 from mlp_lib import figures
-from mlp_lib.evidence import comparisons, search, transfer
+from mlp_lib.evidence import comparisons, search, transfer, widths
 from mlp_lib.reports.pieces import Tables, joined, piece
 from mlp_lib.run.ledger import read_trainings
+from mlp_lib.run.meta import different_parameters, read_meta
 
 _METHODS = {  # what the statistics of random draws can't be held to
     "sobol": "The trials are points of a Sobol sequence, no independent draws: bands of the best of n are too wide.",
@@ -42,13 +46,8 @@ class PiecesOfSearch(Tables):
         """How easily another trial would have won."""
         spread = search.unshared_seed_spread(read_trainings(self.files, "retrain", "transfer"))
         if spread.isna().any() or spread.empty:  # it takes two vectors at two seeds
-            spread = search.relative_seed_spread(self.retrainings)
-        return search.winner_instability(self.trials, spread, self.settings.analysis_seed)
-
-    @piece("trials")
-    def validation_test_correlation(self) -> pd.DataFrame:
-        """Rank correlation of validation and test loss among the top trials."""
-        return search.validation_test_correlation(self.trials, confidence=self.settings.confidence)
+            return pd.DataFrame()
+        return search.winner_instability(self.trials, spread)
 
     @piece("draws", figure=lambda self, table: figures.importance_bars(table))
     def importance(self) -> pd.DataFrame:
@@ -75,3 +74,51 @@ class PiecesOfSearch(Tables):
             for name, trials in there.items()
             if len(trials)
         )
+
+    @functools.cached_property
+    def points(self) -> pd.DataFrame:
+        """The trainings of the grids of this run and of those that it is compared with, by `parametrization`."""
+        tables: dict[str, pd.DataFrame] = {}
+        for run in (self, *map(self.of_run, self.compared)):
+            name = run.parameters.get("parametrization", "standard")
+            name += f" ({run.files.root.name})" if name in tables else ""
+            tables |= {name: run.grid.assign(parametrization=name)} if len(run.grid) else {}
+        return joined(tables.values())
+
+    @functools.cached_property
+    def widths(self) -> widths.Widths:
+        """How the optima of the grids move with the width."""
+        return widths.over_widths(self.points, *self.limits, self.settings.analysis_seed)
+
+    @piece(
+        "grid",
+        "points",
+        figure=lambda self, table: figures.loss_by_width(widths.find_curves(self.points), table, self.widths.drifts),
+        shown=lambda self, table, figure: [Markdown("- " + "\n- ".join(self.drift_sentences())), figure, table],
+    )
+    def optimum_by_width(self) -> pd.DataFrame:
+        """The optimum of each hyperparameter by width, and what the narrowest width's optimum costs there."""
+        return self.widths.optima
+
+    @piece("optimum_by_width")
+    def drift_by_width(self) -> pd.DataFrame:
+        """How each optimum moves along the widths, with a verdict."""
+        return self.widths.drifts
+
+    def drift_sentences(self) -> list[str]:
+        """Whether each optimum moves, and what else the runs beside this one differ in."""
+        told = [widths.drift_sentence(drift, *self.limits) for drift in self.widths.drifts.to_dict("records")]
+        for run in self.compared:
+            differences = different_parameters(self.parameters, read_meta(run)["parameters"])
+            told.append(f"This run and {run.root.name} differ in: {'; '.join(differences) or 'nothing'}.")
+        return told
+
+    @piece(
+        "grid",
+        figure=lambda self, trials: figures.grid_maps(trials, self.space.free),
+        kept=False,
+    )
+    def grid_map(self) -> pd.DataFrame:
+        """The trials of a grid over two hyperparameters, of which the figure is a map."""
+        shown = len(self.space.free) == 2 and np.isfinite(self.trials["test_loss"]).any()
+        return self.trials if shown else pd.DataFrame()

@@ -1,10 +1,10 @@
 """What a notebook begins and ends with: strict parameters, the run directory, the state of its phase."""
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,10 +13,8 @@ from IPython import get_ipython
 from mlp_lib.core.errors import MlpError, SettingsError
 from mlp_lib.core.values import CLASSES, Architecture
 from mlp_lib.reports import by_hand
-from mlp_lib.reports.origin import check_origin
 from mlp_lib.reports.parameters_cell import read_parameters
-from mlp_lib.reports.phase_figures import write_figures
-from mlp_lib.reports.restore import clear_lost, describe_missing, restore
+from mlp_lib.reports.restore import clear_lost, describe_missing, restore, write_figures
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim, find_command
 from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, from_repository
@@ -91,7 +89,7 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     SettingsError, DataError or RunDirectoryError, or MlpError for a notebook of another clone, before anything is
     trained or made.
     """
-    check_origin()
+    by_hand.check_origin()
     if shell := get_ipython():
         shell.set_custom_exc((KeyboardInterrupt,), _show_interrupt)
     pd.set_option("display.max_colwidth", None)  # a table that is kept as a report is not cut
@@ -100,7 +98,7 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     run_dir = namespace.get("run_dir")
     if run_dir is not None and (not isinstance(run_dir, str) or not run_dir):
         raise SettingsError(f"{where}: run_dir = {run_dir!r}: should be a directory, such as executed/mine, or None")
-    files = RunFiles(ROOT / Path(run_dir).expanduser()) if run_dir else None
+    files = RunFiles(ROOT / os.path.expanduser(run_dir)) if run_dir else None
     if files is None and phase not in ("search", "benchmark"):
         files = by_hand.take_newest()
     if phase == "analysis":
@@ -195,7 +193,7 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
     place = f"notebook {phase}"
     check_together(merged, dict.fromkeys(parameters, place))
     check_device(merged, dict.fromkeys(parameters, place))
-    if (said := describe_seeds(merged)) and said != describe_seeds(stored["parameters"]):
+    if phase == "transfer" and (said := describe_seeds(merged)):  # before it the transfer's seeds may yet be others
         print(said)
     searched = meta.searched_by(files, settings.search_dir) if phase == "transfer" else files
     if searched is not files:
@@ -219,10 +217,12 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
 
 def open_study(settings: Any, files: RunFiles, architectures: tuple[Architecture, ...]) -> tuple["Study", "Dataset"]:
     """The study of a phase with its workers, and its data set."""
-    # these load torch, which the analysis does without
-    from mlp_lib.study.study import Study
-    from mlp_lib.workers import find_workers
+    from mlp_lib.study.study import Study  # which loads torch
 
-    workers = find_workers(settings)
+    if settings.scheduler:
+        from mlp_lib.workers.cluster import Cluster as Workers  # which needs an extra
+    else:
+        from mlp_lib.workers.processes import Processes as Workers
+    workers = Workers(settings)
     dataset = workers.load(settings, ROOT)
     return Study(settings, files, architectures, dataset.digest, workers), dataset

@@ -32,7 +32,8 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
     with _locked(run_dir, 0 if command else _PATIENCE_S) as locked:
         if not locked:
             holder = _read_holder(run_dir)
-            if holder.get("pid") not in (os.getpid(), command):
+            here = holder.get("host") == socket.gethostname()  # processes of two containers may have one number
+            if not here or holder.get("pid") not in (os.getpid(), command):
                 marker = run_dir / _MARKER  # of a machine that broke down it stays
                 gone = f", or delete {marker} if it is gone" if marker.exists() else ""
                 raise RunDirectoryError(

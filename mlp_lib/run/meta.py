@@ -1,6 +1,7 @@
 """What a run was made with, and the state of its phases: search_meta.yaml."""
 
 import contextlib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -305,7 +306,7 @@ def searched_by(files: RunFiles, search_dir: str | None) -> RunFiles:
 
 
 def _root(search_dir: str) -> RunFiles:
-    path = ROOT / Path(search_dir).expanduser()
+    path = ROOT / os.path.expanduser(search_dir)
     return RunFiles(path.parent if (path / "search_meta.yaml").exists() else path)
 
 
@@ -332,8 +333,9 @@ def check_runs(phases: Sequence[str], parsed: Mapping[str, Mapping[str, Any]], w
         if state["status"] != DONE:
             told = f"{state['status']} ({state['error']})" if state.get("error") else state["status"]
             raise SettingsError(f"search_dir = {name}: its search is {told}; first {go_on(searched.root)}")
-        check_search(known["parameters"], parsed["transfer"], where)
-        own = ArchitectureChoice.model_validate(parsed["search"]["architectures"]).architectures
+        choice = parsed["search"]["architectures"]
+        check_search({**known["parameters"], "architectures": choice}, parsed["transfer"], where)
+        own = ArchitectureChoice.model_validate(choice).architectures
         if missing := set(own) - set(read_architectures(searched)):
             names = ", ".join(sorted(one.name.removeprefix("mlp_") for one in missing))
             raise SettingsError(

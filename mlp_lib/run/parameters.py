@@ -299,7 +299,7 @@ class AnalysisSettings(_Frozen):
     margin: Annotated[Real, Field(gt=0, le=10), _Exponent] = told(
         0.05, "relative difference of test loss that counts as practically the same", ANEW
     )
-    confidence: Annotated[Real, Field(gt=0, lt=1), _Exponent] = told(0.95, "level of the intervals", ANEW)
+    confidence: Annotated[Real, Field(ge=0.5, lt=1), _Exponent] = told(0.95, "level of the intervals", ANEW)
     analysis_seed: Seed = told(0, "seed of resampling", ANEW)
     compare_with: Text | Runs | None = told(
         None,

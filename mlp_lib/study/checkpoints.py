@@ -1,5 +1,6 @@
 """The networks that a run kept, as ordinary PyTorch modules."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> 
             architecture = Architecture.from_name(architecture)
         except ValueError:
             raise SettingsError(f"architecture = {architecture!r}: should be a name like mlp_256x128") from None
-    of_run = RunFiles(ROOT / Path(run).expanduser())
+    of_run = RunFiles(ROOT / os.path.expanduser(run))
     files = of_run.architecture(architecture)
     path = files.model(seed)
     if not path.exists():

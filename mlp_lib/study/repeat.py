@@ -29,7 +29,8 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     values = record.data.model_dump(exclude={"digest"})
     values |= {"data_root": data_root, "preload": "auto", "loader_workers": 0}
     settings = parse(DataSettings, values, str(config))
-    device = resolve_device(record.device.split(",")[0])
+    there = record.device.split(",")[0]
+    device = resolve_device("cpu" if there == "cpu" else "auto")
     dataset = load_dataset(settings, device, base)
     if dataset.digest != record.data.digest:
         raise DataError(f"{settings.dataset} is not the data of {config}: its digest is {dataset.digest[:12]}")
@@ -48,6 +49,8 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
         differences += _compare(model, trained.model(0).state_dict())
     lines = [f"{architecture.name}, seed {record.seed}, {settings.dataset}, {device.type}: {found['status']}"]
     lines += [f"{name}: {now}" for name, now in found.items() if name != "status"]
+    if device.type != there:
+        lines.append(f"device: {there} then, {device.type} now")
     if torch.__version__ != record.torch:
         lines.append(f"torch: {record.torch} then, {torch.__version__} now")
     what = "the result and model.pt" if model.exists() else "the result"

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import hashlib
 import json
+import os
 import threading
 import time
 import uuid
@@ -18,7 +19,8 @@ import torch
 
 from mlp_lib.core.data import Dataset, RawData, read_raw
 from mlp_lib.core.errors import MlpError, SettingsError
-from mlp_lib.core.machine import BFLOAT16, resolve_device
+from mlp_lib.core.kernels import BFLOAT16
+from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import ROOT, DataSettings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.work import read_versions
@@ -202,7 +204,7 @@ def _survey(settings: StudySettings) -> tuple[Traits, int]:
 @contextmanager
 def _connect(scheduler: str) -> Iterator[Client]:
     """A client, with Dask's own configuration (TLS, timeouts); ClusterError if no scheduler answers, or it is lost."""
-    place = {"address": scheduler} if "://" in scheduler else {"scheduler_file": ROOT / Path(scheduler).expanduser()}
+    place = {"address": scheduler} if "://" in scheduler else {"scheduler_file": ROOT / os.path.expanduser(scheduler)}
     try:
         if "scheduler_file" in place and not place["scheduler_file"].is_file():
             raise FileNotFoundError("no such file")  # which Dask would wait for

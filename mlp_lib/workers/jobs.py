@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mlp_lib.core.errors import TrainingError
-from mlp_lib.core.machine import rounds_factors
+from mlp_lib.core.kernels import rounds_factors
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.run.files import WorkFiles
 from mlp_lib.run.parameters import StudySettings

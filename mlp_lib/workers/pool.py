@@ -16,7 +16,7 @@ import torch
 
 from mlp_lib.core.data import Dataset
 from mlp_lib.core.errors import TrainingError
-from mlp_lib.core.machine import PROCESSOR
+from mlp_lib.core.kernels import PROCESSOR
 from mlp_lib.core.values import CLASSES
 from mlp_lib.run.files import RunDirectoryError, WorkFiles, write_bytes
 from mlp_lib.run.parameters import StudySettings
@@ -123,7 +123,7 @@ class Workers:
             progress.update(done, self._watch(job, epochs))
 
         while waiting:
-            left, short = {id(unit): unit for unit in waiting}, False
+            left, short, before = {id(unit): unit for unit in waiting}, False, done
             few = waiting[:1] if alone else waiting
             with self._open(few, job) as executor, suppress(self.died):  # a broken pool takes no more units
                 for unit, future in as_finished(executor, self._task(job), waiting, tick):
@@ -147,7 +147,7 @@ class Workers:
                         for path in state_paths(unit, job):
                             path.unlink(missing_ok=True)
             waiting, alone = list(left.values()), alone or short
-            deaths += not short
+            deaths = (deaths if done == before else 0) + (not short)
             if waiting and deaths > self.forgiven:
                 waiting = _in_halves(waiting)
         if units:

@@ -186,16 +186,25 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def time_epoch(unit: Unit, dataset: Dataset, settings: StudySettings) -> float:
-    """Seconds of one epoch of one member of a unit here, a share of the validation included."""
-    parameters = unit.architecture.count_parameters(dataset.train.images.shape[1], CLASSES)
-    work = len(dataset.train.labels) * len(unit.labels) * parameters
+    """Seconds of one epoch of one member of a unit here, a share of the validation included.
+
+    Of an epoch that is much work a part is timed, as large a part of the validation, and two batches at least.
+    """
+    images, members = len(dataset.train.labels), len(unit.labels)
+    work = images * members * unit.architecture.count_parameters(dataset.train.images.shape[1], CLASSES)
     epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
+    part = min(1, max(_TIMED_WORK / work, 2 * settings.batch_size / images))
     training = Training(
-        dataset.train,
-        dataset.validation,
+        _first(dataset.train, part),
+        _first(dataset.validation, part),
         unit.architecture,
         unit.hyperparameters,
         settings=settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
     )
     ends = [time.perf_counter() for _ in training]
-    return (ends[-1] - ends[0]) / (epochs - 1) / len(unit.labels)  # the first epoch warms up
+    return (ends[-1] - ends[0]) / (epochs - 1) / members / part  # the first epoch warms up
+
+
+def _first(split: Split, part: float) -> Split:
+    number = math.ceil(part * len(split.labels))
+    return replace(split, images=split.images[:number], labels=split.labels[:number])
