@@ -64,13 +64,8 @@ def settings_of(phase: str, **changes: Any) -> Any:
     return parse(kind, {name: value for name, value in values.items() if name in kind.model_fields}, "the test")
 
 
-def study_settings() -> StudySettings:
-    """What every phase that trains needs, for trainings of some seconds."""
-    settings = settings_of("search", max_epochs=300, patience=300, loader_workers=0)
-    return StudySettings(**{name: getattr(settings, name) for name in StudySettings.model_fields})
-
-
-SETTINGS = study_settings()
+# for trainings of some seconds
+SETTINGS = StudySettings.of(settings_of("search", max_epochs=300, patience=300, loader_workers=0))
 VALUES = {  # a vector of hyperparameters
     "lr": 3e-3,
     "beta1": 0.9,

@@ -188,10 +188,11 @@ def test_where_none_is_trained_the_best_is_chosen_and_both_questions_stay_open(h
                 assert said["sentence"].startswith("No trial of 2x2x2x2x2x2 came below guessing")
 
 
-def test_metrics_of_the_best_that_are_gone_are_trained_again(half: RunFiles, tmp_path: Path) -> None:
+def test_metrics_of_the_best_that_are_gone_are_trained_again_and_nothing_else(half: RunFiles, tmp_path: Path) -> None:
     again = RunFiles(shutil.copytree(half.root, tmp_path / "again"))
     again.architecture(Architecture((2,) * 6)).metrics.unlink()
     phases.search(study_of(again.root, "search", **HALF))
+    run_all(again.root, refusing(), **HALF)
     assert tables(again.root) == tables(half.root)
 
 
@@ -204,12 +205,6 @@ def test_what_is_not_trained_is_shown_as_that(half: RunFiles) -> None:
     architecture, trial, _ = explorer(views).children[0].children
     architecture.value = deep
     assert {label.split(": ")[1] for label, _ in trial.options} == {NOT_TRAINED}
-
-
-def test_what_is_not_trained_is_not_trained_again(half: RunFiles) -> None:
-    before = tables(half.root)
-    run_all(half.root, refusing(), **HALF)
-    assert tables(half.root) == before
 
 
 # --- again ----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from mlp_lib.run.ledger import read_trainings
 from mlp_lib.run.meta import read_architectures
 from mlp_lib.run.parameters import SearchSpace
 from mlp_lib.run.parsing import check_all, merge
-from mlp_lib.study import estimate, phases
+from mlp_lib.study import phases
 from mlp_lib.study.draws import grid_trials
 from mlp_lib.study.sources import read_sources, read_trials
 
@@ -129,12 +129,6 @@ def test_the_choice_is_retrained_and_transferred_without_contenders(gridded: Pat
     assert read_table(RunFiles(gridded).transfer_losses)["source"].nunique() == 3
 
 
-def test_what_is_finished_is_not_trained_again(gridded: Path) -> None:
-    before = tables(gridded)
-    run_all(gridded, refusing(), **GRID)
-    assert tables(gridded) == before
-
-
 def test_an_interrupted_grid_goes_on_to_the_same_tables(gridded: Path, tmp_path: Path) -> None:
     """Stopped after two units, and gone on with by other workers, which cut other units."""
     with pytest.raises(KeyboardInterrupt):
@@ -142,6 +136,7 @@ def test_an_interrupted_grid_goes_on_to_the_same_tables(gridded: Path, tmp_path:
     done = read_trainings(RunFiles(tmp_path), "search")
     assert 0 < len(done) == 24 - len(phases.missing_trials(study_of(tmp_path, "search", **GRID)))
     run_all(tmp_path, **GRID, workers=16)
+    run_all(tmp_path, refusing(), **GRID)
     assert tables(tmp_path) == tables(gridded)
 
 
@@ -149,18 +144,6 @@ def test_seeds_may_be_added_and_the_points_not(gridded: Path, tmp_path: Path) ->
     run_all(tmp_path / "grown", **GRID | {"grid_seeds": [102]})
     run_all(tmp_path / "grown", **GRID)
     assert grown_as_fresh(tmp_path / "grown", gridded)
-
-
-def test_the_plan_is_what_is_then_trained(gridded: Path, tmp_path: Path) -> None:
-    parsed = {phase: settings_of(phase, **GRID).model_dump() for phase in ("search", "retrain", "transfer")}
-    fresh = estimate.plan(("search", "retrain", "transfer"), parsed, study_of(tmp_path, "search", **GRID))
-    assert {phase: (total, len(new)) for phase, (total, new) in fresh.items()} == {
-        "search": (24, 24),
-        "retrain": (6, 6),
-        "transfer": (18, 12),
-    }
-    done = estimate.plan(("search", "retrain", "transfer"), parsed, study_of(gridded, "search", **GRID))
-    assert not any(new for _, new in done.values())
 
 
 def test_a_consensus_ranks_the_means(gridded: Path) -> None:
@@ -256,11 +239,14 @@ def test_the_command_runs_a_grid(tmp_path: Path) -> None:
     """Planned, run up to its report, gone on with by a seed, and refused where it would see a retrain seed."""
     small = GRID | {"architectures": {"list": [[4], [8]]}, "retrain_seeds": [1], "transfer_seeds": [1]}
     given = ["-f", write_parameters(tmp_path / "grid.yaml", **small)]
-    assert "search: 16 trainings, 16 new" in succeed("run", *given, "--dry-run")
+    said = succeed("run", *given, "--dry-run")
+    assert "search: 16 trainings, 16 new" in said
+    assert "transfer: 4 trainings, 2 new" in said
     succeed("search", *given, "--runs-root", tmp_path, "--run-name", "here")
     here = tmp_path / "here"
     succeed("search", "--run-dir", here, "-p", "grid_seeds", "[101, 102, 103]")
     assert len(read_table(RunFiles(here).trainings)) == 2 * (4 * 3 + 1)
+    assert "nothing to train" in succeed("search", "--run-dir", here, "--dry-run")
     succeed("search_report", "--run-dir", here, "-p", "compare_with", f"[{here}]")
     page = (here / "search_report.html").read_text()
     assert "Does the optimum move with the width?" in page

@@ -116,26 +116,14 @@ def test_what_goes_on_is_not_begun_anew(halved: Path, tmp_path: Path, monkeypatc
     assert not (tmp_path / ".work").exists()
 
 
-def test_workers_do_not_matter(halved: Path, tmp_path: Path) -> None:
-    """Units of one trial each."""
-    run_search(tmp_path, workers=16)
-    assert tables(tmp_path) == tables(halved)
-
-
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_an_interrupted_search_goes_on_to_the_same_files(halved: Path, tmp_path: Path, after: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_search(tmp_path, Stopping(settings_of("search", **HALVING), after))
     assert phases.left_trials(study_of(tmp_path, "search", **HALVING))
-    run_search(tmp_path)
+    run_search(tmp_path, workers=16)  # units of one trial each
     assert not phases.left_trials(study_of(tmp_path, "search", **HALVING))
     assert tables(tmp_path) == tables(halved)
-
-
-def test_what_is_finished_is_not_trained_again(halved: Path) -> None:
-    before = tables(halved)
-    run_search(halved, refusing())
-    assert tables(halved) == before
 
 
 def test_trials_cannot_be_added() -> None:

@@ -85,16 +85,12 @@ def parameters_of(path: Path) -> dict[str, Any]:
 
 
 @EVERY
-def test_no_outputs_are_committed(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
+def test_a_notebook_is_an_essay_of_short_cells(path: Path) -> None:
+    """Nothing of a run is committed with it; its cells define nothing."""
+    notebook, prose = nbformat.read(path, as_version=4), cells(path, "markdown")
     nbformat.validate(notebook)
-    assert "papermill" not in notebook.metadata
-    assert "widgets" not in notebook.metadata
+    assert not {"papermill", "widgets"} & notebook.metadata.keys()
     assert notebook.metadata.kernelspec.name == "python3"
-
-
-@EVERY
-def test_cells_are_short_and_define_nothing(path: Path) -> None:
     for cell in cells(path):
         if "parameters" in cell.metadata.get("tags", []):
             continue
@@ -102,13 +98,8 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
         code = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While, ast.Try)
         assert not [node for node in ast.walk(ast.parse(code)) if isinstance(node, kinds)]
-
-
-@EVERY
-def test_a_notebook_is_an_essay(path: Path) -> None:
-    prose = cells(path, "markdown")
+    assert notebook.cells[0] == prose[0]
     assert prose[0].source.startswith(f"# {path.stem[:2]} ")
-    assert nbformat.read(path, as_version=4).cells[0].cell_type == "markdown"
     shown = [cell for cell in cells(path) if cell.source.startswith("evidence.show(")]  # heading and prose are its own
     assert (len(prose) + len(shown)) * 2 >= len(cells(path))
 

@@ -1,7 +1,6 @@
 """The parametrizations: their table, their twin in torch, the base width's bits, and the coordinate checks."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from twin import Twin, draw_hyperparameters, fresh
 from mlp_lib.core import training
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.optimizer import LayerScale, layer_scales
-from mlp_lib.core.population import draw_members, prepare
+from mlp_lib.core.population import prepare
 from mlp_lib.core.training import Training
 from mlp_lib.core.values import PARAMETRIZATIONS, Architecture, TrainingSettings
 from mlp_lib.figures.curves import coordinate_sizes
@@ -43,22 +42,6 @@ def test_the_table(mup, training_settings):
     hidden, output = LayerScale(lr=0.25, eps=0.5), LayerScale(lr=0.25)
     assert layer_scales(wide, by_layer) == [LayerScale(eps=0.5), hidden, output]
     assert layer_scales(half, by_layer) == [LayerScale(eps=0.5), LayerScale(lr=0.25, eps=2), LayerScale(lr=4)]
-
-
-def test_at_the_base_width_every_parametrization_is_the_standard_one(scaled):
-    assert layer_scales(Architecture((16, 16)), scaled) == [LayerScale()] * 3
-
-
-def test_initial_sizes(mup):
-    """Output weights shrink as 1 / width, hidden ones as 1 / sqrt(width), biases not at all."""
-    for width in (16, 400):
-        weights, *_ = draw_members(Architecture((width, width)), [0], mup, torch.zeros(1, 101))
-        first, hidden, output = (layer[0].numpy() for layer in weights)
-        assert np.abs(first).max() == pytest.approx(1 / 10, rel=0.02)
-        assert np.abs(hidden[:, :-1]).max() == pytest.approx(1 / math.sqrt(width), rel=0.03)
-        assert np.abs(output[:, :-1]).max() == pytest.approx(math.sqrt(16) / width, rel=0.03)
-        assert 0.15 < np.abs(hidden[:, -1]).max() <= 1 / math.sqrt(16)
-        assert np.abs(output[:, -1]).max() <= 1 / math.sqrt(16)
 
 
 @pytest.mark.parametrize("widths", [(16,), (16, 16)], ids=str)

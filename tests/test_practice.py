@@ -114,14 +114,22 @@ def test_an_extra_source_with_known_hyperparameters_trains_nothing(extended: Pat
 
 
 def test_extra_sources_can_be_added_and_change_nothing_else(tmp_path: Path, extended: Path) -> None:
+    """The answers too are about the architectures alone."""
     run_all(tmp_path, **STUDY)
-    plain = read_table(RunFiles(tmp_path).transfer_losses)
+    plain, evidence = read_table(RunFiles(tmp_path).transfer_losses), evidence_of(tmp_path, **STUDY)
+    answers, effects = evidence.answers(), evidence.transfer_effects()
+    assert evidence.extra_sources().empty
     run_all(tmp_path, **STUDY, transfer_extra_sources=ALL_EXTRA)
     for name in ("transfer_losses", "trainings", "regret"):
         assert getattr(RunFiles(tmp_path), name).read_bytes() == getattr(RunFiles(extended), name).read_bytes()
     whole = read_table(RunFiles(extended).transfer_losses)
     ours = whole[whole["source"].isin(ARCHITECTURES)].reset_index(drop=True)
     pd.testing.assert_frame_equal(ours, plain, check_exact=True, check_dtype=False)
+    more = evidence_of(extended, **STUDY, transfer_extra_sources=ALL_EXTRA)
+    assert more.answers() == answers
+    assert more.transfer_effects().equals(effects)
+    assert list(more.extra_sources()["source"]) == [*ALL_EXTRA, ANY]
+    assert (extended / "analysis" / "extra_sources.png").exists()
 
 
 def test_what_may_be_added_to_a_run() -> None:
@@ -257,16 +265,6 @@ def test_what_diverged_in_one_run_is_left_out_of_the_comparison() -> None:
 
 
 # --- in the analysis ------------------------------------------------------------------------------------------------
-
-
-def test_the_answers_are_about_the_architectures_alone(extended: Path, tmp_path: Path) -> None:
-    run_all(tmp_path, **STUDY)
-    plain, more = evidence_of(tmp_path, **STUDY), evidence_of(extended, **STUDY, transfer_extra_sources=ALL_EXTRA)
-    assert more.answers() == plain.answers()
-    assert more.transfer_effects().equals(plain.transfer_effects())
-    assert plain.extra_sources().empty
-    assert list(more.extra_sources()["source"]) == [*ALL_EXTRA, ANY]
-    assert (extended / "analysis" / "extra_sources.png").exists()
 
 
 def test_a_run_compared_with_itself_is_the_same(extended: Path) -> None:

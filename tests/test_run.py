@@ -228,12 +228,6 @@ def test_a_run_of_a_card_is_read_where_there_is_none(copy: Path, monkeypatch: py
     assert in_this_process("run", "--run-dir", copy, "--dry-run") == 2
 
 
-def test_a_folder_may_have_braces(copy: Path, tmp_path: Path) -> None:
-    run_dir = copy.rename(tmp_path / "{x} {}")
-    succeed("analysis", "--run-dir", run_dir)
-    assert (run_dir / "04_analysis.html").exists()
-
-
 def test_the_losses_of_each_image_are_those_of_the_retrainings(base: Path) -> None:
     for name in ARCHITECTURES:
         files = RunFiles(base).architecture(Architecture.from_name(name))

@@ -1,5 +1,7 @@
 """Random draws: in their ranges, of their distributions, a function of seed and architecture alone."""
 
+import itertools
+
 import pytest
 from scipy import stats
 
@@ -48,10 +50,11 @@ def test_a_draw_depends_on_its_own_range_alone() -> None:
     assert [t.model_copy(update={"lr": 0.5}) for t in free] == fixed
 
 
-def test_architectures_and_seeds_differ() -> None:
-    keys = [(seed, a) for seed in (0, 1, 2**32 - 1) for a in (NARROW, WIDE, Architecture((2, 3)), Architecture((32,)))]
-    learning_rates = {draw_trials(space(), 1, seed, architecture)[0].lr for seed, architecture in keys}
-    assert len(learning_rates) == len(keys)
+def test_draws_are_those_of_their_seed_architecture_and_method() -> None:
+    """Without an architecture all share the draws of the seed."""
+    architectures = (None, NARROW, WIDE, Architecture((2, 3)), Architecture((32,)))
+    keys = list(itertools.product((0, 1, 7, 2**32 - 1), architectures, (False, True)))
+    assert len({draw_trials(space(), 1, *key)[0].lr for key in keys}) == len(keys)
 
 
 def test_hyperparameters_of_a_trial_are_independent() -> None:
@@ -60,18 +63,6 @@ def test_hyperparameters_of_a_trial_are_independent() -> None:
     for i in range(len(columns)):
         for j in range(i):
             assert abs(stats.spearmanr(columns[i], columns[j]).statistic) < 0.15
-
-
-def test_without_architecture_all_share_the_draws() -> None:
-    shared = draw_trials(space(), 5, 0)
-    assert shared != draw_trials(space(), 5, 0, NARROW)
-    assert shared != draw_trials(space(), 5, 1)
-
-
-def test_a_sobol_sequence_is_that_of_its_seed_and_architecture() -> None:
-    one = draw_trials(space(), 40, 7, WIDE, sobol=True)
-    for seed, architecture, sobol in ((8, WIDE, True), (7, NARROW, True), (7, WIDE, False)):
-        assert one != draw_trials(space(), 40, seed, architecture, sobol)
 
 
 @pytest.mark.parametrize("name", HYPERPARAMETERS)

@@ -132,9 +132,21 @@ def test_wrong_values(name: str, value: Any):
     assert ALLOWED[name] in message
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
+WIDTH = "a whole number from 1 to 65536"
+WIDTHS = "a list of 1 to 64 values (such as [256, 128])"
+NUMBER = "architectures: grid and list should give 1 to 100000 architectures"
+CHOICES = "a list of 1 to any number of values (such as [32, 64])"
+
+
+def test_grid_and_list_are_joined():
+    choice = ArchitectureChoice(grid=[[32, 64], [8]], list=[[5]])
+    assert [a.name for a in choice.architectures] == ["mlp_32x8", "mlp_64x8", "mlp_5"]
+    widths = [[256, 128], [64]]
+    assert parsed("search", architectures=widths) == parsed("search", architectures={"list": widths})
+
+
+REFUSED = {
+    "retrain_seeds": [
         ([1, 2, 1], "retrain_seeds = [1, 2, 1]: should not repeat 1"),
         ([1, -2], f"retrain_seeds[1] = -2: should be {SEED}"),
         ([1, True], f"retrain_seeds[1] = True: should be {SEED}"),
@@ -142,21 +154,7 @@ def test_wrong_values(name: str, value: Any):
         (["1"], f"retrain_seeds[0] = '1': should be {SEED}"),
         ([NAN], f"retrain_seeds[0] = nan: should be {SEED}"),
     ],
-    ids=repr,
-)
-def test_seeds(value: Any, message: str):
-    assert refusal("retrain", retrain_seeds=value) == f"my.yaml: {message}"
-
-
-WIDTH = "a whole number from 1 to 65536"
-WIDTHS = "a list of 1 to 64 values (such as [256, 128])"
-NUMBER = "architectures: grid and list should give 1 to 100000 architectures"
-CHOICES = "a list of 1 to any number of values (such as [32, 64])"
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
+    "architectures": [
         ({}, f"{NUMBER}, not 0"),
         ({"grid": [], "list": []}, f"{NUMBER}, not 0"),
         ({"grid": [list(range(1, 101))] * 3}, f"{NUMBER}, not 1000000"),
@@ -175,22 +173,7 @@ CHOICES = "a list of 1 to any number of values (such as [32, 64])"
         ({"grid": [[NAN]]}, f"architectures.grid[0][0] = nan: should be {WIDTH}"),
         ({"lists": [[32]]}, "unknown name architectures.lists; did you mean list?"),
     ],
-    ids=repr,
-)
-def test_architectures(value: Any, message: str):
-    assert refusal("search", architectures=value) == f"my.yaml: {message}"
-
-
-def test_grid_and_list_are_joined():
-    choice = ArchitectureChoice(grid=[[32, 64], [8]], list=[[5]])
-    assert [a.name for a in choice.architectures] == ["mlp_32x8", "mlp_64x8", "mlp_5"]
-    widths = [[256, 128], [64]]
-    assert parsed("search", architectures=widths) == parsed("search", architectures={"list": widths})
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
+    "search_space": [
         (space(lr={"low": 0.1, "high": 0.01}), "search_space.lr: low (0.1) should not be above high (0.01)"),
         (space(lr={"low": 0}), "search_space.lr: low (0.0) of a log_uniform range should be above 0"),
         (space(lr={"low": NAN}), "search_space.lr.low = nan: should be a finite number"),
@@ -210,15 +193,14 @@ def test_grid_and_list_are_joined():
         (space(drop_out=0.1), "unknown name search_space.drop_out; did you mean dropout?"),
         ({"lr": space()["lr"]}, "search_space.beta1 is missing; give the whole of it, as in params/search_space.yaml"),
     ],
-    ids=repr,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"), [(name, *case) for name, cases in REFUSED.items() for case in cases], ids=repr
 )
-def test_search_space(value: Any, message: str):
-    assert refusal("search", search_space=value) == f"my.yaml: {message}"
-
-
-def test_equal_ends_fix_a_value():
-    fixed = parsed("search", search_space=space(lr={"low": 0.01, "high": 0.01})).search_space.lr
-    assert fixed.low == fixed.high == 0.01
+def test_what_is_refused_is_said_in_full(name: str, value: Any, message: str):
+    assert refusal(phase_of(name), **{name: value}) == f"my.yaml: {message}"
 
 
 def test_validation_must_leave_training_data():
@@ -226,13 +208,6 @@ def test_validation_must_leave_training_data():
     assert "validation_size = 60000 should be below the 60000 training images" in message
     assert "1437 training images of digits" in refusal("search", dataset="digits", validation_size=10000)
     assert parsed("search", dataset="digits", validation_size=None).validation_size is None
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_what_is_not_given_has_its_default(name: str):
-    values = {n: DEFAULTS[n] for n in NOTEBOOK_SETTINGS[phase_of(name)].model_fields if n != name}
-    expected = DEFAULTS["seeds"] if name in ("retrain_seeds", "transfer_seeds") else DEFAULTS[name]
-    assert parsed(phase_of(name), **values).model_dump(mode="json")[name] == expected
 
 
 def test_seeds_are_those_of_both_phases_unless_one_is_given():

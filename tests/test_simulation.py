@@ -53,18 +53,6 @@ def architecture_study(rng, seeds, cost=1.0):
 
 
 @cache
-def null_transfers(studies):
-    rng = np.random.default_rng(1)
-    return [answer_transfer(transfer_study(rng, 5), MARGIN, CONFIDENCE) for _ in range(studies)]
-
-
-@cache
-def costly_transfers(studies):
-    rng = np.random.default_rng(2)
-    return [transfer_effects(transfer_study(rng, 5, 1.1), MARGIN, CONFIDENCE) for _ in range(studies)]
-
-
-@cache
 def architectures(studies, seeds, cost=1.0):
     rng = np.random.default_rng(10 * seeds + (cost > 1))
     return [answer_architecture(architecture_study(rng, seeds, cost), MARGIN, CONFIDENCE) for _ in range(studies)]
@@ -79,40 +67,27 @@ def show(what, value):
 
 
 @pytest.mark.parametrize("studies", STUDIES)
-def test_without_effect_few_studies_have_a_starred_cell(studies):
-    share = np.mean([answer["pairs"]["excludes_zero"] > 0 for answer in null_transfers(studies)])
-    show("studies without effect that star a cell", share)
-    assert share <= (0.075 if studies == FULL else 0.15)
-
-
-@pytest.mark.parametrize("studies", STUDIES)
-def test_without_effect_hyperparameters_transfer(studies):
-    shares = verdicts(null_transfers(studies))
-    show("verdicts on transfer without effect", shares)
+def test_without_effect_hyperparameters_transfer_few_cells_are_starred_and_the_mean_is_covered(studies):
+    rng = np.random.default_rng(1)
+    answers = [answer_transfer(transfer_study(rng, 5), MARGIN, CONFIDENCE) for _ in range(studies)]
+    starred, shares = np.mean([answer["pairs"]["excludes_zero"] > 0 for answer in answers]), verdicts(answers)
+    low, high = np.array([answer["interval"] for answer in answers]).T
+    coverage = np.mean((low <= 0) & (high >= 0))
+    show("without effect: studies that star a cell, verdicts, coverage of the mean", (starred, shares, coverage))
+    assert starred <= (0.075 if studies == FULL else 0.15)
     assert shares["transfers"] >= (0.99 if studies == FULL else 0.95)
-
-
-@pytest.mark.parametrize("studies", STUDIES)
-def test_the_average_effects_interval_covers(studies):
-    intervals = np.array([answer["interval"] for answer in null_transfers(studies)])
-    coverage = np.mean((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0))
-    show("coverage of the average effect", coverage)
     assert abs(coverage - 0.95) <= (0.02 if studies == FULL else 0.085)
 
 
 @pytest.mark.parametrize("studies", STUDIES)
-def test_a_cell_that_costs_a_tenth_is_starred(studies):
-    starred = np.mean([effects["excludes_zero"].iloc[0] for effects in costly_transfers(studies)])
-    show("a cell that costs 10 % is starred", starred)
-    assert starred > (0.95 if studies == FULL else 0.9)
-
-
-@pytest.mark.parametrize("studies", STUDIES)
-def test_intervals_of_cells_cover(studies):
-    truth = np.ones(56)
+def test_a_cell_that_costs_a_tenth_is_starred_and_the_intervals_of_cells_cover(studies):
+    rng, truth = np.random.default_rng(2), np.ones(56)
     truth[0] = 1.1
-    covered = np.array([(e["low"] <= truth) & (e["high"] >= truth) for e in costly_transfers(studies)])
-    show("coverage of the cells, of the costly cell", (covered.mean(), covered[:, 0].mean()))
+    found = [transfer_effects(transfer_study(rng, 5, 1.1), MARGIN, CONFIDENCE) for _ in range(studies)]
+    starred = np.mean([effects["excludes_zero"].iloc[0] for effects in found])
+    covered = np.array([(effects["low"] <= truth) & (effects["high"] >= truth) for effects in found])
+    show("a cell that costs 10 %: starred, its coverage, that of all", (starred, covered[:, 0].mean(), covered.mean()))
+    assert starred > (0.95 if studies == FULL else 0.9)
     assert 0.93 <= covered.mean() <= 0.97
     assert abs(covered[:, 0].mean() - 0.95) <= (0.02 if studies == FULL else 0.085)
 

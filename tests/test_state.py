@@ -13,7 +13,6 @@ import torch
 from torch.utils.data import default_collate
 
 from mlp_lib.core.data import Split
-from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.training import State, Trained, Training
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.run.files import ROOT, WorkFiles
@@ -55,8 +54,9 @@ def settings(training_settings: TrainingSettings) -> TrainingSettings:
 
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 def test_from_every_epoch_a_training_goes_on_to_the_same_bits(
-    splits: Any, settings: TrainingSettings, precision: str
+    splits: Any, settings: TrainingSettings, precision: str, tmp_path: Path
 ) -> None:
+    """From a state as a user saves it."""
     states: list[State] = []
     arguments = (*splits, ARCHITECTURE, TRIALS, SEEDS, settings.model_copy(update={"matmul_precision": precision}))
     whole = run(Training(*arguments), states)
@@ -64,7 +64,8 @@ def test_from_every_epoch_a_training_goes_on_to_the_same_bits(
     assert "diverged" in whole.status
     assert [s["history"].shape[1] for s in states] == list(range(1, 14))
     for start in states:
-        equal(run(Training(*arguments, state=start)), whole)
+        torch.save(start, tmp_path / "state.pt")
+        equal(run(Training(*arguments, state=torch.load(tmp_path / "state.pt", weights_only=True))), whole)
 
 
 def test_members_go_on_alone_or_in_other_company(splits: Any, settings: TrainingSettings) -> None:
@@ -213,17 +214,9 @@ def test_what_does_not_fit_in_memory_is_trained_in_halves(
     assert sizes == [4, 2, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (MemoryError(), TrainingError("out of memory, even for a single training .*fewer workers")),
-        (RuntimeError("shapes differ"), RuntimeError("shapes differ")),
-    ],
-    ids=["a lone training does not fit", "another error"],
-)
-def test_what_halves_do_not_mend_is_a_clear_error(error: Exception, said: Exception) -> None:
+def test_another_error_is_no_lack_of_memory() -> None:
     def fail(part: Unit) -> Any:
-        raise error
+        raise RuntimeError("shapes differ")
 
-    with pytest.raises(type(said), match=str(said)):
+    with pytest.raises(RuntimeError, match="shapes differ"):
         fit_in_memory(fail, UNIT)

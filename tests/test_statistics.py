@@ -53,19 +53,6 @@ def test_foreign_sources_have_no_regret():
     assert relative_regret_matrix(losses).shape == (2, 1)
 
 
-def test_diagonal_is_exact_and_equal_sources_give_equal_columns():
-    draws = np.random.default_rng(1)
-    rows = {}
-    for target in "ABC":
-        rows[f"{target}A"] = draws.uniform(0.05, 0.1, 7)
-        rows[f"{target}B"] = draws.uniform(0.05, 0.1, 7)
-        rows[f"{target}C"] = rows[f"{target}A"]  # C's search chose A's hyperparameters
-    for matrix, centre in ((regret_matrix(transfer(**rows)), 0), (relative_regret_matrix(transfer(**rows)), 1)):
-        assert (np.diag(matrix) == centre).all()
-        assert matrix[A].equals(matrix[C])
-        assert matrix.at[A, C] == matrix.at[C, A] == centre
-
-
 def test_the_chosen_trials_begin_with_their_architecture() -> None:
     trials = pd.DataFrame({"trial": [0, 1, 0], "chosen": [False, True, True], "architecture": ["a", "a", "b"]})
     found = chosen(trials)

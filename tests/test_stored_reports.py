@@ -51,18 +51,18 @@ def test_the_analysis_is_made_again_from_the_tables(report: Path, tmp_path: Path
             same(yaml.safe_load(path.read_text()), yaml.safe_load(made[name].read_text()))
 
 
-def same(stored: object, made: object) -> None:
+def same(stored: object, made: object, rounding: float = 1e-8) -> None:
     """Equal plain values, numbers but for rounding."""
     if isinstance(stored, dict):
         assert stored.keys() == made.keys()
         for name in stored:
-            same(stored[name], made[name])
+            same(stored[name], made[name], rounding)
     elif isinstance(stored, list):
         assert len(stored) == len(made)
         for a, b in zip(stored, made, strict=True):
-            same(a, b)
+            same(a, b, rounding)
     else:
-        assert stored == (pytest.approx(made, rel=1e-8, abs=1e-8) if isinstance(made, float) else made)
+        assert stored == (pytest.approx(made, rel=rounding, abs=rounding) if isinstance(made, float) else made)
 
 
 def test_the_reference_is_two_studies_and_small() -> None:

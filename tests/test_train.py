@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from mlp_lib.core import kernels, network, training
-from mlp_lib.core.data import CLASSES, Split
+from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
-from mlp_lib.core.network import draw_weights, to_sequential
+from mlp_lib.core.network import to_sequential
 from mlp_lib.core.training import Trained, Training
 from mlp_lib.core.values import (
     COMPLETED,
@@ -204,49 +204,26 @@ def holds_weights_of_check(trained: Trained, member: int, weights: list[torch.Te
     return all(torch.equal(stack[member], weight) for stack, weight in zip(trained.weights, weights, strict=True))
 
 
-def test_patience_and_best_weights(scripted):
-    """Best at the second check; two checks without a better one end it. The rest of the curve is never asked for."""
-    trained, seen = scripted([3.0, 1.0, 2.0, 1.5, 0.1])
-    assert (trained.best_epoch[0], trained.epochs_trained[0]) == (2, 4)
-    assert trained.val_loss[0] == 1.0
-    assert trained.val_accuracy[0] == math.exp(-1.0)
-    assert len(seen[0]) == 4
-    assert holds_weights_of_check(trained, 0, seen[0][1])
-    assert not holds_weights_of_check(trained, 0, seen[0][3])
-
-
-def test_a_tie_is_not_better(scripted):
-    trained, seen = scripted([1.0, 1.0, 1.0, 0.5])
-    assert (trained.best_epoch[0], trained.epochs_trained[0]) == (1, 3)
-    assert holds_weights_of_check(trained, 0, seen[0][0])
-
-
-def test_a_better_check_renews_the_patience(scripted):
-    trained, _ = scripted([3, 4, 2, 4, 1, 4, 4, 0])
-    assert (trained.best_epoch[0], trained.epochs_trained[0]) == (5, 7)
-
-
-def test_patience_counts_checks_not_epochs(scripted):
-    trained, seen = scripted([1, 2, 3, 0], patience=2, val_interval=5)
-    assert (trained.best_epoch[0], trained.epochs_trained[0], len(seen[0])) == (5, 15, 3)
-
-
-def test_a_check_after_the_last_epoch(scripted):
-    trained, seen = scripted([3, 2, 1], max_epochs=10, val_interval=4)
-    assert trained.history[trained.history.val_loss.notna()].epoch.tolist() == [4, 8, 10]
-    assert (trained.best_epoch[0], trained.epochs_trained[0]) == (10, 10)
-    assert holds_weights_of_check(trained, 0, seen[0][2])
-
-
-def test_no_second_check_when_the_last_epoch_is_one_anyway(scripted):
-    trained, seen = scripted([3, 2], max_epochs=8, val_interval=4)
-    assert (trained.best_epoch[0], len(seen[0])) == (8, 2)
-
-
-def test_fewer_epochs_than_an_interval(scripted):
-    trained, seen = scripted([1.0], max_epochs=3, val_interval=4)
-    assert (trained.best_epoch[0], trained.epochs_trained[0], len(seen[0])) == (3, 3, 1)
-    assert trained.history.val_loss.isna().tolist() == [True, True, False]
+@pytest.mark.parametrize(
+    ("curve", "settings", "best", "checks"),
+    [
+        ([3.0, 1.0, 2.0, 1.5, 0.1], {}, 2, [1, 2, 3, 4]),  # two checks without a better one end it
+        ([1.0, 1.0, 1.0, 0.5], {}, 1, [1, 2, 3]),  # a tie is not better
+        ([3, 4, 2, 4, 1, 4, 4, 0], {}, 5, [1, 2, 3, 4, 5, 6, 7]),  # a better check renews the patience
+        ([1, 2, 3, 0], {"val_interval": 5}, 5, [5, 10, 15]),  # which counts checks, not epochs
+        ([3, 2, 1], {"max_epochs": 10, "val_interval": 4}, 10, [4, 8, 10]),  # the last epoch has a check
+        ([3, 2], {"max_epochs": 8, "val_interval": 4}, 8, [4, 8]),  # and no second one
+        ([1.0], {"max_epochs": 3, "val_interval": 4}, 3, [3]),
+    ],
+)
+def test_patience_and_best_weights(scripted, curve, settings, best, checks):
+    """The rest of a curve is never asked for."""
+    trained, seen = scripted(curve, **settings)
+    assert (trained.best_epoch[0], trained.epochs_trained[0]) == (best, checks[-1])
+    assert trained.history[trained.history.val_loss.notna()].epoch.tolist() == checks
+    assert trained.val_loss[0] == curve[checks.index(best)]
+    assert trained.val_accuracy[0] == pytest.approx(math.exp(-trained.val_loss[0]))
+    assert [holds_weights_of_check(trained, 0, weights) for weights in seen[0]] == [check == best for check in checks]
 
 
 def test_members_stop_each_at_its_own_time(scripted):
@@ -259,19 +236,12 @@ def test_members_stop_each_at_its_own_time(scripted):
         assert holds_weights_of_check(trained, member, seen[member][check])
 
 
-def test_an_infinite_validation_loss_is_divergence(scripted):
-    trained, _ = scripted([1.0, INF, 0.5])
-    assert trained.status == [DIVERGED]
-    assert trained.epochs_trained[0] == 2
-    assert math.isnan(trained.val_loss[0])
-
-
 def test_what_never_comes_below_guessing_is_not_trained(scripted):
     """Its losses, and the weights of its best check, are what they are."""
     below = np.nextafter(GUESSING, 0)
     trained, seen = scripted([9, 2.4, 5, 5], [GUESSING] * 3, [3, below, 3, 3], [3, 2.4, INF])
     assert trained.status == [NOT_TRAINED, NOT_TRAINED, COMPLETED, DIVERGED]
-    assert trained.val_loss[:3].tolist() == [2.4, GUESSING, below]
+    assert np.array_equal(trained.val_loss, [2.4, GUESSING, below, NAN], equal_nan=True)
     assert trained.best_epoch.tolist() == [2, 1, 2, 0]
     assert holds_weights_of_check(trained, 0, seen[0][1])
 
@@ -320,6 +290,7 @@ def test_evaluate_equals_nn_sequential(make_split, training_settings):
     train, test = make_split(200, 16), make_split(777, 16, seed=1)
     hyperparameters = vary(3, np.random.default_rng(0))
     trained = training.train(train, train, Architecture((8, 1, 6)), hyperparameters, [1, 1, 2], training_settings)
+    np.testing.assert_array_equal(trained.score(train)[0], trained.val_loss)  # on what it was validated with
     losses, accuracies = trained.score(test)
     for i, h in enumerate(hyperparameters):
         layers = to_sequential(trained.architecture, [stack[i] for stack in trained.weights], h).eval()
@@ -327,32 +298,6 @@ def test_evaluate_equals_nn_sequential(make_split, training_settings):
             logits = layers(test.images)
         assert losses[i] == pytest.approx(float(nn.functional.cross_entropy(logits.double(), test.labels)), rel=1e-5)
         assert accuracies[i] == pytest.approx(float((logits.argmax(1) == test.labels).double().mean()), abs=1e-12)
-
-
-def test_the_score_of_a_split_is_what_validation_measured(make_split, training_settings):
-    split = make_split(100, 16)
-    trained = training.train(split, split, Architecture((8,)), [BASE], [1], training_settings)
-    assert trained.score(split)[0] == trained.val_loss
-
-
-def test_untrained_weights_are_near_the_loss_of_guessing(make_split, training_settings):
-    split = make_split(1000, 16)
-    still = BASE.model_copy(update={"lr": 1e-12, "weight_decay": 0.0})
-    settings = training_settings.model_copy(update={"max_epochs": 1})
-    trained = training.train(split, split, Architecture((8,)), [still], [5], settings)
-    assert trained.val_loss[0] == pytest.approx(math.log(CLASSES), abs=0.1)
-    drawn = draw_weights(Architecture((8,)), 16, CLASSES, 5)
-    for stack, weight in zip(trained.weights, drawn, strict=True):
-        assert torch.allclose(stack[0], torch.from_numpy(weight).float(), atol=1e-8)
-
-
-def test_training_learns(make_split, training_settings):
-    train, test = make_split(2000, 16), make_split(1000, 16, seed=1)
-    settings = training_settings.model_copy(update={"max_epochs": 30, "patience": 5})
-    trained = training.train(train, train, Architecture((32,)), [BASE], [1], settings)
-    loss, accuracy = trained.score(test)
-    assert loss[0] < 0.7
-    assert accuracy[0] > 0.75
 
 
 @pytest.mark.parametrize("flushed", [False, True])

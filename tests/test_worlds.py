@@ -1,11 +1,11 @@
 """Five studies with all their values made by another implementation: the answers over searches agree to 1e-9."""
 
-import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from test_stored_reports import same
 
 from mlp_lib.evidence import contenders, over_searches
 
@@ -16,22 +16,6 @@ FRAMES = ("regret_by_budget", "tuning_curves", "pairs", "architectures")
 def read(world):
     expected = yaml.safe_load((world / "expected.yaml").read_text())
     return pd.read_csv(world / "trials.csv"), pd.read_csv(world / "judged.csv"), expected
-
-
-def assert_same(found, expected, where):
-    """Every value of `expected` and nothing else; numbers to 1e-9."""
-    if isinstance(expected, dict):
-        assert list(found) == list(expected) if "n" not in expected else set(found) == set(expected), where
-        for name in expected:
-            assert_same(found[name], expected[name], f"{where}.{name}")
-    elif isinstance(expected, list):
-        assert len(found) == len(expected), where
-        for number, pair in enumerate(zip(found, expected, strict=True)):
-            assert_same(*pair, f"{where}[{number}]")
-    elif isinstance(expected, float):
-        assert math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-9), (where, found, expected)
-    else:
-        assert found == expected, where
 
 
 def test_there_are_five_worlds():
@@ -45,12 +29,7 @@ def test_every_value_of_a_world(world):
     result = over_searches(trials, judged, **given)
     assert contenders(trials, given["budget"]) == (expected["m"], expected["contenders"])
     for name in FRAMES:
-        rows = [
-            {key: value for key, value in row.items() if value == value}
-            for row in getattr(result, name).to_dict("records")
-        ]
-        assert_same(
-            [dict(sorted(row.items())) for row in rows], [dict(sorted(row.items())) for row in expected.pop(name)], name
-        )
+        rows = getattr(result, name).to_dict("records")
+        same(expected.pop(name), [{key: value for key, value in row.items() if value == value} for row in rows], 1e-9)
     for name, values in expected.items():
-        assert_same(getattr(result, name), values, name)
+        same(values, getattr(result, name), 1e-9)

@@ -31,7 +31,7 @@ def answers_over_searches(result: OverSearches) -> dict[str, dict]:
 def _transfer(result: OverSearches) -> dict:
     verdict, pairs, mean = result.answers["hyperparameter_transfer"], result.pairs, result.regret_by_budget
     mean = mean[mean["n"] == result.budget]
-    known = len(mean) > 0 and not result.untrained and result.budget > 1
+    known = len(mean) > 0 and not result.untrained
     estimate = tuple(math.expm1(mean[name].iloc[0]) if known else math.nan for name in ("regret", "low", "high"))
     counts = {
         "all": len(pairs),
@@ -41,9 +41,10 @@ def _transfer(result: OverSearches) -> dict:
     }
     claim, kind = "", f"{100 * result.confidence:g}% interval"
     if not math.isnan(estimate[0]):
+        searches = f"searches of {count_text(result.budget, 'trial')}"
         claim = (
             f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average over"
-            f" searches of {result.budget} trials {_basis(result, estimate, len(pairs) - counts['broken'], kind)}: "
+            f" {searches} {_basis(result, estimate, len(pairs) - counts['broken'], kind)}: "
         )
     sentence = claim + _transfer_end(result, verdict, estimate)
     sentence = sentence[0].upper() + sentence[1:]
