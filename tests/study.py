@@ -314,12 +314,18 @@ def told(run_dir: Path) -> dict[str, str]:
     return {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in lines[:4]}
 
 
-def descendants(holder: int, generation: int) -> list[psutil.Process]:
-    """The command's kernels (generation 2, each forked from a server) or their workers (4)."""
+def processes_of(holder: int, part: str) -> list[psutil.Process]:
+    """The command's "kernel" or its "worker"s, all of one server: the kernel is the first.
+
+    From Python 3.14 on the workers are of one that is the kernel's own.
+    """
     living = [psutil.Process(holder)]
-    for _ in range(generation):
+    for _ in range(4 if part == "worker" and sys.version_info >= (3, 14) else 2):
         living = [child for process in living for child in process.children()]
-    return living
+    if sys.version_info >= (3, 14):
+        return living
+    living.sort(key=lambda process: process.create_time())
+    return living[:1] if part == "kernel" else living[1:]
 
 
 def processes_under(holder: int) -> list[psutil.Process]:

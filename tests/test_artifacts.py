@@ -18,7 +18,7 @@ import yaml
 from study import environment, no_space
 
 from mlp_lib.core.errors import SettingsError
-from mlp_lib.run.claim import _locked, claim
+from mlp_lib.run.claim import _locked, claim, find_holder
 from mlp_lib.run.files import (
     RunDirectoryError,
     append_table,
@@ -268,7 +268,7 @@ def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:
 def test_the_holder_is_held_against_others_and_not_against_itself(tmp_path: Path) -> None:
     with claim(tmp_path, "outer"):
         with claim(tmp_path, "inner"):
-            pass
+            assert find_holder(tmp_path)["what"] == "outer"
         with other_process(tmp_path) as (_, said):
             assert f"outer by process {os.getpid()}" in said
     with other_process(tmp_path) as (_, said):

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from study import descendants, differing, processes_under, start, succeed, wait_for, write_parameters
+from study import differing, processes_of, processes_under, start, succeed, wait_for, write_parameters
 
 from mlp_lib.run import meta
 from mlp_lib.run.files import RunFiles, read_table, read_yaml
@@ -54,9 +54,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 def find(part: str, process: subprocess.Popen) -> int:
     """The process of a part of the run; the command itself where there is none of that part just now."""
-    generations = {"kernel": 2, "worker": 4}
     with contextlib.suppress(psutil.NoSuchProcess):
-        for found in descendants(process.pid, generations[part]) if part in generations else []:
+        for found in processes_of(process.pid, part) if part != "command" else []:
             return found.pid
     return process.pid
 

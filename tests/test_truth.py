@@ -20,11 +20,11 @@ import yaml
 from bs4 import BeautifulSoup
 from study import (
     LONG,
-    descendants,
     environment,
     fail,
     fixed_space,
     in_this_process,
+    processes_of,
     processes_under,
     settings_of,
     snapshot,
@@ -119,7 +119,7 @@ def test_the_state_is_told_as_it_is(folder: Path) -> None:
     assert f"in use: run by process {process.pid}" in pages.describe_status(run_dir)
     assert f"in use: run by process {process.pid}" in fail("run", "--run-dir", run_dir)
 
-    descendants(process.pid, 2)[0].kill()  # the kernel
+    processes_of(process.pid, "kernel")[0].kill()
     assert "its kernel died" in end(process, 1)
     for state in (told(run_dir), told_by_the_page(run_dir)):
         assert state["search"].startswith("failed")

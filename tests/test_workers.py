@@ -4,10 +4,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from mlp_lib.workers import units
 from mlp_lib.workers.jobs import Job, Unit
 from mlp_lib.workers.pool import Workers
 from mlp_lib.workers.processes import Processes, start_pool, start_thread
+from mlp_lib.workers.server import settle, start_server
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +226,20 @@ def test_a_loaders_processes_live_on_beside_a_thread(digest: str) -> None:
             job = Job(settings, digest, "search", WorkFiles(Path(folder) / "work"))
             found += [pd.DataFrame(result.rows) for _, result in workers.train(units_of(4), job)]
     pd.testing.assert_frame_equal(*found, check_exact=True)
+
+
+def parents() -> tuple[int, int]:
+    """This process's and its own process's."""
+    with ProcessPoolExecutor(1, start_server()) as pool:
+        return os.getppid(), pool.submit(os.getppid).result()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or sys.version_info >= (3, 14), reason="each has a server of its own there")
+def test_the_workers_of_a_kernel_are_of_its_own_server() -> None:
+    """Which has loaded what they need."""
+    with ProcessPoolExecutor(1, start_server(), initializer=settle, initargs=(dict(os.environ),)) as pool:
+        server, also = pool.submit(parents).result()
+    assert server == also
 
 
 def test_processes_of_the_notebook_live_on(tmp_path: Path) -> None:

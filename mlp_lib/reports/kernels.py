@@ -14,11 +14,18 @@ from jupyter_client.provisioning import LocalProvisioner
 
 from mlp_lib.workers.server import settle, start_server
 
-_LOADED = ("ipykernel.kernelapp", "mlp_lib.reports.execute", "mlp_lib.lab.coordinate_check", "mlp_lib.study.phases")
+# what kernels need, and the workers of their phases
+_LOADED = (
+    "ipykernel.kernelapp",
+    "mlp_lib.reports.session",
+    "mlp_lib.lab.coordinate_check",
+    "mlp_lib.study.phases",
+    "mlp_lib.workers.processes",
+)
 
 
 def prepare(environment: Mapping[str, str]) -> BaseContext:
-    """Start the server that kernels are forked from, which goes on loading what they need."""
+    """Start the server that kernels are forked from, which goes on loading what they and their workers need."""
     return start_server(*_LOADED, environment=environment)
 
 

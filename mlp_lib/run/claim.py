@@ -32,8 +32,7 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
     with _locked(run_dir, 0 if command else _PATIENCE_S) as locked:
         if not locked:
             holder = _read_holder(run_dir)
-            here = holder.get("host") == socket.gethostname()  # processes of two containers may have one number
-            if not here or holder.get("pid") not in (os.getpid(), command):
+            if not _is_own(holder):
                 marker = run_dir / _MARKER  # of a machine that broke down it stays
                 gone = f", or delete {marker} if it is gone" if marker.exists() else ""
                 raise RunDirectoryError(
@@ -59,10 +58,18 @@ def find_command() -> int:
     return int(os.environ.get(_HOLDER, 0))
 
 
+def _is_own(holder: dict[str, Any]) -> bool:
+    """Whether it is this process or its command."""
+    here = holder.get("host") == socket.gethostname()  # processes of two containers may have one number
+    return here and holder.get("pid") in (os.getpid(), find_command())
+
+
 def find_holder(run_dir: Path) -> dict[str, Any] | None:
     """Who holds the run directory now (pid, host, what, since); None if nobody does, whatever a dead one left."""
     if not (run_dir / _LOCK).exists():
         return None
+    if find_command() and _is_own(holder := _read_holder(run_dir)):  # the lock would be waited for
+        return holder
     with contextlib.suppress(OSError), _locked(run_dir, _PATIENCE_S) as locked:
         return None if locked else _read_holder(run_dir)
     return None

@@ -41,6 +41,10 @@ def settle(environment: dict[str, str]) -> None:
 
     environment: the parent's; the server has its own, of when it was started.
     """
+    if not hasattr(forkserver._forkserver, "_forkserver_authkey"):  # Python 3.14's key isn't handed on
+        # Its own children come from the same server, as ensure_running's docstring has it and its code doesn't
+        # (python/cpython#86354): a worker of a kernel starts in a tenth of a second too.
+        forkserver.ensure_running = forkserver._forkserver.ensure_running = _go_on
     if hasattr(os, "setsid"):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -54,6 +58,10 @@ def settle(environment: dict[str, str]) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def _go_on() -> None:
+    """The server runs while it has children."""
 
 
 def _speak_to(path: str) -> None:
