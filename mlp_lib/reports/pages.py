@@ -47,10 +47,7 @@ def render_notebook(notebook: Path, page: Path) -> None:
     from traitlets.config import Config
 
     config = Config(
-        {
-            "NbConvertBase": {"display_data_priority": _SHOWN},
-            "CoalesceStreamsPreprocessor": {"enabled": True},
-        }
+        {"NbConvertBase": {"display_data_priority": _SHOWN}, "CoalesceStreamsPreprocessor": {"enabled": True}}
     )
     folders = [str(TEMPLATES)]
     exporter = HTMLExporter(

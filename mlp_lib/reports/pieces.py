@@ -67,12 +67,7 @@ class Tables:
     with_extra_sources of all. `compared` are the runs that this one is compared with, none if it is read `alone`.
     """
 
-    def __init__(
-        self,
-        files: RunFiles,
-        settings: AnalysisSettings,
-        alone: bool = False,
-    ):
+    def __init__(self, files: RunFiles, settings: AnalysisSettings, alone: bool = False):
         self.files, self.settings, self.architectures = files, settings, read_architectures(files)
         self.compared = [] if alone else find_searches(settings.compare_with, "compare_with")
         self.parameters = read_meta(files)["parameters"]

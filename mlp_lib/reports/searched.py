@@ -33,10 +33,7 @@ class PiecesOfSearch(Tables):
         method = _METHODS.get(self.parameters.get("search_method"))
         return warnings + ([method] if method else [])
 
-    @piece(
-        "draws",
-        figure=lambda self, expected: figures.expected_best_curves(expected, self.settings.confidence),
-    )
+    @piece("draws", figure=lambda self, expected: figures.expected_best_curves(expected, self.settings.confidence))
     def expected_best(self) -> pd.DataFrame:
         """Expected best validation loss after n trials."""
         return search.expected_best(self.trials, confidence=self.settings.confidence)
@@ -113,11 +110,7 @@ class PiecesOfSearch(Tables):
             told.append(f"This run and {run.root.name} differ in: {'; '.join(differences) or 'nothing'}.")
         return told
 
-    @piece(
-        "grid",
-        figure=lambda self, trials: figures.grid_maps(trials, self.space.free),
-        kept=False,
-    )
+    @piece("grid", figure=lambda self, trials: figures.grid_maps(trials, self.space.free), kept=False)
     def grid_map(self) -> pd.DataFrame:
         """The trials of a grid over two hyperparameters, of which the figure is a map."""
         shown = len(self.space.free) == 2 and np.isfinite(self.trials["test_loss"]).any()
