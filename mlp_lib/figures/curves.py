@@ -23,16 +23,13 @@ from mlp_lib.figures.style import (
     new_axes,
     new_figure,
     panel_grid,
-    plain_axes,
     usual_top,
 )
 
 
 def _label(ax: Axes, title: str, losses: Sequence[pd.Series]) -> None:
     log_if_wide(ax, "y", pd.concat(losses))
-    plain_axes(ax)
-    ax.set(xlabel="epoch", ylabel=LOSS)
-    ax.set_title(title, fontsize="medium")
+    ax.set(xlabel="epoch", ylabel=LOSS, title=title)
 
 
 @drawn
@@ -53,7 +50,7 @@ def loss_curve(metrics: pd.DataFrame) -> Figure:
         title = f"Loss of one training: best validation loss {best['val_loss']:.4f} at epoch {best['epoch']:g}"
         title += f" (accuracy {best['val_accuracy']:.2%})"
     _label(ax, title, [metrics["train_loss"], checks["val_loss"]])
-    ax.legend(frameon=False)
+    ax.legend()
     return figure
 
 
@@ -76,8 +73,7 @@ def learning_curves(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
             colour, width = (look["color"], 2) if own else (GREY, 0.8)
             epochs = np.tile(table.columns, len(table))
             ax.plot(epochs, table.to_numpy().ravel(), color=colour, linewidth=width, zorder=3 if own else 2)
-        ax.set_title(f"{short_name(architecture)} (trial {best[architecture]})", fontsize=10)
-        plain_axes(ax)
+        ax.set_title(f"{short_name(architecture)} (trial {best[architecture]})")
         log_if_wide(ax, "y", curves["val_loss"].clip(upper=top))
     for ax in panels.values():  # once all is drawn, since the axis is shared
         ax.set_ylim(top=1.05 * top if np.isfinite(top) else None)
@@ -97,15 +93,15 @@ def coordinate_sizes(table: pd.DataFrame) -> Figure:
         for (layer, step), line in rows.groupby(["layer", "step"]):
             look = {"color": COLOURS[layer - 1], "marker": MARKERS[layer - 1], "markersize": 4}
             ax.plot(line["width"], line["change"], alpha=0.25 + 0.75 * step / steps, **look)
-        plain_axes(ax)
         log_if_wide(ax, "x", rows["width"])
         log_if_wide(ax, "y", table["change"])
-        ax.set(xlabel="width of both hidden layers", title=name)
+        ax.set_title(name, fontsize="large")
+        ax.set_xlabel("width of both hidden layers")
     panels[0].set_ylabel("mean absolute change of activations")
     names = [f"hidden layer {layer}" for layer in layers[:-1]] + ["logits"]
     handles = [Line2D([], [], color=COLOURS[i], marker=MARKERS[i], label=label) for i, label in enumerate(names)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.suptitle(f"Change since initialization after 1 to {steps} steps (stronger: later)", fontsize="medium")
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.suptitle(f"Change since initialization after 1 to {steps} steps (stronger: later)")
     return figure
 
 
@@ -135,7 +131,7 @@ def attempt_curves(curves: pd.DataFrame, stored: pd.DataFrame | None = None, lab
     _label(ax, "", shown)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if ax.lines:
-        figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+        figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 
@@ -157,5 +153,5 @@ def trial_curve(curves: pd.DataFrame, architecture: str, trial: int, chosen: int
     title = f"{short_name(architecture)}, trial {trial}" + (" (the chosen one)" if trial == chosen else "")
     title += "" if len(own) else ": no check was reached"
     _label(ax, title, [curves["val_loss"], own["train_loss"]])
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure

@@ -48,6 +48,7 @@ def heatmap(
     ax.set_yticks(range(rows), [short_name(name) for name in matrix.index])
     ax.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    ax.grid(False)
     ax.grid(which="minor", color="white", linewidth=1.5)
     ax.tick_params(which="both", length=0)
     ax.spines[:].set_visible(False)
@@ -57,8 +58,8 @@ def heatmap(
             text = f"{round(value, decimals) + 0.0:.{decimals}f}" if abs(value) < 100 else f"{value:.3g}"  # no -0.00
             look = {"color": _ink(*image.to_rgba([value])[0]), "ha": "center", "va": "center", "fontsize": 8}
             ax.text(column, row, text if np.isfinite(value) else "", **look)
-    ax.set(xlabel="source (tuned on)", ylabel="target (trained)")
-    ax.set_title(textwrap.fill(title, int(9 * figure.get_figwidth())), fontsize="medium")  # 9 letters an inch fit
+    title = textwrap.fill(title, int(9 * figure.get_figwidth()))  # 9 letters an inch fit
+    ax.set(xlabel="source (tuned on)", ylabel="target (trained)", title=title)
     bar = figure.colorbar(image, label=label, extend="both" if clipped else "neither", shrink=0.8)
     if centre > 0:  # quotients, which are never negative
         bar.ax.set_ylim(bottom=max(0.0, centre - limit))
@@ -101,7 +102,7 @@ def pair_matrix(pairs: pd.DataFrame, margin: float, title: str) -> Figure:
         figure.axes[0].add_patch(Rectangle(corner, 0.9, 0.9, fill=False, edgecolor="black", linewidth=2))
     label = f"{len(beyond)} of {len(pairs)} pairs beyond the {100 * margin:g} % margin"
     handle = Patch(fill=False, edgecolor="black", linewidth=2, label=label)
-    figure.legend(handles=[handle], loc="outside lower center", frameon=False)
+    figure.legend(handles=[handle], loc="outside lower center")
     if len(known := pairs.dropna(subset="quotient")):
         worst = known.loc[known["quotient"].idxmax()]
         names = f"{short_name(worst['target'])} with {short_name(worst['source'])}'s"
@@ -141,7 +142,7 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float, title: str) -> Fi
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("difference of test loss (quotient less 1, %)")
     number = len({*pairs["upper"], *pairs["lower"]})
-    ax.set_title(f"{title} of {number} architectures", fontsize="medium")
+    ax.set_title(f"{title} of {number} architectures")
     if len(rows):
         largest = f"the largest is {rows['relative'].iloc[0]:.1f} %, {rows['label'].iloc[0]}"
         figure.set_label(f"{ax.get_title()}: {', '.join(h.get_label() for h in handles)}; {largest}")
@@ -149,5 +150,5 @@ def architecture_intervals(pairs: pd.DataFrame, margin: float, title: str) -> Fi
         Line2D([], [], color="black", linewidth=2, label="interval of the test that decides"),
         Patch(color="0.93", label=f"margin ±{100 * margin:g} %"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
     return figure

@@ -65,5 +65,5 @@ def _confusion(figure: Figure, labels: np.ndarray, predicted: np.ndarray, classe
     ax.set_yticks(range(classes))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set(xlabel="predicted", ylabel="true")
-    ax.set_title("Confusion matrix of the test images", fontsize=10)
+    ax.set(xlabel="predicted", ylabel="true", title="Confusion matrix of the test images")
+    ax.grid(False)

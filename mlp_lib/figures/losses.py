@@ -47,6 +47,7 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
     right.set_yticks(range(len(architectures)), accuracies)
     right.set_ylabel("mean test accuracy")
     right.tick_params(length=0)
+    right.grid(False)
     right.spines["right"].set_visible(False)
     log_if_wide(ax, "x", finite["test_loss"])
     ax.set(xlabel=f"test {LOSS}", ylabel="architecture")
@@ -55,7 +56,7 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
     if len(means):
         lowest = f"the lowest mean is {means.min():.4f} ({short_name(means.idxmin())})"
         figure.set_label(f"{title}: {lowest}, the highest {means.max():.4f} ({short_name(means.idxmax())})")
-    ax.set_title(with_untrained(title, len(losses) - len(finite), "training"), fontsize="medium")
+    ax.set_title(with_untrained(title, len(losses) - len(finite), "training"))
     return figure
 
 
@@ -85,11 +86,11 @@ def transfer_losses(losses: pd.DataFrame) -> Figure:
         ax.axhline(row + 0.5, color="0.9", linewidth=0.8, zorder=0)
     plain_rows(ax, map(short_name, targets))
     log_if_wide(ax, "x", finite["test_loss"])
-    ax.set(xlabel=f"test {LOSS}", ylabel="target (trained)")
     ax.plot([], [], "|", color="black", markersize=12, markeredgewidth=2, label="mean")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3)
     title = f"Test loss by target over {_seeds(losses)}: own against transferred hyperparameters"
-    ax.set_title(with_untrained(title, len(losses) - len(finite), "training"), fontsize="medium")
+    title = with_untrained(title, len(losses) - len(finite), "training")
+    ax.set(xlabel=f"test {LOSS}", ylabel="target (trained)", title=title)
     return figure
 
 
@@ -106,8 +107,7 @@ def quotient_intervals(table: pd.DataFrame, label: str, title: str) -> Figure:
     ax.plot(table["quotient"], places, "o", color=BLUE, markeredgecolor="white")
     plain_rows(ax, table[label])
     log_if_wide(ax, "x", table["quotient"])
-    ax.set_xlabel("quotient of test losses (interval: Student's t over the run seeds)")
-    ax.set_title(title, fontsize="medium")
+    ax.set(xlabel="quotient of test losses (interval: Student's t over the run seeds)", title=title)
     known = table.dropna(subset="quotient")
     values = (f"{name} {value:.3f}" for name, value in zip(known[label], known["quotient"], strict=True))
     figure.set_label(f"{title}: {', '.join(values)}")
@@ -129,9 +129,9 @@ def speeds(table: pd.DataFrame) -> Figure:
         ax.invert_yaxis()
         ax.set_xlim(0, 1.15 * seconds.max())
         title = f"{architecture}, {members} members, batch {batch_size}, workers {workers}"
-        ax.set_title(title, loc="left", fontsize=10)
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("seconds a member and epoch", fontsize=10)
+        ax.set_title(title, loc="left")
+        ax.grid(False)
+    figure.supxlabel("seconds a member and epoch")
     return figure
 
 

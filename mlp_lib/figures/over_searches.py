@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from mlp_lib.evidence.summaries import short_name
-from mlp_lib.figures.style import BLUE, LOSS, ORANGE, drawn, looks, new_axes, new_figure, panel_grid, plain_axes
+from mlp_lib.figures.style import BLUE, LOSS, ORANGE, drawn, looks, new_axes, new_figure, panel_grid
 
 TRIALS = "trials of a search"
 COMPONENTS = {"run_seed": "run seed", "images": "test images"}
@@ -27,14 +27,13 @@ def regret_by_budget(frame: pd.DataFrame, margin: float) -> Figure:
     _band(ax, frame["n"], np.exp(frame[["regret", "low", "high"]]), BLUE)
     ax.axhline(1, color="black", linewidth=0.8)
     ax.axhline(1 + margin, color=ORANGE, linestyle="--", label=f"margin, {100 * margin:g} %")
-    plain_axes(ax)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel=TRIALS, ylabel="transferred / own (mean over the pairs)")
-    ax.set_title("What another architecture's hyperparameters cost, over searches", fontsize="medium")
-    ax.legend(frameon=False)
+    title = "What another architecture's hyperparameters cost, over searches"
+    ax.set(xlabel=TRIALS, ylabel="transferred / own (mean over the pairs)", title=title)
+    ax.legend()
     if len(known := frame.dropna(subset="regret")):
         ends = (f"{np.exp(row.regret):.3f} at {row.n:g} trials" for row in (known.iloc[0], known.iloc[-1]))
-        figure.set_label(f"{ax.get_title()}: " + ", ".join(ends))
+        figure.set_label(f"{title}: " + ", ".join(ends))
     return figure
 
 
@@ -54,16 +53,14 @@ def tuning_curves(frame: pd.DataFrame) -> Figure:
         top = bottom + 100 * curve["share_best"].to_numpy()
         lower.bar(curve["n"], top - bottom, bottom=bottom, width=0.8, color=look["color"])
         bottom = top
-    plain_axes(upper)
-    plain_axes(lower)
-    upper.set_ylabel(f"test {LOSS}")
+    title = "What tuning comes to: each architecture with its own search"
+    upper.set(ylabel=f"test {LOSS}", title=title)
     lower.set(xlabel=TRIALS, ylabel="run seeds at which\neach is best (%)", ylim=(0, 100))
     lower.xaxis.get_major_locator().set_params(integer=True)
-    upper.set_title("What tuning comes to: each architecture with its own search", fontsize="medium")
-    figure.legend(loc="outside right upper", title="architecture", frameon=False, fontsize="small")
+    figure.legend(loc="outside right upper", title="architecture", fontsize="small")
     if len(last := frame[frame["n"] == frame["n"].max()].dropna(subset="loss").sort_values("loss")):
         values = (f"{short_name(row.architecture)} {np.exp(row.loss):.4f}" for row in last.itertuples())
-        figure.set_label(f"{upper.get_title()}; test loss at {last['n'].iloc[0]} trials: {', '.join(values)}")
+        figure.set_label(f"{title}; test loss at {last['n'].iloc[0]} trials: {', '.join(values)}")
     return figure
 
 
@@ -78,14 +75,12 @@ def variance_components(series: pd.Series) -> Figure:
     bars = ax.barh(names, 1e4 * series.fillna(0), color=BLUE, height=0.65)
     ax.bar_label(bars, ["unknown" if np.isnan(v) else f"{100 * np.sqrt(v):.2g} %" for v in series], padding=4)
     ax.set_xlim(right=1.15 * max(1e4 * series.max(), 1e-6) if series.notna().any() else 1)
-    plain_axes(ax)
     ax.grid(False, axis="y")
     ax.invert_yaxis()
-    ax.set_xlabel("variance of log test loss (1e-4) and its root")
-    ax.set_title("What makes tuned test losses differ", fontsize="medium")
-    figure.set_label(
-        f"{ax.get_title()}: {', '.join(f'{n} {t.get_text()}' for n, t in zip(names, ax.texts, strict=True))}"
-    )
+    title = "What makes tuned test losses differ"
+    ax.set(xlabel="variance of log test loss (1e-4) and its root", title=title)
+    values = (f"{name} {text.get_text()}" for name, text in zip(names, ax.texts, strict=True))
+    figure.set_label(f"{title}: {', '.join(values)}")
     return figure
 
 
@@ -106,15 +101,14 @@ def tuning_cost(frame: pd.DataFrame) -> Figure:
             ends = ["loss", "low", "high"] if own else ["loss"]
             label = short_name(source) if target == names[0] else None
             _band(ax, curve["operations"], np.exp(curve[ends]), **look, label=label)
-        ax.set_title(f"target {short_name(target)}", fontsize=10)
+        ax.set_title(f"target {short_name(target)}")
         if frame["loss"].notna().any():
             ax.set_xscale("log")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             ax.xaxis.set_major_formatter("{x:.0e}")
             ax.xaxis.set_minor_formatter(NullFormatter())
-        plain_axes(ax)
     title, small = "tuned on (thick:\nthe target itself)", {"fontsize": "small", "title_fontsize": "small"}
-    figure.legend(loc="outside right upper", title=title, frameon=False, **small)
+    figure.legend(loc="outside right upper", title=title, **small)
     return figure
 
 
@@ -130,14 +124,12 @@ def replication(frame: pd.DataFrame) -> Figure:
         rows = frame[(frame["question"] == question) & frame["low"].notna()]
         apart = (rows["low"] > 0) | (rows["high"] < 0)
         here, there = np.exp(rows["here"]), np.exp(rows["there"])
-        plain_axes(ax)
         ax.axline((1, 1), slope=1, color="black", linewidth=0.8)
         ax.scatter(there, here, s=22, color=np.where(apart, "none", BLUE), edgecolor=BLUE)
-        ax.set(xlabel="another run", ylabel="this run", aspect="equal")
+        ax.set(xlabel="another run", ylabel="this run", aspect="equal", title=title)
         if len(rows):
             ends = 0.99 * min(here.min(), there.min()), 1.01 * max(here.max(), there.max())
             ax.set(xlim=ends, ylim=ends)
-        ax.set_title(title, fontsize="medium")
     figure.set_label(f"{len(frame)} quotients here against another run's")
     return figure
 

@@ -23,7 +23,6 @@ from mlp_lib.figures.style import (
     looks,
     new_figure,
     panel_grid,
-    plain_axes,
     plain_rows,
     usual_top,
     with_untrained,
@@ -53,7 +52,6 @@ def search_overview(results: pd.DataFrame) -> Figure:
             ax.plot(beyond[name], [top] * len(beyond), linestyle="", marker=ARROW, color=look["color"], markersize=8)
         handles.append(Line2D([], [], linestyle="", label=short_name(architecture), **look))
     for i, (ax, name) in enumerate(zip(panels, HYPERPARAMETERS, strict=True)):
-        plain_axes(ax)
         ax.set(xlabel=name, ylabel=f"validation {LOSS}" if i % 3 == 0 else "")
         if name in fixed(results):
             value = results[name].iloc[0]
@@ -64,11 +62,11 @@ def search_overview(results: pd.DataFrame) -> Figure:
             ax.locator_params(axis="x", nbins=5)
     log_if_wide(panels[0], "y", finite["val_loss"].clip(upper=top))
     legend.axis("off")
-    legend.legend(handles=handles, title="architecture", loc="center", ncols=columns, frameon=False, fontsize="small")
+    legend.legend(handles=handles, title="architecture", loc="center", ncols=columns, fontsize="small")
     title = f"Validation loss of {len(finite)} trials against each hyperparameter"
     if number := (finite["val_loss"] > top).sum():
         title += f"\n(arrows: {number} above {top:.2g})"
-    figure.suptitle(with_untrained(title, len(results) - len(finite), "trial"))
+    figure.suptitle(with_untrained(title, len(results) - len(finite), "trial"), fontsize="large")
     return figure
 
 
@@ -92,16 +90,15 @@ def expected_best_curves(expected: pd.DataFrame, confidence: float = 0.95) -> Fi
         last = own.iloc[-1]
         ax.plot(last["n"], last["expected"], "o", color=colour, markersize=4)
         found = "none trained" if np.isnan(last["expected"]) else f"{last['expected']:.4f} after {last['n']:g}"
-        ax.set_title(f"{short_name(name)}: {found}", fontsize=10)
+        ax.set_title(f"{short_name(name)}: {found}")
         log_if_wide(ax, "y", pd.concat([expected[column] for column in ("expected", "low", "high")]))
-        plain_axes(ax)
         ax.locator_params(axis="x", integer=True)
     handles = [
         Line2D([], [], color="black", linewidth=2, label="expected best"),
         Patch(color="black", alpha=0.2, label=f"{100 * confidence:g} % band of the best"),
         Line2D([], [], color="0.8", label="other architectures"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -121,7 +118,7 @@ def importance_bars(importance: pd.DataFrame) -> Figure:
         first = bars.iloc[0]
         of = f"{first['architectures']} architectures pooled" if name == POOLED else short_name(name)
         explained = "too few to say" if np.isnan(first["r2"]) else f"held-out R² {first['r2']:.2f}"
-        ax.set_title(f"{of}\n{first['trials']} better trials, {explained}", fontsize=10)
+        ax.set_title(f"{of}\n{first['trials']} better trials, {explained}")
         look = {"color": BLUE, "height": 0.65, "error_kw": {"elinewidth": 1.2, "capsize": 3}}
         ax.barh(range(len(order)), bars["importance"], xerr=bars["error"], **look)
         ax.axvline(0, color="black", linewidth=0.8)
@@ -157,9 +154,8 @@ def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
         if np.isfinite(width["decades"]):
             ax.axvspan(width["low"], width["high"], color=ORANGE, alpha=0.2, linewidth=0)
             title += f"\n{width['decades']:.1f} decades"
-        ax.set_title(title if len(points) else f"{title}none trained", fontsize=10)
+        ax.set_title(title if len(points) else f"{title}none trained")
         log_if_wide(ax, "y", finite["val_loss"])
-        plain_axes(ax)
         if (finite["lr"] > 0).all() and finite["lr"].nunique() > 1:
             ax.set_xscale("log")
     handles = [
@@ -168,5 +164,5 @@ def lr_sensitivity_curves(trials: pd.DataFrame, within: float = 0.1) -> Figure:
         Line2D([], [], color="white", marker="*", markeredgecolor="black", markersize=11, linestyle="", label="best"),
         Patch(color=ORANGE, alpha=0.2, label=f"trials within {100 * within:g} % of the best"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure

@@ -24,8 +24,19 @@ COLUMNS = 3  # panels side by side
 WIDTH = 8.5  # inches of the widest figure: a page shows it in its own size, so that letters keep theirs
 
 
-# as a decorator: a figure is made, shown and saved by matplotlib's own defaults, whatever the user's matplotlibrc says
-drawn = style.context("default")
+_LOOK = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.labelsize": "medium",
+    "figure.titlesize": "medium",
+    "grid.color": "0.9",
+    "legend.frameon": False,
+}
+# as a decorator: a figure is made, shown and saved by this look on matplotlib's defaults, whatever a matplotlibrc says
+drawn = style.context(["default", _LOOK])
 
 
 class _Figure(Figure):
@@ -63,12 +74,6 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def plain_axes(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-
-
 def panel_grid(
     names: Sequence[str], width: float, height: float, title: str, x: str = "", y: str = ""
 ) -> tuple[Figure, dict[str, Axes]]:
@@ -83,8 +88,8 @@ def panel_grid(
         elif i + columns >= len(names):  # the lowest of its column, though maybe not in the last row
             ax.tick_params(labelbottom=True)
             ax.set_xlabel(x)
-    figure.supylabel(y, fontsize="medium")
-    figure.suptitle(title, fontsize="medium")
+    figure.supylabel(y)
+    figure.suptitle(title)
     return figure, dict(zip(names, axes.flat, strict=False))
 
 
@@ -129,5 +134,4 @@ def plain_rows(ax: Axes, names: Iterable[str], **look: Any) -> None:
     names = list(names)
     ax.set_yticks(range(len(names)), names, **look)
     ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    plain_axes(ax)
     ax.grid(False, axis="y")

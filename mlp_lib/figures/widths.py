@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from mlp_lib.core.values import LOG_HYPERPARAMETERS
 from mlp_lib.evidence.summaries import short_name
 from mlp_lib.evidence.widths import Curve
-from mlp_lib.figures.style import LOSS, drawn, log_if_wide, new_figure, panel_grid, plain_axes
+from mlp_lib.figures.style import LOSS, drawn, log_if_wide, new_figure, panel_grid
 
 _TALLEST = 5  # times the highest optimum: what is shown of losses
 
@@ -44,15 +44,14 @@ def loss_by_width(
             ax.plot([row["low"], row["high"]], [row["loss"]] * 2, linewidth=3, alpha=0.6, **look)
             ax.plot(row["optimum"], row["loss"], "o", markeredgecolor="white", **look)
         layer = "layer" if layers == 1 else "layers"
-        ax.set_title(f"{name}\n{layers} hidden {layer}: {verdicts[name, layers, parameter]}", fontsize=10)
+        ax.set_title(f"{name}\n{layers} hidden {layer}: {verdicts[name, layers, parameter]}")
         ax.set(xlabel=parameter, xscale="log" if curve.logarithmic else "linear")
-        plain_axes(ax)
     highest = optima["loss"].max()
     panels[0, 0].set_ylim(0.9 * optima["loss"].min(), _TALLEST * highest)
     log_if_wide(panels[0, 0], "y", pd.Series([0.9 * optima["loss"].min(), _TALLEST * highest]))
     handles = [Line2D([], [], linewidth=1.4, color=colour, label=width) for width, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside right upper", title="width", frameon=False)
-    figure.supylabel(f"test {LOSS}", fontsize="medium")
+    figure.legend(handles=handles, loc="outside right upper", title="width")
+    figure.supylabel(f"test {LOSS}")
     return figure
 
 
@@ -73,6 +72,9 @@ def grid_maps(trials: pd.DataFrame, free: Sequence[str]) -> Figure:
         mesh = ax.pcolormesh(table.columns, table.index, table, norm=norm, cmap="viridis_r", shading="nearest")
         ax.plot(x, y, "*", color="white", markeredgecolor="black", markersize=12, data=own[own["chosen"]])
         logs = [axis for axis, of in (("x", x), ("y", y)) if of in LOG_HYPERPARAMETERS and (trials[of] > 0).all()]
-        ax.set(title=short_name(name), **{f"{axis}scale": "log" for axis in logs})
+        ax.set(**{f"{axis}scale": "log" for axis in logs})
+        ax.set_title(short_name(name), fontsize="large")
+        ax.spines[:].set_visible(True)
+        ax.grid(False)
     figure.colorbar(mesh, ax=list(panels.values()), label=f"test {LOSS}", shrink=0.8)
     return figure
