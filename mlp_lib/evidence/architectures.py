@@ -12,7 +12,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mlp_lib.evidence.intervals import basis_text, blocked_differences, by_own_spread, p_above, plain_answer
+from mlp_lib.evidence.intervals import (
+    as_quotients,
+    basis_text,
+    blocked_differences,
+    by_own_spread,
+    p_above,
+    plain_answer,
+)
 from mlp_lib.evidence.summaries import mean_error, short_name
 from mlp_lib.evidence.verdicts import (
     ONE_ARCHITECTURE,
@@ -97,22 +104,19 @@ def architecture_pairs(losses: pd.DataFrame, margin: float, confidence: float) -
     alpha, bound, table = 1 - confidence, math.log1p(margin), losses_by_seed(losses)
     logs = np.log(table)
     rows = by_own_spread(blocked_differences(logs, list(itertools.combinations(table.columns, 2))), [logs], alpha)
-    swap = rows["difference"] < 0
-    rows["upper"], rows["lower"] = rows["first"].mask(swap, rows["second"]), rows["second"].mask(swap, rows["first"])
-    log, se, df = rows["difference"].abs(), rows["se"], rows["df"]
-    rows["relative"] = np.expm1(log)
-    rows["difference"] = (rows["upper"].map(table.mean()) - rows["lower"].map(table.mean())).where(log.notna())
+    log, se, df = rows["difference"], rows["se"], rows["df"]
     diverged = (~np.isfinite(losses["test_loss"])).groupby(losses["architecture"]).sum()
-    rows["diverged"] = rows["upper"].map(diverged) + rows["lower"].map(diverged)
+    rows["diverged"] = rows["first"].map(diverged) + rows["second"].map(diverged)
 
-    rows["p"] = np.minimum(2 * p_above(log, se, df), 1)
+    rows["p"] = np.minimum(2 * p_above(log.abs(), se, df), 1)
     tests = difference_tests(log, bound, se, df)
     rows["p_equivalence"], rows["p_beyond"], rows["p_adjusted"] = tests.values()
     tests["equivalent"] = np.where(rows["diverged"] == 0, tests["equivalent"], np.nan)
     rows["verdict"] = difference_verdicts(tests, alpha)
     half = deciding_half_width(rows["verdict"], log, bound, se, df, alpha)
-    rows["low"], rows["high"] = np.expm1(log - half), np.expm1(log + half)
-    errors = mean_error(losses, "architecture")
+    rows = as_quotients(rows.assign(low=log - half, high=log + half))
+    means, errors = table.mean(), mean_error(losses, "architecture")
+    rows["difference"] = (rows["upper"].map(means) - rows["lower"].map(means)).where(log.notna())
     rows["upper_error"], rows["lower_error"] = rows["upper"].map(errors), rows["lower"].map(errors)
     return rows[list(PAIRS)]
 

@@ -148,6 +148,21 @@ def by_own_spread(rows: pd.DataFrame, tables: Sequence[pd.DataFrame], alpha: flo
     return rows.assign(se=rows["sd"] / np.sqrt(n), df=n - 1)
 
 
+def greater_first(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs (first, second, difference of logs, low, high) so turned that no difference is negative: upper, lower."""
+    swap, ends = pairs["difference"] < 0, pairs[["difference", "low", "high"]]
+    turned = -ends.rename(columns={"low": "high", "high": "low"})
+    upper, lower = pairs["first"].mask(swap, pairs["second"]), pairs["second"].mask(swap, pairs["first"])
+    return pairs.assign(upper=upper, lower=lower, **ends.mask(swap, turned[ends.columns]))
+
+
+def as_quotients(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Those of `greater_first` with the quotients less 1: relative, low, high."""
+    turned = greater_first(pairs)
+    relative, low, high = (np.expm1(turned[name]) for name in ("difference", "low", "high"))
+    return turned.assign(relative=relative, low=low, high=high)
+
+
 def basis_text(interval: tuple[float, ...], kind: str | None, *counted: tuple[int, str]) -> str:
     """What an effect stands on: its interval, of that kind, if it has one, and (number, noun) of what it is over."""
     low, high = interval

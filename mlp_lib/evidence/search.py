@@ -255,14 +255,9 @@ def lr_envelope(trials: pd.DataFrame) -> pd.DataFrame:
     lower lr is better, of those after it if none of higher lr is better. So it shows what a lr allows, the other
     hyperparameters well drawn.
     """
-    parts = []
-    for _, group in _finite(trials).groupby("architecture", sort=False):
-        group = group.sort_values("lr", kind="stable")
-        losses = group["val_loss"].to_numpy(dtype=float)
-        rising = np.minimum.accumulate(losses[::-1])[::-1]
-        envelope = np.maximum(np.minimum.accumulate(losses), rising)
-        parts.append(group.loc[losses == envelope, ["architecture", "lr", "val_loss"]])
-    return pd.concat(parts, ignore_index=True) if parts else _table([], "architecture lr val_loss")
+    finite = _finite(trials).sort_values(["architecture", "lr"], ignore_index=True)[["architecture", "lr", "val_loss"]]
+    up_to, from_there = (rows.groupby("architecture")["val_loss"].cummin() for rows in (finite, finite[::-1]))
+    return finite[finite["val_loss"] == np.maximum(up_to, from_there.sort_index())].reset_index(drop=True)
 
 
 def lr_sensitivity(trials: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:

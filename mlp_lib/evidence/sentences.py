@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from mlp_lib.evidence.intervals import basis_text, count_text, plain_answer
+from mlp_lib.evidence.intervals import basis_text, count_text, greater_first, plain_answer
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.evidence.summaries import no_trial, short_name
 from mlp_lib.evidence.verdicts import MOST, ONE_ARCHITECTURE, VERDICTS, architecture_end, interval_kind, transfer_end
@@ -33,12 +33,8 @@ def _transfer(result: OverSearches) -> dict:
     mean = mean[mean["n"] == result.budget]
     known = len(mean) > 0 and not result.untrained
     estimate = tuple(math.expm1(mean[name].iloc[0]) if known else math.nan for name in ("regret", "low", "high"))
-    counts = {
-        "all": len(pairs),
-        "costly": int(result.costly.sum()),
-        "broken": int(result.broken.sum()),
-        "within": int(result.within.sum()),
-    }
+    marks = {"costly": result.costly, "broken": result.broken, "within": result.within}
+    counts = {"all": len(pairs)} | {name: int(of.sum()) for name, of in marks.items()}
     claim, kind = "", f"{100 * result.confidence:g}% interval"
     if not math.isnan(estimate[0]):
         searches = f"searches of {count_text(result.budget, 'trial')}"
@@ -57,11 +53,8 @@ def _transfer(result: OverSearches) -> dict:
     if verdict == "transfers":
         sentence += f" {counts['within']} of the {len(pairs)} pairs are each shown to lie within it."
     sentence += _own_diverges(result)
-    return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | {
-        "trials": result.trials,
-        "seeds": result.seeds,
-        "pairs": counts,
-    }
+    more = {"trials": result.trials, "seeds": result.seeds, "pairs": counts}
+    return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
 
 
 def _transfer_end(result: OverSearches, verdict: str, estimate: tuple[float, ...]) -> str:
@@ -79,25 +72,24 @@ def _architecture(result: OverSearches) -> dict:
     verdict, pairs = result.answers["architecture_sensitivity"], result.decided
     counts = {name: int((pairs["verdict"] == name).sum()) for name in VERDICTS}
     more = {"trials": result.trials, "seeds": result.seeds, "pairs": counts, "pair": None}
-    known = pairs.dropna(subset="difference")[: 0 if result.untrained else None]
+    known = greater_first(pairs).dropna(subset="difference")[: 0 if result.untrained else None]
     if known.empty:
         sentence = f"{_nothing(result)}, so whether the architecture matters cannot be said."
         estimate = (math.nan,) * 3
     else:
         with_verdict = known[known["verdict"] == verdict]
         among = with_verdict if len(with_verdict) else known
-        shown = among.loc[among["difference"].abs().idxmax()]
-        upper, lower, ends = shown["first"], shown["second"], (shown["difference"], shown["low"], shown["high"])
-        if shown["difference"] < 0:
-            upper, lower, ends = lower, upper, (-shown["difference"], -shown["high"], -shown["low"])
-        estimate, more["pair"] = tuple(map(math.expm1, ends)), {"upper": upper, "lower": lower}
+        shown = among.loc[among["difference"].idxmax()]
+        estimate = tuple(map(math.expm1, shown[["difference", "low", "high"]]))
+        more["pair"] = shown[["upper", "lower"]].to_dict()
         end = architecture_end(verdict, counts, result.margin)
         if result.seeds == 1:
             end = "one run seed gives no interval, so whether the architecture matters cannot be said."
-        which = "The largest" if abs(ends[0]) == known["difference"].abs().max() else "A"
+        above = " above ".join(map(short_name, more["pair"].values()))
+        which = "The largest" if shown["difference"] == known["difference"].max() else "A"
         sentence = (
             f"{which} difference of tuned test loss between two of {len(result.tuned)} architectures over searches of "
-            f"{count_text(result.budget, 'trial')}, {short_name(upper)} above {short_name(lower)}, is {estimate[0]:.2%}"
+            f"{count_text(result.budget, 'trial')}, {above}, is {estimate[0]:.2%}"
             f" {_basis(result, estimate, len(pairs), interval_kind(shown['verdict'], result.confidence))}: {end}"
         )
     sentence += _own_diverges(result)
@@ -143,10 +135,9 @@ def _transfer_words(effect: float, low: float, high: float, answer: dict) -> str
     pairs, bound = answer["pairs"], f"{100 * answer['margin']:g}%"
     number, costly = pairs.get("all", pairs.get("pairs")), pairs.get("costly", pairs.get("costs_beyond_margin"))
     basis = f"({effect:+.1%}; {100 * answer['confidence']:g}% interval {low:+.1%} to {high:+.1%})"
-    if low > 0:
-        words = f"On average another architecture's hyperparameters raise the test loss {basis}"
-    elif high < 0:
-        words = f"On average another architecture's hyperparameters lower the test loss {basis}"
+    if low > 0 or high < 0:
+        moves = "raise" if low > 0 else "lower"
+        words = f"On average another architecture's hyperparameters {moves} the test loss {basis}"
     elif high < answer["margin"] and answer["verdict"] != "undetermined":
         words = f"On average nothing is shown to be lost by another architecture's hyperparameters {basis}"
     else:

@@ -15,18 +15,11 @@ _LOSSES = ["val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 
 
 def _summary(group: pd.DataFrame) -> dict[str, float]:
-    losses, accuracies = group["test_loss"].to_numpy(float), group["test_accuracy"].to_numpy(float)
-    finite = np.isfinite(losses)
-    values = np.sort(losses[finite])  # sorted, so that the bits do not depend on the order of the rows
-    n = len(values)
-    return {
-        "n": n,
-        "mean": values.mean() if n else np.nan,
-        "var": values.var(ddof=1) if n > 1 else np.nan,
-        "min": values[0] if n else np.nan,
-        "max": values[-1] if n else np.nan,
-        "mean_accuracy": np.sort(accuracies[finite]).mean() if n else np.nan,
-    }
+    finite = group.loc[np.isfinite(group["test_loss"]), ["test_loss", "test_accuracy"]]
+    # sorted, so that the bits do not depend on the order of the rows
+    losses, accuracies = (finite[name].sort_values() for name in finite)
+    numbers = {"mean": losses.mean(), "var": losses.var(), "min": losses.min(), "max": losses.max()}
+    return {"n": len(losses)} | numbers | {"mean_accuracy": accuracies.mean()}
 
 
 def summarize(losses: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from mlp_lib import figures
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.values import CLASSES, DATASETS, HYPERPARAMETERS
 from mlp_lib.evidence import comparisons, find_budget, over_searches, tuning
+from mlp_lib.evidence.intervals import as_quotients
 from mlp_lib.evidence.practices import practices as tuning_practices
 from mlp_lib.evidence.searches import OverSearches
 from mlp_lib.reports.pieces import Tables, joined, piece
@@ -186,12 +187,3 @@ class PiecesOverSearches(Tables):
         recorded = ledger.rename(columns={"architecture": "target"}).drop_duplicates(keys)
         keyed = self.judged.merge(vectors, on="trial")
         return keyed.merge(recorded[[*keys, "epochs_trained", "val_loss"]], on=keys, how="left")
-
-
-def as_quotients(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Differences of logs (first, second, difference, low, high) as quotients less 1, the greater loss as `upper`."""
-    swap = pairs["difference"] < 0
-    ends = {"relative": pairs["difference"].abs(), "low": pairs["low"].mask(swap, -pairs["high"])}
-    ends["high"] = pairs["high"].mask(swap, -pairs["low"])
-    upper, lower = pairs["first"].mask(swap, pairs["second"]), pairs["second"].mask(swap, pairs["first"])
-    return pairs.assign(upper=upper, lower=lower, **{name: np.expm1(values) for name, values in ends.items()})
