@@ -41,7 +41,7 @@ from study import (
 from mlp_lib.core import kernels
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.reports import pages, session
-from mlp_lib.reports.session import Session, _Recorder
+from mlp_lib.reports.session import Session, _record_cell
 from mlp_lib.run import meta
 from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, read_yaml, write_table, write_yaml
 from mlp_lib.run.parameters import DEFAULTS
@@ -193,15 +193,15 @@ def test_a_notebook_run_by_hand_records_its_error(tmp_path: Path, error: Excepti
     files = RunFiles(tmp_path)
     meta.begin(files, "search", {}, {}, {})
     own = Session("search", None, files)
-    _Recorder(own)(SimpleNamespace(error_in_exec=None))
+    _record_cell(own, SimpleNamespace(error_in_exec=None))
     assert meta.read_meta(files)["phases"]["search"]["status"] == "running"
-    _Recorder(own)(SimpleNamespace(error_in_exec=error))
+    _record_cell(own, SimpleNamespace(error_in_exec=error))
     entry = meta.read_meta(files)["phases"]["search"]
     assert (entry["status"], entry["error"]) == (state, told)
     own.finish()
     entry = meta.read_meta(files)["phases"]["search"]
     assert (entry["status"], entry.get("error")) == ("done", None)
-    _Recorder(own)(SimpleNamespace(error_in_exec=error))
+    _record_cell(own, SimpleNamespace(error_in_exec=error))
     assert meta.read_meta(files)["phases"]["search"] == entry
 
 

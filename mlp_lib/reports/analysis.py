@@ -46,13 +46,9 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfSearch):
         says so.
         """
         own = not self.search_parameters.get("same_trials_for_all_architectures", True)
+        transfers = partial(transfer.answer_transfer, own_draws=own)
         of = {
-            "hyperparameter_transfer": (
-                partial(transfer.answer_transfer, own_draws=own),
-                self.transfers,
-                "03_transfer",
-                self.pool_trials,
-            ),
+            "hyperparameter_transfer": (transfers, self.transfers, "03_transfer", self.pool_trials),
             "architecture_sensitivity": (sensitivity.answer_architecture, self.retrainings, "02_retrain", self.trials),
         }
         answers = {}

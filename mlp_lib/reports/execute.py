@@ -1,12 +1,12 @@
 """A phase: its notebook by papermill and its page; progress repeated aloud, failure in a line, a file without paths."""
 
 import html
+import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,8 +26,10 @@ def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: b
     Raises MlpError if the phase fails.
     """
     notebook, page = files.notebook(phase), files.page(phase)
-    done = meta.is_whole(files, phase, meta.read_meta(files)) and notebook.exists()
-    execute_it = always or not done or _grows(parameters, files)
+    known = meta.read_meta(files)
+    done = meta.is_whole(files, phase, known) and notebook.exists()
+    held = {name: known["parameters"].get(name) for name in parameters}
+    execute_it = always or not done or bool(meta.changed(held, parameters))  # more is asked for than the run holds
     if not execute_it and page.exists():
         print(f"{notebook.stem}: done before")
         return None
@@ -71,12 +73,6 @@ def _record_end(phase: str, files: RunFiles, since: float, status: str, error: s
             pages.write_run_index(files.root)
 
 
-def _grows(parameters: dict[str, Any], files: RunFiles) -> bool:
-    """Whether more is asked for than the run holds."""
-    stored = meta.read_meta(files)["parameters"]
-    return bool(meta.changed({name: stored.get(name) for name in parameters}, parameters))
-
-
 def _execute_notebook(
     source: Path, target: Path, parameters: dict[str, Any], files: RunFiles, voice: Voice
 ) -> str | None:
@@ -90,16 +86,16 @@ def _execute_notebook(
 
     _register_engine(files, voice, environment)
     threading.Thread(target=_load_renderer, daemon=True).start()
+    logging.disable(logging.ERROR)  # papermill and nbclient log what the command says by itself
     try:
-        with _quiet():
-            papermill.execute_notebook(
-                *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)),  # it fills in braces
-                parameters=parameters,
-                engine_name="mlp_lib",
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=str(ROOT),
-            )
+        papermill.execute_notebook(
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)),  # it fills in braces
+            parameters=parameters,
+            engine_name="mlp_lib",
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(ROOT),
+        )
     except papermill.PapermillExecutionError as error:
         last = str(error.evalue).strip().splitlines() or [error.ename]
         explained = error.traceback == [f"{error.ename}: {error.evalue}"]  # an MlpError's is its message alone
@@ -110,6 +106,8 @@ def _execute_notebook(
     except OSError as error:  # papermill's, when it writes the notebook
         error.filename = error.filename or str(files.root)
         raise
+    finally:
+        logging.disable(logging.NOTSET)
     return None
 
 
@@ -117,18 +115,6 @@ def _load_renderer() -> None:
     """What renders the page takes seconds to import, which pass while the notebook runs."""
     with suppress(Exception):  # rendering will say it
         import nbconvert  # noqa: F401
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """papermill and nbclient log what the command says by itself."""
-    import logging
-
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _register_engine(files: RunFiles, voice: Voice, environment: dict[str, str]) -> None:

@@ -108,15 +108,10 @@ class PiecesOverSearches(Tables):
     )
     def tuning_cost(self) -> pd.DataFrame:
         """What tuning on each source with n trials costs, in operations, and what it yields on each target."""
-        training = self._an_epoch(self.parameters)
+        searching, training = self._an_epoch(self.search_parameters), self._an_epoch(self.parameters)
         return tuning.tuning_cost(
-            self.pool_trials, self._as_recorded(), self.budget, self._searching, training, self.settings.confidence
+            self.pool_trials, self._as_recorded(), self.budget, searching, training, self.settings.confidence
         )
-
-    @property
-    def _searching(self) -> pd.Series:
-        """The operations of an epoch of each architecture in the search."""
-        return self._an_epoch(self.search_parameters)
 
     def _an_epoch(self, parameters: dict) -> pd.Series:
         """The floating-point operations of an epoch on a run's data, of each architecture.
@@ -157,7 +152,7 @@ class PiecesOverSearches(Tables):
 
     def small_pays(self) -> str:
         """Where tuning on a smaller architecture pays most, in a sentence; empty where it doesn't."""
-        a_trial = tuning.operations_of_a_trial(self.pool_trials, self._searching)
+        a_trial = tuning.operations_of_a_trial(self.pool_trials, self._an_epoch(self.search_parameters))
         return tuning.small_pays(self.tuning_cost(), a_trial, self.counts(), self.budget)
 
     @piece("judged", shown=lambda self, table, figure: [table[table["n"] == self.budget].drop(columns="n")])
@@ -165,9 +160,9 @@ class PiecesOverSearches(Tables):
         """What ways to come to a target's hyperparameters yield, relative to a search on the target."""
         extra, there = self.with_extra_sources, self.search_parameters
         rungs = functools.partial(rung_epochs, max_epochs=there["max_epochs"], val_interval=there["val_interval"])
-        trials = (
-            self.pool_trials if self.searched.root == self.files.root else self.pool_trials.drop(columns="test_loss")
-        )
+        trials = self.pool_trials
+        if self.searched.root != self.files.root:  # whose test losses may be on other data
+            trials = trials.drop(columns="test_loss")
         return tuning_practices(
             trials,
             self._as_recorded(),

@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,7 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         "meta": found,
         "parameters": parameters,
         "architectures": _count_architectures(parameters, files),
-        "answers": [
-            _describe_answer(name, mapping(answers.get(name)))
-            | {"figure": _first(files.analysis / f"{one}.png" for one in pieces)}
-            for name, pieces in HEADLINES.items()
-        ],
+        "answers": [_describe_answer(name, mapping(answers.get(name)), files.analysis) for name in HEADLINES],
         "study": study,
         "command": "transfer" if borrowed else "run" if study else "benchmark",  # that goes on
         "phases": phases,
@@ -61,19 +57,15 @@ def _is_mixed(work: list[Stretch]) -> bool:
     return max(len(code), len(place)) > 1
 
 
-def _describe_answer(name: str, answer: dict) -> dict[str, Any]:
+def _describe_answer(name: str, answer: dict, analysis: Path) -> dict[str, Any]:
     from mlp_lib.evidence.sentences import QUESTIONS, in_plain_words  # half a second, which no refusal should take
 
     words = ""
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged, or of an earlier version
         words = in_plain_words(name, answer)
-    return {"question": f"{QUESTIONS[name]}?", "words": words, "found": answer}
-
-
-def _first(paths: Iterable[Path]) -> Path:
-    """The first that is there, or the last."""
-    *paths, last = paths
-    return next((path for path in paths if path.exists()), last)
+    over, alone = (analysis / f"{piece}.png" for piece in HEADLINES[name])
+    figure = over if over.exists() else alone
+    return {"question": f"{QUESTIONS[name]}?", "words": words, "found": answer, "figure": figure}
 
 
 def mapping(value: Any) -> dict:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from mlp_lib.core.errors import MlpError
 from mlp_lib.core.values import Architecture
 from mlp_lib.figures import curves, effects, losses
-from mlp_lib.run import meta, record
+from mlp_lib.run import record
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, write_figure
-from mlp_lib.run.meta import describe_lost, find_lost, read_architectures, read_meta
+from mlp_lib.run.meta import DONE, describe_lost, find_lost, go_on, read_architectures, read_meta
 from mlp_lib.run.parameters import PHASES
 from mlp_lib.run.parsing import parse_own
 from mlp_lib.run.record import Lost
@@ -70,7 +70,7 @@ def describe_missing(files: RunFiles, *phases: str) -> list[str]:
 
 
 def _describe(files: RunFiles, lost: list[Lost]) -> str:
-    return f"{files.root}: {describe_lost(lost)}; to make it again: {meta.go_on(files.root)}"
+    return f"{files.root}: {describe_lost(lost)}; to make it again: {go_on(files.root)}"
 
 
 def _lost_of(files: RunFiles) -> dict[str, list[Lost]]:
@@ -83,7 +83,7 @@ def _lost_of(files: RunFiles) -> dict[str, list[Lost]]:
 def _write_views(files: RunFiles, phase: str, lost: list[Lost]) -> None:
     """All that a phase writes, as at its end; RunDirectoryError if there was something to train."""
     stored = read_meta(files)
-    if stored["phases"][phase]["status"] != meta.DONE or not all(one.is_view for one in lost):
+    if stored["phases"][phase]["status"] != DONE or not all(one.is_view for one in lost):
         raise RunDirectoryError("which takes trainings")
     from mlp_lib.study import phases  # which loads torch
     from mlp_lib.study.study import Study

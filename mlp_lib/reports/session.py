@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,7 +19,6 @@ from mlp_lib.reports.restore import clear_lost, describe_missing, restore, write
 from mlp_lib.run import meta
 from mlp_lib.run.claim import claim, find_command
 from mlp_lib.run.files import ROOT, RunDirectoryError, RunFiles, from_repository
-from mlp_lib.run.meta import find_search, find_searches
 from mlp_lib.run.parameters import NOTEBOOK_SETTINGS
 from mlp_lib.run.parsing import check_device, check_together, describe_seeds, no_pool
 
@@ -76,10 +76,8 @@ class Session:
 
     def table(self) -> pd.DataFrame:
         """The architectures with their numbers of parameters."""
-        inputs, architectures = self.study.inputs, self.study.architectures
-        counts = [architecture.count_parameters(inputs, CLASSES) for architecture in architectures]
-        names = [architecture.name for architecture in architectures]
-        return pd.DataFrame({"architecture": names, "parameters": counts})
+        counts = [(a.name, a.count_parameters(self.study.inputs, CLASSES)) for a in self.study.architectures]
+        return pd.DataFrame(counts, columns=["architecture", "parameters"])
 
 
 def start(phase: str, namespace: Mapping[str, Any]) -> Session:
@@ -90,7 +88,8 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
     trained or made.
     """
     by_hand.check_origin()
-    if shell := get_ipython():
+    shell = get_ipython()
+    if shell:
         shell.set_custom_exc((KeyboardInterrupt,), _show_interrupt)
     pd.set_option("display.max_colwidth", None)  # a table that is kept as a report is not cut
     where = f"notebook {phase}"
@@ -107,19 +106,11 @@ def start(phase: str, namespace: Mapping[str, Any]) -> Session:
         session = _start_benchmark(settings, files)
     else:
         session = _start_training(phase, settings, files)
-    _record_errors(session)
+    if shell:
+        for earlier in [f for f in shell.events.callbacks["post_run_cell"] if getattr(f, "func", None) is _record_cell]:
+            shell.events.unregister("post_run_cell", earlier)
+        shell.events.register("post_run_cell", partial(_record_cell, session))
     return session
-
-
-@dataclass(frozen=True)
-class _Recorder:
-    """Records that a phase failed or was interrupted when a cell ends with an error, whoever runs the notebook."""
-
-    session: Session
-
-    def __call__(self, result: Any) -> None:
-        if result.error_in_exec is not None:
-            _record_error(self.session.files, self.session.phase, result.error_in_exec)
 
 
 def _record_error(files: RunFiles, phase: str, error: BaseException, since: float = 0.0) -> None:
@@ -131,13 +122,10 @@ def _record_error(files: RunFiles, phase: str, error: BaseException, since: floa
             meta.end(files, phase, status, text.strip().splitlines()[0], since=since)
 
 
-def _record_errors(session: Session) -> None:
-    shell = get_ipython()
-    if shell is None:
-        return
-    for earlier in [f for f in shell.events.callbacks["post_run_cell"] if isinstance(f, _Recorder)]:
-        shell.events.unregister("post_run_cell", earlier)
-    shell.events.register("post_run_cell", _Recorder(session))
+def _record_cell(session: Session, result: Any) -> None:
+    """Record that a phase failed or was interrupted when a cell ends with an error, whoever runs the notebook."""
+    if result.error_in_exec is not None:
+        _record_error(session.files, session.phase, result.error_in_exec)
 
 
 def _show_interrupt(shell: Any, kind: type, error: BaseException, trace: Any, **_: Any) -> None:
@@ -148,10 +136,10 @@ def _show_interrupt(shell: Any, kind: type, error: BaseException, trace: Any, **
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
     meta.read_architectures(files)  # an error here leaves the run as it was
-    compared = find_searches(settings.compare_with, "compare_with")
+    compared = meta.find_searches(settings.compare_with, "compare_with")
     lost = [line for run in compared for line in describe_missing(run, "search", "transfer")]
     if search_dir := meta.read_meta(files)["parameters"].get("search_dir"):
-        lost += describe_missing(find_search(search_dir), "search")
+        lost += describe_missing(meta.find_search(search_dir), "search")
     for line in restore(files, "analysis") + lost:
         print(f"Not all is there to be analysed: {line}")
     _begin(files, settings.phase, settings.model_dump(mode="json"), {}, {})
@@ -190,14 +178,14 @@ def _start_training(phase: str, settings: Any, files: RunFiles | None) -> Sessio
         files = by_hand.choose(phase, parameters, opened[0].conditions)
     stored = meta.read_meta(files)
     merged = meta.merge_parameters(stored["parameters"], parameters, files.root)
-    place = f"notebook {phase}"
-    check_together(merged, dict.fromkeys(parameters, place))
-    check_device(merged, dict.fromkeys(parameters, place))
+    where = dict.fromkeys(parameters, f"notebook {phase}")
+    check_together(merged, where)
+    check_device(merged, where)
     if phase == "transfer" and (said := describe_seeds(merged)):  # before it the transfer's seeds may yet be others
         print(said)
     searched = meta.searched_by(files, settings.search_dir) if phase == "transfer" else files
     if searched is not files:
-        meta.check_search(meta.read_meta(searched)["parameters"], parameters, dict.fromkeys(parameters, place))
+        meta.check_search(meta.read_meta(searched)["parameters"], parameters, where)
     own = files if "architectures" in merged else searched  # a run that begins with 03 has those of the search
     architectures = settings.architectures.architectures if phase == "search" else meta.read_architectures(own)
     try:
