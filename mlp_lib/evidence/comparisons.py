@@ -20,7 +20,7 @@ def _mean_over_seeds(values: pd.Series, seeds: pd.Series, confidence: float) -> 
     """The geometric mean of exp(values) with its interval, and the number of seeds that it is over."""
     by_seed = values.groupby(seeds).mean().dropna()
     mean, low, high = np.exp(mean_interval(by_seed, confidence))
-    return {"quotient": float(mean), "low": float(low), "high": float(high), "n": len(by_seed)}
+    return {"n": len(by_seed), "quotient": float(mean), "low": float(low), "high": float(high)}
 
 
 def extra_sources(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -36,9 +36,10 @@ def extra_sources(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:
     rows = []
     for source, group in groups:
         known = group["target"].where(group["cost"].notna())
-        counts = {"targets": known.nunique(), "diverged": int(group["log"].isna().sum())}
-        rows.append({"source": source} | counts | _mean_over_seeds(group["cost"], group["seed"], confidence))
-    return pd.DataFrame(rows)[["source", "targets", "n", "quotient", "low", "high", "diverged"]]
+        mean = _mean_over_seeds(group["cost"], group["seed"], confidence)
+        diverged = int(group["log"].isna().sum())
+        rows.append({"source": source, "targets": known.nunique(), **mean, "diverged": diverged})
+    return pd.DataFrame(rows)
 
 
 def gain_kept(losses: pd.DataFrame, confidence: float) -> pd.DataFrame:

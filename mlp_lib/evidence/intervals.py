@@ -141,7 +141,7 @@ def by_own_spread(rows: pd.DataFrame, tables: Sequence[pd.DataFrame], alpha: flo
     Where Bartlett's test, over all tables together, rejects equal spreads at alpha, a pair's se is that of its own
     paired differences, with n - 1 degrees of freedom.
     """
-    statistic, df = np.sum([spread_statistic(table) for table in tables], axis=0) if len(tables) else (0.0, 0)
+    statistic, df = np.sum([spread_statistic(table) for table in tables], axis=0)
     if not df or stats.chi2.sf(statistic, df) > alpha:
         return rows
     n = rows["n"].where(rows["n"] > 1)

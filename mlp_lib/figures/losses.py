@@ -51,7 +51,8 @@ def loss_distribution(losses: pd.DataFrame) -> Figure:
     right.spines["right"].set_visible(False)
     log_if_wide(ax, "x", finite["test_loss"])
     ax.set(xlabel=f"test {LOSS}", ylabel="architecture")
-    title = f"Test loss over {_seeds(losses, 'retrain seed')} by architecture (bar: mean)"
+    seeds = count_text(losses["seed"].nunique(), "retrain seed")
+    title = f"Test loss over {seeds} by architecture (bar: mean)"
     means = finite.groupby("architecture")["test_loss"].mean()
     if len(means):
         lowest = f"the lowest mean is {means.min():.4f} ({short_name(means.idxmin())})"
@@ -88,7 +89,8 @@ def transfer_losses(losses: pd.DataFrame) -> Figure:
     log_if_wide(ax, "x", finite["test_loss"])
     ax.plot([], [], "|", color="black", markersize=12, markeredgewidth=2, label="mean")
     figure.legend(loc="outside lower center", ncols=3)
-    title = f"Test loss by target over {_seeds(losses)}: own against transferred hyperparameters"
+    seeds = count_text(losses["seed"].nunique(), "seed")
+    title = f"Test loss by target over {seeds}: own against transferred hyperparameters"
     title = with_untrained(title, len(losses) - len(finite), "training")
     ax.set(xlabel=f"test {LOSS}", ylabel="target (trained)", title=title)
     return figure
@@ -133,7 +135,3 @@ def speeds(table: pd.DataFrame) -> Figure:
         ax.grid(False)
     figure.supxlabel("seconds a member and epoch")
     return figure
-
-
-def _seeds(losses: pd.DataFrame, noun: str = "seed") -> str:
-    return count_text(losses["seed"].nunique(), noun)

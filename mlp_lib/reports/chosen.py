@@ -6,7 +6,7 @@ from IPython.display import Markdown
 from mlp_lib import figures
 from mlp_lib.evidence import architectures as sensitivity
 from mlp_lib.evidence import comparisons, transfer
-from mlp_lib.reports.pieces import Tables, joined, piece, read_losses
+from mlp_lib.reports.pieces import Tables, joined, piece
 
 
 class PiecesOfChosen(Tables):
@@ -60,8 +60,7 @@ class PiecesOfChosen(Tables):
     def comparison(self) -> pd.DataFrame:
         """The transfer here beside that of each run to compare with, by `run`; of other seeds see `replication`."""
         apart = {*self.replication().get("run", ())}
-        runs = [run for run in self.compared if run.root.name not in apart]
-        there = {run.root.name: read_losses(run.transfer_losses, "target source seed") for run in runs}
+        there = {name: run.with_extra_sources for name, run in self.compared.items() if name not in apart}
         return joined(
             comparisons.compare_transfer(self.transfers, losses, self.settings.confidence).assign(run=name)
             for name, losses in there.items()

@@ -130,10 +130,9 @@ class PiecesOverSearches(Tables):
     )
     def replication(self) -> pd.DataFrame:
         """The answers over searches beside those of each run to compare with that shares no trial or seed, by `run`."""
-        others = [self.of_run(run) for run in self.compared]
         return joined(
-            comparisons.replication(self.found, other.found).assign(run=other.files.root.name)
-            for other in others
+            comparisons.replication(self.found, other.found).assign(run=name)
+            for name, other in self.compared.items()
             if len(other.judged) and other.budget == self.budget and not self._shares_luck(other)
         )
 

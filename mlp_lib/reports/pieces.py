@@ -64,12 +64,11 @@ class Tables:
     trials: the trials of all architectures with `chosen`, whether the search chose it; curves: their learning curves;
     draws: the same where they are draws, not points of a grid; grid: the trainings of such points; retrainings:
     architecture, seed, test_loss; transfers: target, source, seed, test_loss of the architectures as sources,
-    with_extra_sources of all. `compared` are the runs that this one is compared with, none if it is read `alone`.
+    with_extra_sources of all.
     """
 
-    def __init__(self, files: RunFiles, settings: AnalysisSettings, alone: bool = False):
+    def __init__(self, files: RunFiles, settings: AnalysisSettings):
         self.files, self.settings, self.architectures = files, settings, read_architectures(files)
-        self.compared = [] if alone else find_searches(settings.compare_with, "compare_with")
         self.parameters = read_meta(files)["parameters"]
         self.limits = (settings.margin, settings.confidence)
         self.made: dict[str, Any] = {}
@@ -95,14 +94,15 @@ class Tables:
         paths = {a.name: getattr((files or self.files).architecture(a), name) for a in self.architectures}
         return joined(read_table(path).assign(architecture=name) for name, path in paths.items() if path.exists())
 
-    def of_run(self, files: RunFiles) -> "Tables":
-        """Those of another run, by the settings of this one."""
-        return type(self)(files, self.settings, alone=True)
+    @functools.cached_property
+    def compared(self) -> "dict[str, Tables]":
+        """The runs that this one is compared with, by name, read by the settings of this one."""
+        runs = find_searches(self.settings.compare_with, "compare_with")
+        return {run.root.name: type(self)(run, self.settings) for run in runs}
 
     def differences(self, name: str) -> str:
         """In what parameters that decide results this run differs from one that it is compared with, in a sentence."""
-        run = next(run for run in self.compared if run.root.name == name)
-        found = different_parameters(self.parameters, read_meta(run)["parameters"])
+        found = different_parameters(self.parameters, self.compared[name].parameters)
         return f"The runs differ in: {'; '.join(found) or 'nothing that decides a result'}."
 
     @property

@@ -10,7 +10,7 @@ from mlp_lib import figures
 from mlp_lib.evidence import comparisons, search, transfer, widths
 from mlp_lib.reports.pieces import Tables, joined, piece
 from mlp_lib.run.ledger import read_trainings
-from mlp_lib.run.meta import different_parameters, read_meta
+from mlp_lib.run.meta import different_parameters
 
 _METHODS = {  # what the statistics of random draws can't be held to
     "sobol": "The trials are points of a Sobol sequence, no independent draws: bands of the best of n are too wide.",
@@ -65,18 +65,17 @@ class PiecesOfSearch(Tables):
     @piece("draws")
     def search_comparison(self) -> pd.DataFrame:
         """The search here beside what that of each run to compare with is expected to find at equal cost, by `run`."""
-        there = {run.root.name: self.of_run(run).draws for run in self.compared}
         return joined(
-            comparisons.compare_search(self.draws, trials, self.settings.confidence).assign(run=name)
-            for name, trials in there.items()
-            if len(trials)
+            comparisons.compare_search(self.draws, run.draws, self.settings.confidence).assign(run=name)
+            for name, run in self.compared.items()
+            if len(run.draws)
         )
 
     @functools.cached_property
     def points(self) -> pd.DataFrame:
         """The trainings of the grids of this run and of those that it is compared with, by `parametrization`."""
         tables: dict[str, pd.DataFrame] = {}
-        for run in (self, *map(self.of_run, self.compared)):
+        for run in (self, *self.compared.values()):
             name = run.parameters.get("parametrization", "standard")
             name += f" ({run.files.root.name})" if name in tables else ""
             tables |= {name: run.grid.assign(parametrization=name)} if len(run.grid) else {}
@@ -105,9 +104,9 @@ class PiecesOfSearch(Tables):
     def drift_sentences(self) -> list[str]:
         """Whether each optimum moves, and what else the runs beside this one differ in."""
         told = [widths.drift_sentence(drift, *self.limits) for drift in self.widths.drifts.to_dict("records")]
-        for run in self.compared:
-            differences = different_parameters(self.parameters, read_meta(run)["parameters"])
-            told.append(f"This run and {run.root.name} differ in: {'; '.join(differences) or 'nothing'}.")
+        for name, run in self.compared.items():
+            differences = different_parameters(self.parameters, run.parameters)
+            told.append(f"This run and {name} differ in: {'; '.join(differences) or 'nothing'}.")
         return told
 
     @piece("grid", figure=lambda self, trials: figures.grid_maps(trials, self.space.free), kept=False)
