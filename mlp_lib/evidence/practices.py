@@ -215,9 +215,8 @@ def _ways(table: _Table, n: int, count: np.ndarray, default: pd.DataFrame, rungs
         yield Way("successive halving", n, 0, epochs, *table.told(choose))
     if size > 1:
         others = (1 - np.eye(size)) / (size - 1)
-        yield Way(
-            "tune on another architecture", 0, n, n * others @ a_trial, *table.told(partial(table.elsewhere, n, others))
-        )
+        other = table.told(partial(table.elsewhere, n, others))
+        yield Way("tune on another architecture", 0, n, n * others @ a_trial, *other)
         fewest = np.where(others, count, np.inf).argmin(1)
         small = table.told(partial(table.elsewhere, n, np.eye(size)[fewest]))
         yield Way("tune on the smallest other", 0, n, n * a_trial[fewest], *small)

@@ -34,16 +34,19 @@ def summarize(losses: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*by, "n", "mean", "var", "min", "max", "mean_accuracy"])
 
 
-def mean_loss_matrix(losses: pd.DataFrame) -> pd.DataFrame:
-    """Mean test loss over the finite seeds: rows are targets, columns sources; NaN where there is none.
+def by_pair(pairs: pd.DataFrame, values: str) -> pd.DataFrame:
+    """A column of pairs as a matrix: rows are targets, columns sources; NaN where there is none.
 
-    `losses` has the columns target, source, seed, test_loss. Targets come in order of first appearance, sources in the
-    same order, and after them those that are no target.
+    Targets come in order of first appearance, sources in the same order, and after them those that are no target.
     """
-    targets, sources = losses["target"].unique(), losses["source"].unique()
-    columns = [t for t in targets if t in sources] + [s for s in sources if s not in targets]
-    summary = summarize(losses.assign(test_accuracy=np.nan), ["target", "source"])
-    return summary.pivot(index="target", columns="source", values="mean").reindex(index=targets, columns=columns)
+    targets, sources = pairs["target"].unique(), pairs["source"].unique()
+    columns = [name for name in dict.fromkeys([*targets, *sources]) if name in sources]
+    return pairs.pivot(index="target", columns="source", values=values).reindex(index=targets, columns=columns)
+
+
+def mean_loss_matrix(losses: pd.DataFrame) -> pd.DataFrame:
+    """Mean test loss over the finite seeds by pair; `losses` has the columns target, source, seed, test_loss."""
+    return by_pair(summarize(losses.assign(test_accuracy=np.nan), ["target", "source"]), "mean")
 
 
 def mean_error(losses: pd.DataFrame, by: str | list[str]) -> pd.Series:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from mlp_lib.evidence.summaries import short_name
+from mlp_lib.evidence.summaries import by_pair, short_name
 from mlp_lib.figures.style import BLUE, MAX_PRINTED, ORANGE, drawn, new_axes, plain_rows
 
 MANY_PAIRS = 45  # beyond which the rows are set closer
@@ -48,6 +48,7 @@ def heatmap(
     ax.set_yticks(range(rows), [short_name(name) for name in matrix.index])
     ax.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    ax.set_axisbelow("line")  # so that the lines between cells are drawn over frames
     ax.grid(False)
     ax.grid(which="minor", color="white", linewidth=1.5)
     ax.tick_params(which="both", length=0)
@@ -72,20 +73,8 @@ def _limit(values: np.ndarray, centre: float) -> tuple[float, bool]:
     if not distances.any():
         return 1.0, False
     usual = np.quantile(distances, 0.9)
-    if 0 < usual < distances.max() / 4:
-        return float(usual), True
-    return float(distances.max()), False
-
-
-def _matrix(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Quotients by target (row) and source (column), in order of first appearance as targets; 1 for its own."""
-    targets, sources = pairs["target"].unique(), pairs["source"].unique()
-    columns = [name for name in dict.fromkeys([*targets, *sources]) if name in sources]
-    matrix = pairs.pivot(index="target", columns="source", values="quotient")
-    matrix = matrix.reindex(index=targets, columns=columns)
-    for name in set(targets) & set(sources):
-        matrix.loc[name, name] = 1.0
-    return matrix
+    clipped = bool(0 < usual < distances.max() / 4)
+    return float(usual if clipped else distances.max()), clipped
 
 
 @drawn
@@ -94,7 +83,9 @@ def pair_matrix(pairs: pd.DataFrame, margin: float, title: str) -> Figure:
 
     pairs: target, source, quotient (transferred / own; NaN: hatched, most trainings fail), beyond_margin.
     """
-    matrix, beyond = _matrix(pairs), pairs[pairs["beyond_margin"]]
+    matrix, beyond = by_pair(pairs, "quotient"), pairs[pairs["beyond_margin"]]
+    for name in {*matrix.index} & {*matrix.columns}:  # with its own
+        matrix.loc[name, name] = 1.0
     figure = heatmap(matrix, title, 1.0, "transferred / own", "hatched: most do not train")
     for target, source in zip(beyond["target"], beyond["source"], strict=True):
         row, column = matrix.index.get_loc(target), matrix.columns.get_loc(source)

@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from mlp_lib.evidence.intervals import count_text
+
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"  # Okabe & Ito's colour-blind-safe pair
 # after Tol's "muted", the light ones darker, so that each line reads on white; past nine the marker tells them apart
 COLOURS = ("#332288", "#CC6677", "#117733", "#B8860B", "#0077BB", "#882255", "#009988", "#6F6F1F", "#AA4499")
@@ -113,8 +115,7 @@ def log_if_wide(ax: Axes, name: str, values: pd.Series) -> None:
 
 
 def with_untrained(title: str, number: int, what: str) -> str:
-    what += "" if number == 1 else "s"
-    return f"{title}\n(not shown: {number} {what} diverged or not trained)" if number else title
+    return f"{title}\n(not shown: {count_text(number, what)} diverged or not trained)" if number else title
 
 
 def usual_top(losses: pd.Series) -> float:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mlp_lib.core.values import LOG_HYPERPARAMETERS
+from mlp_lib.evidence.intervals import count_text
 from mlp_lib.evidence.summaries import short_name
 from mlp_lib.evidence.widths import Curve
 from mlp_lib.figures.style import LOSS, drawn, log_if_wide, new_figure, panel_grid
@@ -43,8 +44,7 @@ def loss_by_width(
             row = found.loc[(name, architecture, parameter)]
             ax.plot([row["low"], row["high"]], [row["loss"]] * 2, linewidth=3, alpha=0.6, **look)
             ax.plot(row["optimum"], row["loss"], "o", markeredgecolor="white", **look)
-        layer = "layer" if layers == 1 else "layers"
-        ax.set_title(f"{name}\n{layers} hidden {layer}: {verdicts[name, layers, parameter]}")
+        ax.set_title(f"{name}\n{count_text(layers, 'hidden layer')}: {verdicts[name, layers, parameter]}")
         ax.set(xlabel=parameter, xscale="log" if curve.logarithmic else "linear")
     highest = optima["loss"].max()
     panels[0, 0].set_ylim(0.9 * optima["loss"].min(), _TALLEST * highest)

@@ -59,12 +59,11 @@ class PiecesOfChosen(Tables):
     )
     def comparison(self) -> pd.DataFrame:
         """The transfer here beside that of each run to compare with, by `run`; of other seeds see `replication`."""
-        apart = {*self.replication().get("run", ())}
-        there = {name: run.with_extra_sources for name, run in self.compared.items() if name not in apart}
+        apart, level = {*self.replication().get("run", ())}, self.settings.confidence
         return joined(
-            comparisons.compare_transfer(self.transfers, losses, self.settings.confidence).assign(run=name)
-            for name, losses in there.items()
-            if len(losses)
+            comparisons.compare_transfer(self.transfers, run.with_extra_sources, level).assign(run=name)
+            for name, run in self.compared.items()
+            if name not in apart and len(run.with_extra_sources)
         )
 
     def comparison_answer(self) -> str:
