@@ -20,7 +20,7 @@ MARK = {"by_hand": True}  # in the record of a run that was begun without a run_
 
 def find_runs(phase: str) -> list[RunFiles]:
     """The runs that were begun without a run_dir, the one on which the phase was begun last first."""
-    found = []
+    found = {}
     for path in RUNS.glob("*/search/search_meta.yaml"):
         files = RunFiles(path.parents[1])
         with contextlib.suppress(MlpError, LookupError, TypeError, ValueError):  # damaged, or without the phase
@@ -28,8 +28,8 @@ def find_runs(phase: str) -> list[RunFiles]:
             if MARK.items() <= record.items():
                 meta.check_layout(files)
                 began = datetime.datetime.fromisoformat(record["phases"][phase]["work"][-1]["started"])
-                found.append((began, files.root.name, files))
-    return [files for *_, files in sorted(found, key=lambda run: run[:2], reverse=True)]
+                found[began, files.root.name] = files
+    return [found[run] for run in sorted(found, reverse=True)]
 
 
 def take_newest() -> RunFiles:

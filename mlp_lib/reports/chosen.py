@@ -40,8 +40,7 @@ class PiecesOfChosen(Tables):
     @piece("with_extra_sources")
     def gain_kept(self) -> pd.DataFrame:
         """The share of what tuning gains over torch's default that transferred hyperparameters keep."""
-        default = (self.with_extra_sources["source"] == "default").any()
-        return comparisons.gain_kept(self.with_extra_sources, self.settings.confidence) if default else pd.DataFrame()
+        return comparisons.gain_kept(self.with_extra_sources, self.settings.confidence)
 
     @piece("transfers", "retrainings")
     def other_search(self) -> pd.DataFrame:

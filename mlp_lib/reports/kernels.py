@@ -41,8 +41,7 @@ class KernelManager(AsyncKernelManager):
     async def _async_pre_start_kernel(self, **options: Any) -> Any:
         self.kernel_id = self.kernel_id or str(uuid.uuid4())
         if self.provisioner is None:
-            own = {"kernel_id": self.kernel_id, "kernel_spec": self.kernel_spec, "parent": self}
-            self.provisioner = _Forked(**own)
+            self.provisioner = _Forked(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
         return await super()._async_pre_start_kernel(**options)
 
 

@@ -29,10 +29,9 @@ class PiecesOverSearches(Tables):
 
         RunDirectoryError where the search has grown since they were.
         """
+        margin, confidence = self.limits
         try:
-            return over_searches(
-                self.pool_trials, self.judged, self.budget, self.settings.confidence, self.settings.margin
-            )
+            return over_searches(self.pool_trials, self.judged, self.budget, confidence, margin)
         except TrainingError as error:
             command = "run" if self.searched.root == self.files.root else "transfer"
             raise RunDirectoryError(f"{error}; to train them: {go_on(self.files.root, command)}") from None
