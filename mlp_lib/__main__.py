@@ -18,17 +18,7 @@ from mlp_lib.run.claim import claim
 from mlp_lib.run.files import ROOT, RunFiles, from_repository, make_run_directory, name_run, write_yaml
 from mlp_lib.run.meta import continue_run, find_search
 from mlp_lib.run.parameters import NAME, NAME_RULE, NOTEBOOK_SETTINGS, PHASES, AnalysisSettings, SearchSettings
-from mlp_lib.run.parsing import (
-    Merged,
-    check_all,
-    check_device,
-    cut,
-    describe_seeds,
-    flat,
-    merge,
-    parse_all,
-    parse_own,
-)
+from mlp_lib.run.parsing import Merged, check_all, check_device, cut, describe_seeds, merge, own, parse_all, parse_own
 from mlp_lib.workers.server import allow_open_files
 
 COMMANDS = {
@@ -60,17 +50,17 @@ def execute_phases(
     parsed = check(command, merged, run_dir)
     allow_open_files()
     if run_dir is None:
-        run_dir = make_run_directory(runs_root, run_name or name_run(parsed["search"]["project_name"]))
+        run_dir = make_run_directory(runs_root, run_name or name_run(parsed["project_name"]))
     files = RunFiles(run_dir)
     if command in _TRAIN:
         meta.check_layout(files)
     with claim(run_dir, command):
         voice.log = files.log.absolute()
         if not files.meta.exists():
-            own = {"benchmark": ("benchmark",), "transfer": ("transfer", "analysis")}.get(command, PHASES)
-            parameters = flat({phase: parsed[phase] for phase in own})
+            phases = {"benchmark": ("benchmark",), "transfer": ("transfer", "analysis")}.get(command, PHASES)
+            parameters = {name: parsed[name] for phase in phases for name in NOTEBOOK_SETTINGS[phase].model_fields}
             if command == "transfer":  # whose search is another run's
-                parameters["architectures"] = parsed["search"]["architectures"]
+                parameters["architectures"] = parsed["architectures"]
             write_yaml(files.meta, meta.read_meta(files) | {"parameters": parameters})
         for line in _describe_start(command, parsed, files):
             print(line)
@@ -86,20 +76,20 @@ def execute_phases(
     return run_dir
 
 
-def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, dict[str, Any]]:
-    """The parameters of every phase; SettingsError at the first thing that one of the command's phases would refuse."""
+def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, Any]:
+    """The parameters of all phases; SettingsError at the first thing that one of the command's phases would refuse."""
     if run_dir is not None:
         merged = continue_run(run_dir, merged)
     trains = command in (*_TRAIN, "benchmark")
     parsed = (check_all if trains else parse_all)(merged)
     if trains:
-        check_device(flat(parsed), merged.where)
+        check_device(parsed, merged.where)
     if run_dir is not None:
-        _check_taken(command, merged, meta.read_meta(RunFiles(run_dir))["parameters"], flat(parsed))
-    if command == "transfer" and (name := parsed[command]["search_dir"]):
+        _check_taken(command, merged, meta.read_meta(RunFiles(run_dir))["parameters"], parsed)
+    if command == "transfer" and (name := parsed["search_dir"]):
         of_defaults = merged.where["architectures"].startswith("params/")  # else they are the run's
         if of_defaults and "architectures" not in merged.given:
-            parsed["search"]["architectures"] = meta.read_meta(find_search(name))["parameters"]["architectures"]
+            parsed["architectures"] = meta.read_meta(find_search(name))["parameters"]["architectures"]
     elif run_dir is None and command not in _MAKE_A_RUN:
         raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
     meta.check_runs(COMMANDS[command], parsed, merged.where)
@@ -114,9 +104,9 @@ def _check_taken(command: str, merged: Merged, stored: dict[str, Any], now: dict
             raise SettingsError(f"{merged.where[name]}: {command} takes no {name}; run --run-dir does")
 
 
-def _describe_start(command: str, parsed: dict[str, dict[str, Any]], files: RunFiles) -> list[str]:
+def _describe_start(command: str, parsed: dict[str, Any], files: RunFiles) -> list[str]:
     """What is to be said of a run and of what is asked of it, before its first phase."""
-    seeds = describe_seeds(parsed["retrain"] | parsed["transfer"]) if command in _TRAIN else ""
+    seeds = describe_seeds(parsed) if command in _TRAIN else ""
     return [*([seeds] if seeds else []), *meta.describe_losses(files)]
 
 
@@ -156,18 +146,18 @@ def _end(run_dir: Path, runs_root: Path, unrendered: dict[str, str]) -> None:
         )
 
 
-def _notebook_parameters(phase: str, parsed: dict[str, dict[str, Any]], run_dir: Path) -> dict[str, Any]:
+def _notebook_parameters(phase: str, parsed: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """What the phase's notebook is given: the search's report is a part of the analysis; paths are from the root."""
-    given = {**parsed["analysis"], "parts": "search"} if phase == "search_report" else parsed[phase]
-    return {**given, "run_dir": from_repository(run_dir)}
+    given = own(NOTEBOOK_SETTINGS.get(phase, AnalysisSettings), parsed)
+    part = {"parts": "search"} if phase == "search_report" else {}
+    return {**given, **part, "run_dir": from_repository(run_dir)}
 
 
 def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
     """What the command would train: trainings in all, how many are new, and an estimate of the time."""
     parsed = check(command, merged, run_dir)
     if command == "benchmark":
-        settings = parsed["benchmark"]
-        number = settings["benchmark_rounds"] * len(settings["benchmark_cases"]) * len(settings["benchmark_methods"])
+        number = parsed["benchmark_rounds"] * len(parsed["benchmark_cases"]) * len(parsed["benchmark_methods"])
         return f"benchmark: {number} measurements of some three seconds"
     if command not in _TRAIN:
         return "nothing to train"
@@ -176,7 +166,7 @@ def dry_run(command: str, merged: Merged, run_dir: Path | None) -> str:
     from mlp_lib.workers.units import time_epoch
 
     files = RunFiles(run_dir or Path("does-not-exist"))
-    settings = parse_own(SearchSettings, parsed["search"], "the parameters")
+    settings = parse_own(SearchSettings, parsed, "the parameters")
     study, dataset = open_study(settings, files, settings.architectures.architectures)
     timed = partial(time_epoch, dataset=dataset, settings=settings)
     plan = estimate.describe(COMMANDS[command], parsed, study, len(dataset.train.labels), timed)

@@ -163,12 +163,16 @@ def study_of(run_dir: Path, phase: str, by: Workers | None = None, **changes: An
     return Study(settings, RunFiles(run_dir), architectures, dataset.digest, by or in_process(settings))
 
 
+def parameters_of(**changes: Any) -> dict[str, Any]:
+    """The parameters of all phases."""
+    settings = [settings_of(phase, **changes).model_dump(mode="json") for phase in PHASES]
+    return {name: value for values in settings for name, value in values.items()}
+
+
 def store_parameters(run_dir: Path, **changes: Any) -> RunFiles:
     """Record the parameters of all phases as the command does; the run's files."""
     files = RunFiles(run_dir)
-    settings = [settings_of(phase, **changes).model_dump(mode="json") for phase in PHASES]
-    parameters = {name: value for values in settings for name, value in values.items()}
-    write_yaml(files.meta, meta.read_meta(files) | {"parameters": parameters})
+    write_yaml(files.meta, meta.read_meta(files) | {"parameters": parameters_of(**changes)})
     return files
 
 

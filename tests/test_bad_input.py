@@ -303,7 +303,7 @@ def test_later_files_and_options_win_over_earlier_ones_and_the_profile(tmp_path:
     (tmp_path / "a.yaml").write_text("patience: 11\nmax_epochs: 22\nval_interval: 3\nproject_name: a\n")
     (tmp_path / "b.yaml").write_text("max_epochs: 33\nval_interval: 5\n")
     merged = merge("quick", [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")], [("val_interval", "6")])
-    found = check_all(merged)["search"]
+    found = check_all(merged)
     names = ("dataset", "project_name", "patience", "max_epochs", "val_interval")
     assert [found[name] for name in names] == ["digits", "a", 11, 33, 6]
 
@@ -311,7 +311,7 @@ def test_later_files_and_options_win_over_earlier_ones_and_the_profile(tmp_path:
 def test_what_goes_together_is_asked_of_what_is_stored_and_not_of_defaults() -> None:
     given = [("search_budget", "25"), ("seeds", "[0, 11, 12, 13, 14, 15]")]
     merged = continue_run(ROOT / REPLICATION, merge(None, [], given))
-    assert check_all(merged)["transfer"]["transfer_seeds"] == [0, 11, 12, 13, 14, 15]
+    assert check_all(merged)["transfer_seeds"] == [0, 11, 12, 13, 14, 15]
     with pytest.raises(SettingsError, match="search_budget = 31: should be at most half of num_trials"):
         check_all(continue_run(ROOT / REPLICATION, merge(None, [], [("search_budget", "31")])))
 
@@ -434,4 +434,4 @@ def test_right_parameters_are_accepted(values: dict[str, Any], tmp_path: Path) -
     assert set(RIGHT) == set(PARAMETERS)
     for name, value in values.items():
         if not isinstance(value, (str, dict)):
-            assert next(phase[name] for phase in parsed.values() if name in phase) == value
+            assert parsed[name] == value

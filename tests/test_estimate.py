@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from study import FIXED, settings_of, study_of
+from study import FIXED, parameters_of, study_of
 
 from mlp_lib.core.values import Hyperparameters
 from mlp_lib.run.files import write_table
@@ -31,8 +31,7 @@ def test_more_steps_an_epoch_need_fewer_epochs(study):
 
 def plan(study, **changes):
     """Trainings in all and new by phase."""
-    parsed = {phase: settings_of(phase, **changes).model_dump() for phase in ("search", "retrain", "transfer")}
-    plans = estimate.plan(("search", "retrain", "transfer", "analysis"), parsed, study)
+    plans = estimate.plan(("search", "retrain", "transfer", "analysis"), parameters_of(**changes), study)
     return {phase: (total, len(new)) for phase, (total, new) in plans.items()}
 
 
@@ -74,8 +73,7 @@ def test_trials_on_disk_set_the_pace(study):
 
 
 def test_the_time_is_that_of_the_epochs_shared_by_the_workers(study):
-    parsed = {phase: settings_of(phase).model_dump() for phase in ("search", "retrain", "transfer")}
-    text = estimate.describe(("search",), parsed, study, 1000, lambda unit: 2.0)
+    text = estimate.describe(("search",), parameters_of(), study, 1000, lambda unit: 2.0)
     assert "search: 10 trainings, 10 new" in text
     assert f"at most {seconds_text(10 * 400 * 2.0 / 2 + 12)}, if all go on for 400 epochs" in text
 

@@ -12,7 +12,7 @@ from mlp_lib.reports.pieces import PIECES
 from mlp_lib.run.files import ROOT, RunFiles
 from mlp_lib.run.meta import continue_run
 from mlp_lib.run.parameters import AnalysisSettings
-from mlp_lib.run.parsing import check_all, merge, parse
+from mlp_lib.run.parsing import check_all, merge, parse_own
 
 EXECUTED = ROOT / "executed"
 EXAMPLE, REFERENCE = EXECUTED / "example", EXECUTED / "reference"
@@ -28,8 +28,8 @@ def analyse(report: Path, again: Path) -> Evidence:
     """All pieces of a report's analysis made anew from a copy of its tables."""
     shutil.copytree(report, again, ignore=lambda folder, names: [n for n in names if Path(n).suffix in SHOWN])
     shutil.rmtree(again / "analysis")
-    files, settings = RunFiles(again), check_all(continue_run(again, merge(None, [], [])))["analysis"]
-    evidence = Evidence(files, parse(AnalysisSettings, settings, report.name))
+    files, settings = RunFiles(again), check_all(continue_run(again, merge(None, [], [])))
+    evidence = Evidence(files, parse_own(AnalysisSettings, settings, report.name))
     for piece in PIECES:
         getattr(evidence, piece)()
     return evidence

@@ -22,7 +22,7 @@ from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_architectures, read_meta
 from mlp_lib.run.parameters import ArchitectureChoice, ExploreSettings
-from mlp_lib.run.parsing import parse
+from mlp_lib.run.parsing import own, parse
 from mlp_lib.run.recipe import Data
 
 
@@ -52,14 +52,12 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
         parameters = read_meta(files)["parameters"]
         if Data.model_validate(parameters).split != Data.model_validate(settings.model_dump()).split:
             return []
-        training = TrainingSettings(
-            **{name: parameters[name] for name in TrainingSettings.model_fields if name in parameters}
-        )
+        training = TrainingSettings(**own(TrainingSettings, parameters))
         for architecture in read_architectures(files):
-            own = files.architecture(architecture)
-            if own.best.exists() and own.metrics.exists():
-                chosen = Hyperparameters(**read_yaml(own.best)["hyperparameters"])
-                found.append(Stored(str(run_dir.relative_to(root)), architecture, chosen, training, own.metrics))
+            best, metrics = files.architecture(architecture).best, files.architecture(architecture).metrics
+            if best.exists() and metrics.exists():
+                chosen = Hyperparameters(**read_yaml(best)["hyperparameters"])
+                found.append(Stored(str(run_dir.relative_to(root)), architecture, chosen, training, metrics))
     return found
 
 

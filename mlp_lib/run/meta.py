@@ -19,9 +19,10 @@ from mlp_lib.run.parameters import (
     PARAMETERS_OF_FILE,
     PHASES,
     ArchitectureChoice,
+    TransferSettings,
     change_of,
 )
-from mlp_lib.run.parsing import Merged, check_together, cut, flat, parse_all
+from mlp_lib.run.parsing import Merged, check_together, cut, own, parse_all
 from mlp_lib.run.recipe import Conditions
 from mlp_lib.run.record import Lost
 from mlp_lib.run.work import begin_stretch, end_stretch
@@ -319,24 +320,24 @@ def find_searches(names: str | Sequence[str] | None, parameter: str) -> list[Run
     return runs
 
 
-def check_runs(phases: Sequence[str], parsed: Mapping[str, Mapping[str, Any]], where: Mapping[str, str]) -> None:
+def check_runs(phases: Sequence[str], parsed: Mapping[str, Any], where: Mapping[str, str]) -> None:
     """Refuse what one of the phases would: the runs that it reads must be there, and the search of one be whole.
 
-    parsed: the parameters of each phase. Raises SettingsError.
+    parsed: the parameters of all phases. Raises SettingsError.
     """
     if {"analysis", "search_report"} & set(phases):
-        find_searches(parsed["analysis"]["compare_with"], "compare_with")
-    if "transfer" in phases and (name := parsed["transfer"]["search_dir"]):
+        find_searches(parsed["compare_with"], "compare_with")
+    if "transfer" in phases and (name := parsed["search_dir"]):
         searched = find_search(name)
         known = read_meta(searched)
         state = read_states(searched, known)["search"]
         if state["status"] != DONE:
             told = f"{state['status']} ({state['error']})" if state.get("error") else state["status"]
             raise SettingsError(f"search_dir = {name}: its search is {told}; first {go_on(searched.root)}")
-        choice = parsed["search"]["architectures"]
-        check_search({**known["parameters"], "architectures": choice}, parsed["transfer"], where)
-        own = ArchitectureChoice.model_validate(choice).architectures
-        if missing := set(own) - set(read_architectures(searched)):
+        choice = parsed["architectures"]
+        check_search({**known["parameters"], "architectures": choice}, own(TransferSettings, parsed), where)
+        targets = ArchitectureChoice.model_validate(choice).architectures
+        if missing := set(targets) - set(read_architectures(searched)):
             names = ", ".join(sorted(one.name.removeprefix("mlp_") for one in missing))
             raise SettingsError(
                 f"search_dir = {name}: its search has no {names}, so nothing could be transferred to them; give "
@@ -355,7 +356,7 @@ def continue_run(run_dir: Path, merged: Merged) -> Merged:
     if not files.meta.exists():
         raise SettingsError(f"--run-dir {run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
     stored = read_meta(files)["parameters"]
-    checked = flat(parse_all(merged))  # the rest are defaults: what is stored says what goes together
+    checked = parse_all(merged)  # the rest are defaults: what is stored says what goes together
     also = ("retrain_seeds", "transfer_seeds") if "seeds" in merged.given else ()
     given = {name: checked[name] for name in (*merged.given, *also)}
     try:

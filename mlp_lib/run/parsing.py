@@ -79,7 +79,12 @@ def parse(kind: type[Kind], values: Mapping[str, Any], where: str | Mapping[str,
 
 def parse_own(kind: type[Kind], values: Mapping[str, Any], where: str | Mapping[str, str]) -> Kind:
     """The same of those values that are its fields."""
-    return parse(kind, {name: values[name] for name in kind.model_fields if name in values}, where)
+    return parse(kind, own(kind, values), where)
+
+
+def own(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are fields of `kind`."""
+    return {name: values[name] for name in kind.model_fields if name in values}
 
 
 def check_names(names: Mapping[str, Any], where: str | Mapping[str, str], also: tuple[str, ...] = ()) -> None:
@@ -91,22 +96,17 @@ def check_names(names: Mapping[str, Any], where: str | Mapping[str, str], also: 
             raise SettingsError(f"{_place(where, name)}: unknown parameter {cut(repr(name))}; {cure}")
 
 
-def check_all(merged: Merged) -> dict[str, dict[str, Any]]:
-    """Every phase's parameters, parsed strictly, as plain values; SettingsError at the first that is wrong."""
+def check_all(merged: Merged) -> dict[str, Any]:
+    """The parameters of all phases, parsed strictly, as plain values; SettingsError at the first that is wrong."""
     parsed = parse_all(merged)
-    check_together(flat(parsed), merged.where)
+    check_together(parsed, merged.where)
     return parsed
 
 
-def parse_all(merged: Merged) -> dict[str, dict[str, Any]]:
+def parse_all(merged: Merged) -> dict[str, Any]:
     """The same, each parameter by itself."""
-    settings = {phase: parse_own(kind, merged.values, merged.where) for phase, kind in NOTEBOOK_SETTINGS.items()}
-    return {phase: of_phase.model_dump(mode="json") for phase, of_phase in settings.items()}
-
-
-def flat(parsed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The parameters of all phases as one mapping."""
-    return {name: value for values in parsed.values() for name, value in values.items()}
+    settings = [parse_own(kind, merged.values, merged.where) for kind in NOTEBOOK_SETTINGS.values()]
+    return {name: value for of_phase in settings for name, value in of_phase.model_dump(mode="json").items()}
 
 
 def check_together(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:

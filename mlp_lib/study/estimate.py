@@ -9,8 +9,8 @@ from typing import Any
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.evidence import count_best, find_budget
 from mlp_lib.run.ledger import missing
-from mlp_lib.run.parameters import PHASES, SearchSettings, StudySettings
-from mlp_lib.run.parsing import no_pool, parse
+from mlp_lib.run.parameters import RetrainSettings, SearchSettings, StudySettings, TransferSettings
+from mlp_lib.run.parsing import no_pool, parse_own
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.study.draws import rung_epochs
 from mlp_lib.study.phases import (
@@ -34,12 +34,10 @@ _SECONDS_A_PHASE = 12.0  # kernel, imports, data, figures, page
 Plans = dict[str, tuple[int, list[Wanted]]]  # by phase its trainings: how many in all, and those that are not on disk
 
 
-def describe(
-    phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study, images: int, seconds: Callable
-) -> str:
+def describe(phases: tuple[str, ...], parsed: dict[str, Any], study: Study, images: int, seconds: Callable) -> str:
     """The plan as text.
 
-    parsed: the parameters of each phase; study: of the search; images: of training; seconds: of an epoch of one member
+    parsed: the parameters of all phases; study: of the search; images: of training; seconds: of an epoch of one member
     of a unit, of which one an architecture is tried.
     """
     plans = plan(phases, parsed, study)
@@ -69,7 +67,7 @@ def describe(
     )
 
 
-def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Study) -> Plans:
+def plan(phases: tuple[str, ...], parsed: dict[str, Any], study: Study) -> Plans:
     """What each phase would train. Choices that aren't made yet are taken as all different."""
     plans: Plans = {phase: (0, []) for phase in phases}
     trials = left_trials(study)
@@ -79,12 +77,12 @@ def plan(phases: tuple[str, ...], parsed: dict[str, dict[str, Any]], study: Stud
     undecided = {*study.architectures} - there | {one.architecture for one in trials}
     planned = set()
     if "retrain" in phases:
-        own = replace(study, settings=parse(PHASES["retrain"], parsed["retrain"], "the parameters"))
+        own = replace(study, settings=parse_own(RetrainSettings, parsed, "the parameters"))
         wanted = wanted_retrainings(own, _choices(study, undecided))
         plans["retrain"] = len(wanted), missing(wanted, retrainings(own))
         planned = {one.key for one in wanted}
     if "transfer" in phases:
-        own = replace(study, settings=parse(PHASES["transfer"], parsed["transfer"], "the parameters"))
+        own = replace(study, settings=parse_own(TransferSettings, parsed, "the parameters"))
         wanted = [one for _, one in wanted_transfers(own, _sources(own, study.settings, undecided))]
         left = missing(missing(wanted, reusable(own)), own.trainings("transfer"))
         plans["transfer"] = len(wanted), [one for one in left if one.key not in planned]
