@@ -33,7 +33,7 @@ HISTORY |= dict.fromkeys(("train_loss", "val_loss", "val_accuracy"), np.full(40,
 def empty(unit: Unit, number: int) -> Parts:
     """What a unit that trains nothing comes to."""
     values = zip(RESULT, ("completed", 36, 40, 0.5, 0.9, 0.6, 0.8), strict=True)
-    return [(unit, Result({name: [value] * len(unit.labels) for name, value in values}, HISTORY, None))]
+    return [(unit, Result({name: [value] * len(unit.members) for name, value in values}, HISTORY, None))]
 
 
 class Idle(Workers):
@@ -61,7 +61,7 @@ def measure(recorded: int, workers: Workers) -> str:
         study = Study(settings, files, architectures, "", workers)
         wanted = [Wanted(architectures[i % 100], TRIALS[i % 4], 1 + i // 100) for i in range(recorded + APPENDED)]
         for own in (wanted[first:recorded:100] for first in range(min(100, recorded))):
-            append_trainings(files, "transfer", own, empty(Unit.of(own), 0)[0][1].rows, 310)
+            append_trainings(files, "transfer", own, empty(Unit(own), 0)[0][1].rows, 310)
         times = [time.perf_counter()]
         for unit, result in study.train(missing(wanted, study.trainings()), "empty units"):
             study.record("transfer", unit, result)

@@ -93,7 +93,7 @@ TRIALS = [Hyperparameters(**VALUES | {"lr": lr, "dropout": 0.2}) for lr in (1e-3
 def units_of(size: int) -> list[Unit]:
     """TRIALS in units of that size, with one run seed."""
     trainings = [Wanted(ARCHITECTURE, trial, 7, label) for label, trial in enumerate(TRIALS)]
-    return [Unit.of(trainings[i : i + size]) for i in range(0, len(TRIALS), size)]
+    return [Unit(trainings[i : i + size]) for i in range(0, len(TRIALS), size)]
 
 
 def in_process(settings: Any) -> Processes:
@@ -147,7 +147,7 @@ def diverging() -> Doing:
 
 
 def _diverged(unit: Unit) -> Result:
-    size = len(unit.labels)
+    size = len(unit.members)
     rows = {"status": ["diverged"] * size, "best_epoch": [None] * size, "epochs_trained": [1] * size}
     rows |= dict.fromkeys(("val_loss", "val_accuracy", "test_loss", "test_accuracy"), [np.nan] * size)
     history = {"member": np.arange(size), "epoch": np.ones(size, int)}

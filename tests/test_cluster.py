@@ -28,6 +28,7 @@ from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import ROOT, WorkFiles, read_yaml
 from mlp_lib.run.parameters import StudySettings
+from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers import cluster
 from mlp_lib.workers.cluster import Cluster, ClusterError
 from mlp_lib.workers.jobs import Job, Result, Unit
@@ -67,7 +68,7 @@ def train(units: list[Unit], settings: StudySettings, folder: Path) -> pd.DataFr
     """The units' rows by label, on the cluster if the settings name one."""
     workers = Cluster if settings.scheduler else Processes
     results = begin(workers(settings), units, settings, folder)
-    rows = [pd.DataFrame({**result.rows, "label": unit.labels}) for unit, result in results]
+    rows = [pd.DataFrame({**result.rows, "label": unit.trials}) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
 
@@ -149,9 +150,9 @@ def test_a_unit_on_which_workers_die_is_named_and_the_rest_goes_on(lan: Lan, tmp
     lan.start_worker("--memory-limit", "1.2GB")
     lan.wait_for(1)
     settings = on(lan, max_epochs=2)
-    wide = Unit(Architecture((8192, 8192)), tuple(TRIALS[:1]), (7,), (77,))  # 268 MB a copy of the weights
+    wide = Unit([Wanted(Architecture((8192, 8192)), TRIALS[0], 7, 77)])  # 268 MB a copy of the weights
     results = begin(Cluster(settings), [wide, *units_of(1)], settings, tmp_path)
-    assert sorted(next(results)[0].labels for _ in range(4)) == [(0,), (1,), (2,), (3,)]
+    assert sorted(next(results)[0].trials for _ in range(4)) == [[0], [1], [2], [3]]
     with pytest.raises(TrainingError, match=r"died again and again while training mlp_8192x8192 77 .*goes on"):
         next(results)
 

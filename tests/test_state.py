@@ -16,6 +16,7 @@ from mlp_lib.core.data import Split
 from mlp_lib.core.training import State, Trained, Training
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 from mlp_lib.run.files import ROOT, WorkFiles
+from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers import units
 from mlp_lib.workers.units import Keeper, Unit, fit_in_memory, read_state
 
@@ -137,14 +138,14 @@ def train(tmp_path: Path) -> Callable[[Unit], list[tuple[Unit, units.Result]]]:
     return lambda unit: units.train_unit(unit, 0, job)
 
 
-UNIT = Unit(ARCHITECTURE, tuple(TRIALS), tuple(SEEDS), (0, 1, 2, 3))
+UNIT = Unit([Wanted(ARCHITECTURE, *one, label) for label, one in enumerate(zip(TRIALS, SEEDS, strict=True))])
 
 
 def by_member(parts: list[tuple[Unit, units.Result]]) -> dict[int, tuple[dict, dict, list[bytes]]]:
     """Rows, history and weights of each trial, whichever part it is in."""
     found = {}
     for unit, result in parts:
-        for i, label in enumerate(unit.labels):
+        for i, label in enumerate(unit.trials):
             rows = {name: values[i] for name, values in result.rows.items()}
             own = result.history["member"] == i
             history = {name: values[own].tobytes() for name, values in result.history.items() if name != "member"}
@@ -175,11 +176,10 @@ def test_a_unit_cut_otherwise_goes_on_from_states_of_different_epochs(
 
         return Stopping
 
-    for half, epoch in (((0, 1), 2), ((2, 3), 5)):
+    for half, epoch in ((slice(2), 2), (slice(2, 4), 5)):
         monkeypatch.setattr(units, "Keeper", stop_at(epoch))
-        members = [tuple(part[i] for i in half) for part in (UNIT.hyperparameters, UNIT.seeds, UNIT.labels)]
         with pytest.raises(Stop):
-            train(Unit(ARCHITECTURE, *members))
+            train(Unit(UNIT.members[half]))
     monkeypatch.undo()
     assert len(list(tmp_path.glob("state_*.npz"))) == 4
     before = int((tmp_path / "epochs_0").read_text())

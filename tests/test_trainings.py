@@ -152,7 +152,7 @@ def test_a_torn_last_line_is_trained_again_and_no_other(whole: RunFiles, tmp_pat
     within = workers.train
     workers.train = lambda parts, job: jobs.append(job) or within(parts, job)
     getattr(phases, phase)(study_of(tmp_path, phase, workers, **STUDY))
-    assert [len(unit.labels) for unit in units] == [1]
+    assert [len(unit.members) for unit in units] == [1]
     run_all(tmp_path, refusing(), **STUDY)
     assert tables(tmp_path) == tables(whole.root)
 

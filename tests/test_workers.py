@@ -48,7 +48,7 @@ def train(members: list[Unit], settings: StudySettings, digest: str, work: Path 
         work = WorkFiles(work or Path(folder) / "work")
         results = list(started(settings).train(members, Job(settings, digest, "test", work)))
     assert not work.root.exists()
-    rows = [pd.DataFrame({**result.rows, "label": unit.labels}) for unit, result in results]
+    rows = [pd.DataFrame({**result.rows, "label": unit.trials}) for unit, result in results]
     return pd.concat(rows).sort_values("label", ignore_index=True)
 
 
@@ -87,13 +87,13 @@ def wanted(seeds: list[int], architectures: tuple[Architecture, ...] = (ARCHITEC
 def sizes_of(device: str, number: int, trainings: list[Wanted], **sizes: int) -> list[int]:
     workers = Workers()
     workers.device, workers.number = device, number
-    return [len(unit.labels) for unit in workers.cut(trainings, 64, sizes)]
+    return [len(unit.members) for unit in workers.cut(trainings, 64, sizes)]
 
 
 def test_every_member_is_in_one_unit() -> None:
     workers = Processes(SETTINGS.model_copy(update={"workers": 5}))
     cut = workers.cut(wanted([0] * 80), 64)
-    assert [label for unit in cut for label in unit.labels] == list(range(80))
+    assert [label for unit in cut for label in unit.trials] == list(range(80))
     assert len(cut) == 5
     assert workers.cut([], 64) == []
 
@@ -133,14 +133,14 @@ def test_a_population_is_halved_until_memory_holds_it(holds: int, tried: list[in
     sizes = []
 
     def train(part: Unit) -> units.Result:
-        sizes.append(len(part.labels))
-        if len(part.labels) > holds:
+        sizes.append(len(part.members))
+        if len(part.members) > holds:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return units.Result({}, {}, None)
 
-    parts = units.fit_in_memory(train, Unit.of(wanted([0] * 7)))
+    parts = units.fit_in_memory(train, Unit(wanted([0] * 7)))
     assert sizes == tried
-    assert [label for part, _ in parts for label in part.labels] == list(range(7))
+    assert [label for part, _ in parts for label in part.trials] == list(range(7))
     assert {result.fitting for _, result in parts} == {min(holds, 4) if holds < 7 else None}
 
 
@@ -163,7 +163,7 @@ def test_what_finds_no_memory_beside_the_others_is_trained_after_them(
     job = Job(SETTINGS.model_copy(update={"max_epochs": 6}), digest, "test", WorkFiles(tmp_path / "work"))
     results = Processes(job.settings, start).train(units_of(2), job)
     if enough:
-        assert sorted(label for unit, _ in results for label in unit.labels) == [0, 1, 2, 3]
+        assert sorted(label for unit, _ in results for label in unit.trials) == [0, 1, 2, 3]
     else:
         with pytest.raises(TrainingError, match=r"out of memory, even for a single training .*fewer workers"):
             list(results)
@@ -203,7 +203,7 @@ def test_workers_that_die_now_and_then_are_no_error(digest: str, tmp_path: Path)
 
     job = Job(SETTINGS.model_copy(update={"max_epochs": 6}), digest, "test", WorkFiles(tmp_path / "work"))
     results = Processes(job.settings, lambda workers, raw: Mortal(1)).train(units_of(1), job)
-    assert sorted(label for unit, _ in results for label in unit.labels) == [0, 1, 2, 3]
+    assert sorted(label for unit, _ in results for label in unit.trials) == [0, 1, 2, 3]
 
 
 def test_progress_is_told_beside_the_states(digest: str, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_population_sizes_are_recorded_and_kept(tmp_path: Path) -> None:
     sizes = []
 
     def train(unit: Unit) -> units.Result:
-        sizes.append(len(unit.labels))
+        sizes.append(len(unit.members))
         return units.Result({}, {}, None, fitting=4)
 
     workers = Doing(train)

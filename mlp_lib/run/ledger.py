@@ -1,10 +1,11 @@
 """The ledger of a run, trainings.csv: a row a training, appended to as they finish."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from mlp_lib.core.values import HYPERPARAMETERS, Architecture
+from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.run.files import RunFiles, append_rows, read_table, write_table
 from mlp_lib.run.recipe import Key, Wanted
 
@@ -24,6 +25,13 @@ def keys(ledger: pd.DataFrame) -> list[Key]:
     """The key of each row."""
     trials = ledger["trial"].astype("Int64").fillna(-1).astype("int64")
     return list(ledger.assign(trial=trials)[_KEY].itertuples(index=False, name=None))
+
+
+def wanted_of(row: Mapping[str, Any]) -> Wanted:
+    """The training that a row is of."""
+    vector = Hyperparameters(**{name: row[name] for name in HYPERPARAMETERS})
+    trial = None if pd.isna(row["trial"]) else int(row["trial"])
+    return Wanted(Architecture.from_name(row["architecture"]), vector, row["seed"], trial)
 
 
 def append_trainings(

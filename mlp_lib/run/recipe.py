@@ -101,12 +101,10 @@ class Recipe(Conditions):
     seed: Seed
 
     @classmethod
-    def under(
-        cls, conditions: Conditions, architecture: Architecture, hyperparameters: Hyperparameters, seed: int
-    ) -> "Recipe":
-        """Of one training under the conditions of its phase."""
-        own = {"architecture": architecture.widths, "hyperparameters": hyperparameters, "seed": seed}
-        return cls(**own, **{name: getattr(conditions, name) for name in Conditions.model_fields})
+    def under(cls, conditions: Conditions, one: Wanted) -> "Recipe":
+        """Of a training under the conditions of its phase."""
+        own = {"architecture": one.architecture.widths, "hyperparameters": one.hyperparameters, "seed": one.seed}
+        return cls(**own, **dict(conditions))
 
     def describe(self) -> dict[str, Any]:
         """As config.yaml says it."""

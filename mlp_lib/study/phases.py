@@ -24,7 +24,7 @@ from mlp_lib.run.files import (
     write_table,
     write_yaml,
 )
-from mlp_lib.run.ledger import RESULT, keys, missing
+from mlp_lib.run.ledger import RESULT, keys, missing, wanted_of
 from mlp_lib.run.parameters import RetrainSettings, SearchSettings
 from mlp_lib.run.parsing import parse
 from mlp_lib.run.recipe import Key, Recipe, Recorded, Wanted
@@ -130,8 +130,8 @@ def _keep_curves(study: Study, unit: Unit, result: Result) -> None:
     """
     files, names = study.files.architecture(unit.architecture), _names(study.settings)
     members = result.history["member"]
-    labels = {"trial": [unit.labels[i] for i in members], "seed": [unit.seeds[i] for i in members]}
-    epochs = pd.DataFrame(result.history | labels)
+    own = {"trial": [unit.trials[i] for i in members], "seed": [unit.seeds[i] for i in members]}
+    epochs = pd.DataFrame(result.history | own)
     checks = epochs[epochs["val_loss"].notna()]
     if "seed" in names:
         append_table(files.curves, checks[[*names, *_METRICS]])
@@ -219,8 +219,8 @@ def retrain(study: Study) -> pd.DataFrame:
         left = missing(wanted, retrainings(study))
         for unit, result in study.train(left, "retraining", keep_weights=settings.save_checkpoints, keep_images=True):
             _keep_images(study, unit, result)
-            for member in range(len(unit.labels)):
-                _keep_training(study, unit, result, member)
+            for place, one in enumerate(unit.members):
+                _keep_training(study, one, result, place)
             study.record("retrain", unit, result)
         rows = study.close("retrain", wanted)
         losses = rows[["architecture", "seed", "status", "test_loss", "test_accuracy", "val_loss", "best_epoch"]]
@@ -252,18 +252,16 @@ def retrainings(study: Study) -> pd.DataFrame:
     return rows[np.array(there, dtype=bool)]
 
 
-def _keep_training(study: Study, unit: Unit, result: Result, member: int) -> None:
-    """Write a retraining's checkpoint and config, which a recorded one has."""
-    files, seed = study.files.architecture(unit.architecture), unit.seeds[member]
-    row, hyperparameters = {name: values[member] for name, values in result.rows.items()}, unit.hyperparameters[member]
-    files.model(seed).unlink(missing_ok=True)  # of other hyperparameters, if there is one
-    if result.weights is not None and row["status"] == COMPLETED:
-        weights = [torch.from_numpy(weight[member]) for weight in result.weights]
+def _keep_training(study: Study, one: Wanted, result: Result, place: int) -> None:
+    """Write the checkpoint and config of a retraining, which a recorded one has, from its place in the result."""
+    files, found = study.files.architecture(one.architecture), {n: plain(result.rows[n][place]) for n in RESULT}
+    files.model(one.seed).unlink(missing_ok=True)  # of other hyperparameters, if there is one
+    if result.weights is not None and found["status"] == COMPLETED:
+        weights = [torch.from_numpy(weight[place]) for weight in result.weights]
         buffer = io.BytesIO()
-        torch.save(to_sequential(unit.architecture, weights, hyperparameters).state_dict(), buffer)
-        write_bytes(files.model(seed), buffer.getvalue())
-    recipe = Recipe.under(study.conditions, unit.architecture, hyperparameters, seed)
-    write_yaml(files.config(seed), recipe.describe() | {"result": {name: plain(row[name]) for name in RESULT}})
+        torch.save(to_sequential(one.architecture, weights, one.hyperparameters).state_dict(), buffer)
+        write_bytes(files.model(one.seed), buffer.getvalue())
+    write_yaml(files.config(one.seed), Recipe.under(study.conditions, one).describe() | {"result": found})
 
 
 def _keep_images(study: Study, unit: Unit, result: Result) -> None:
@@ -364,11 +362,10 @@ def reusable(study: Study) -> pd.DataFrame:
     rows = rows[rows["seed"].isin(study.settings.transfer_seeds)]
     same, conditions = [], study.conditions
     for row in rows.to_dict("records"):
-        architecture = Architecture.from_name(row["architecture"])
-        vector = {name: row[name] for name in HYPERPARAMETERS}
-        recipe = Recipe.under(conditions, architecture, vector, row["seed"])
-        path = study.files.architecture(architecture).config(row["seed"])
-        same.append(parse(Recorded, read_yaml(path), str(path)).is_of(recipe, study.settings.mixed_devices))
+        one = wanted_of(row)
+        path = study.files.architecture(one.architecture).config(one.seed)
+        recorded = parse(Recorded, read_yaml(path), str(path))
+        same.append(recorded.is_of(Recipe.under(conditions, one), study.settings.mixed_devices))
     return rows[np.array(same, dtype=bool)]
 
 

@@ -11,11 +11,9 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from mlp_lib.core.errors import DataError
-from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.run.files import RunDirectoryError, RunFiles, plain
-from mlp_lib.run.ledger import RESULT
+from mlp_lib.run.ledger import RESULT, wanted_of
 from mlp_lib.run.meta import read_meta
-from mlp_lib.run.recipe import Wanted
 from mlp_lib.study.study import Study
 
 TOLERANCE = 0.2  # of losses, relative, where another kind of machine or another torch computes (docs/trouble.md)
@@ -63,14 +61,11 @@ def _train_again(study: Study, drawn: pd.DataFrame) -> pd.DataFrame:
         settings = study.settings.model_copy(update={"max_epochs": int(epochs)})
         with tempfile.TemporaryDirectory() as folder:
             again = replace(study, settings=settings, files=RunFiles(Path(folder)))
-            for unit, result in again.train([_wanted(place, row) for place, row in rows.iterrows()], "verify"):
-                results.append(pd.DataFrame(result.rows).set_axis(unit.labels))
+            places = zip(rows.index, rows.to_dict("records"), strict=True)
+            wanted = [replace(wanted_of(row), trial=place) for place, row in places]
+            for unit, result in again.train(wanted, "verify"):
+                results.append(pd.DataFrame(result.rows).set_axis(unit.trials))
     return pd.concat(results).sort_index()
-
-
-def _wanted(place: int, row: pd.Series) -> Wanted:
-    vector = Hyperparameters(**{name: float(row[name]) for name in HYPERPARAMETERS})
-    return Wanted(Architecture.from_name(row["architecture"]), vector, int(row["seed"]), place)
 
 
 def _differ(then: dict[str, Any], now: dict[str, Any], tolerant: bool) -> str:

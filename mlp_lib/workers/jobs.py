@@ -9,7 +9,7 @@ import torch
 
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.kernels import rounds_factors
-from mlp_lib.core.values import Architecture, Hyperparameters
+from mlp_lib.core.values import Architecture
 from mlp_lib.run.files import WorkFiles
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Conditions, Recipe, Wanted
@@ -17,24 +17,21 @@ from mlp_lib.run.recipe import Conditions, Recipe, Wanted
 
 @dataclass(frozen=True)
 class Unit:
-    """A population of one architecture: what one worker trains in one go. `labels` are the trials, None for others."""
+    """Trainings of one architecture that one worker does in one go, as a population."""
 
-    architecture: Architecture
-    hyperparameters: tuple[Hyperparameters, ...]
-    seeds: tuple[int, ...]
-    labels: tuple[int | None, ...]
-
-    @classmethod
-    def of(cls, members: Sequence[Wanted]) -> "Unit":
-        """Of trainings of one architecture."""
-        parts = zip(*((one.hyperparameters, one.seed, one.trial) for one in members), strict=True)
-        return cls(members[0].architecture, *parts)
+    members: Sequence[Wanted]
 
     @property
-    def members(self) -> list[Wanted]:
-        """Its trainings."""
-        parts = zip(self.hyperparameters, self.seeds, self.labels, strict=True)
-        return [Wanted(self.architecture, *part) for part in parts]
+    def architecture(self) -> Architecture:
+        return self.members[0].architecture
+
+    @property
+    def seeds(self) -> list[int]:
+        return [one.seed for one in self.members]
+
+    @property
+    def trials(self) -> list[int | None]:
+        return [one.trial for one in self.members]
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,6 @@ def state_paths(unit: Unit, job: Job) -> list[Path]:
     Equal trials are trained by two workers at once: each has a place of its own.
     """
     conditions = job.conditions
-    recipes = [Recipe.under(conditions, one.architecture, one.hyperparameters, one.seed) for one in unit.members]
-    places = zip(recipes, unit.labels, strict=True)
-    return [job.work.state(f"{recipe.identity('max_epochs')[:32]}_{label}") for recipe, label in places]
+    recipes = [Recipe.under(conditions, one) for one in unit.members]
+    places = zip(recipes, unit.trials, strict=True)
+    return [job.work.state(f"{recipe.identity('max_epochs')[:32]}_{trial}") for recipe, trial in places]

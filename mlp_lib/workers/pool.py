@@ -104,7 +104,7 @@ class Workers:
                     for part, share in zip(seeds, shares, strict=True)
                 ]
             for part, size in parts:
-                units += [Unit.of(part[i : i + size]) for i in range(0, len(part), size)]
+                units += [Unit(part[i : i + size]) for i in range(0, len(part), size)]
         return units
 
     def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
@@ -117,7 +117,7 @@ class Workers:
         """
         waiting, deaths, alone, done, epochs, told = list(units), 0, False, 0, 0, set()
         open_work(job.work)
-        progress = Progress(job.what, sum(len(unit.labels) for unit in units), tell=functools.partial(_tell, job.work))
+        progress = Progress(job.what, sum(len(unit.members) for unit in units), tell=functools.partial(_tell, job.work))
 
         def tick() -> None:
             progress.update(done, self._watch(job, epochs))
@@ -138,7 +138,7 @@ class Workers:
                         continue
                     del left[id(unit)]
                     for part, result in parts:
-                        done, epochs = done + len(part.labels), epochs + sum(result.rows["epochs_trained"])
+                        done, epochs = done + len(part.members), epochs + sum(result.rows["epochs_trained"])
                         for reason in result.unfused - told:
                             print(_UNFUSED.format(reason))
                         told |= result.unfused
@@ -167,7 +167,7 @@ class Nobody(Workers):
 
     def train(self, units: Sequence[Unit], job: Job) -> Iterator[tuple[Unit, Result]]:
         if units:
-            raise RunDirectoryError(f"{sum(len(unit.labels) for unit in units)} trainings of the {job.what} are gone")
+            raise RunDirectoryError(f"{sum(len(unit.members) for unit in units)} trainings of the {job.what} are gone")
         return iter(())
 
 
@@ -181,15 +181,15 @@ def _by_seed(members: list[Wanted]) -> list[list[Wanted]]:
 
 def _in_halves(units: list[Unit]) -> list[Unit]:
     """Smaller units; TrainingError if there are none."""
-    if all(len(unit.labels) == 1 for unit in units):
+    if all(len(unit.members) == 1 for unit in units):
         members = [one for unit in units for one in unit.members]
         names = [f"{one.architecture.name} {one.seed if one.trial is None else one.trial}" for one in members]
         raise TrainingError(
             f"workers died again and again while training {'; '.join(sorted(names))} (out of memory?); what is "
             "finished is on disk, and the same run directory goes on, with fewer workers perhaps"
         )
-    cut = [(unit.members, math.ceil(len(unit.labels) / 2)) for unit in units]
-    return [Unit.of(part) for members, half in cut for part in (members[:half], members[half:]) if part]
+    cut = [(unit.members, math.ceil(len(unit.members) / 2)) for unit in units]
+    return [Unit(part) for members, half in cut for part in (members[:half], members[half:]) if part]
 
 
 def as_finished(

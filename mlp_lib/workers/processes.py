@@ -104,5 +104,5 @@ def _start_worker(environment: dict[str, str], raw: RawData) -> None:
 def _count_work(units: Sequence[Unit], job: Job) -> int:
     """Images x parameters over all epochs, at most."""
     facts = DATASETS[job.settings.dataset]
-    parameters = (unit.architecture.count_parameters(facts.inputs, CLASSES) * len(unit.labels) for unit in units)
+    parameters = (unit.architecture.count_parameters(facts.inputs, CLASSES) * len(unit.members) for unit in units)
     return facts.images * job.settings.max_epochs * sum(parameters)

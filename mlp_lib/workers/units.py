@@ -109,7 +109,7 @@ def train_unit(unit: Unit, number: int | None, job: Job) -> Parts:
         members.setdefault(len(state["history"]) if state else 0, []).append(one)
     dataset = split_supplied(DataSettings.of(job.settings), job.settings.device, job.digest)
     train = functools.partial(_train_part, job=job, dataset=dataset, kept=kept, tell=tell)
-    return [part for of_epoch in members.values() for part in fit_in_memory(train, Unit.of(of_epoch))]
+    return [part for of_epoch in members.values() for part in fit_in_memory(train, Unit(of_epoch))]
 
 
 def _train_part(part: Unit, job: Job, dataset: Dataset, kept: bool, tell: Callable[[int], None]) -> Result:
@@ -120,7 +120,7 @@ def _train_part(part: Unit, job: Job, dataset: Dataset, kept: bool, tell: Callab
         dataset.train,
         dataset.validation,
         part.architecture,
-        part.hyperparameters,
+        [one.hyperparameters for one in part.members],
         part.seeds,
         job.settings,
         resolve_device(job.settings.device),
@@ -158,26 +158,26 @@ def fit_in_memory(train: Callable[[Unit], Result], unit: Unit) -> Parts:
     Raises MemoryShortage if a single one doesn't fit.
     """
     parts: Parts = []
-    left, size = unit.members, len(unit.labels)
+    left, size = unit.members, len(unit.members)
     while left:
-        part = Unit.of(left[:size])
+        part = Unit(left[:size])
         try:
             parts.append((part, train(part)))
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if len(part.labels) == 1:
+            if len(part.members) == 1:
                 reason = (str(error) or type(error).__name__).splitlines()[0][:100]
                 raise MemoryShortage(
                     f"out of memory, even for a single training ({reason}): "
                     "fewer workers, a smaller batch_size or narrower architectures need less"
                 ) from None
-            size = math.ceil(len(part.labels) / 2)
+            size = math.ceil(len(part.members) / 2)
         else:
             left = left[size:]
-        if size < len(part.labels) and torch.cuda.is_available():
+        if size < len(part.members) and torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return [(part, replace(result, fitting=size)) for part, result in parts] if size < len(unit.labels) else parts
+    return [(part, replace(result, fitting=size)) for part, result in parts] if size < len(unit.members) else parts
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -190,7 +190,7 @@ def time_epoch(unit: Unit, dataset: Dataset, settings: StudySettings) -> float:
 
     Of an epoch that is much work a part is timed, as large a part of the validation, and two batches at least.
     """
-    images, members = len(dataset.train.labels), len(unit.labels)
+    images, members = len(dataset.train.labels), len(unit.members)
     work = images * members * unit.architecture.count_parameters(dataset.train.images.shape[1], CLASSES)
     epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
     part = min(1, max(_TIMED_WORK / work, 2 * settings.batch_size / images))
@@ -198,7 +198,7 @@ def time_epoch(unit: Unit, dataset: Dataset, settings: StudySettings) -> float:
         _first(dataset.train, part),
         _first(dataset.validation, part),
         unit.architecture,
-        unit.hyperparameters,
+        [one.hyperparameters for one in unit.members],
         settings=settings.model_copy(update={"max_epochs": epochs, "val_interval": 1, "patience": epochs}),
     )
     ends = [time.perf_counter() for _ in training]
