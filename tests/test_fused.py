@@ -14,7 +14,7 @@ from mlp_lib.core import kernels, population, training
 from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import Network, draw_weights
 from mlp_lib.core.optimizer import AdamW, LayerScale
-from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, Architecture, Hyperparameters
+from mlp_lib.core.values import COMPLETED, DIVERGED, Architecture, Hyperparameters
 from mlp_lib.run.files import ROOT, WorkFiles
 from mlp_lib.workers.jobs import Job
 
@@ -24,8 +24,7 @@ INPUTS, ROWS = 9, 33
 
 def network(members: int, streams: int) -> Network:
     weights = [
-        torch.from_numpy(np.stack([layer] * members)).float()
-        for layer in draw_weights(ARCHITECTURE, INPUTS, CLASSES, seed=3)
+        torch.from_numpy(np.stack([layer] * members)).float() for layer in draw_weights(ARCHITECTURE, INPUTS, seed=3)
     ]
     return Network(weights, draw_hyperparameters(members), streams)
 

@@ -10,7 +10,7 @@ from torch import nn
 from twin import Twin, draw_hyperparameters, fresh
 
 from mlp_lib.core import kernels, network, training
-from mlp_lib.core.data import CLASSES, Split
+from mlp_lib.core.data import Split
 from mlp_lib.core.machine import training_mode
 from mlp_lib.core.network import draw_uniforms, draw_weights, keep_threshold
 from mlp_lib.core.population import prepare
@@ -126,8 +126,8 @@ def test_adamw_state_follows_the_members_that_stay(make_split, training_settings
 def test_initial_weights_follow_pytorch():
     """Uniform in +-1/sqrt(in), weight and bias, as nn.Linear's."""
     architecture = Architecture((80, 60))
-    sizes = architecture.layer_sizes(100, CLASSES)
-    for (n_in, n_out), weight in zip(sizes, draw_weights(architecture, 100, CLASSES, 0), strict=True):
+    sizes = architecture.layer_sizes(100)
+    for (n_in, n_out), weight in zip(sizes, draw_weights(architecture, 100, 0), strict=True):
         bound = 1 / math.sqrt(n_in)
         linear = nn.Linear(n_in, n_out)
         assert weight.shape == (n_out, n_in + 1)
@@ -143,7 +143,7 @@ def test_streams_differ():
     places = [(Architecture(widths), layer) for widths in ((8, 8), (8, 9)) for layer in (0, 1)]
     moments = [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1)]
     uniforms = {draw_uniforms(*place, *moment, 16)[:8].tobytes() for place in places for moment in moments}
-    weights = {draw_weights(of, 8, 8, seed)[layer][:8].tobytes() for of, layer in places for seed in (0, 1)}
+    weights = {draw_weights(of, 8, seed)[layer][:8].tobytes() for of, layer in places for seed in (0, 1)}
     assert (len(uniforms), len(weights)) == (len(places) * len(moments), len(places) * 2)
     keys = [(seed, stream, key) for seed in (0, 1) for stream in Stream for key in (0, 1)]
     assert len({generator(*key).random() for key in keys}) == len(keys)

@@ -160,7 +160,7 @@ def test_make_parameters_would_change_nothing() -> None:
 
 def test_the_default_architectures_have_equally_many_parameters() -> None:
     choice = NOTEBOOK_SETTINGS["search"]().architectures
-    assert {architecture.count_parameters(784, 10) for architecture in choice.architectures} == {206_614}
+    assert {architecture.count_parameters(784) for architecture in choice.architectures} == {206_614}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)

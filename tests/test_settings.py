@@ -317,5 +317,5 @@ def test_architecture_names(widths: tuple[int, ...]):
 
 
 def test_count_parameters_by_hand():
-    assert Architecture((3,)).count_parameters(2, 4) == (2 * 3 + 3) + (3 * 4 + 4)
-    assert Architecture((3, 5)).layer_sizes(2, 4) == [(2, 3), (3, 5), (5, 4)]
+    assert Architecture((3,)).count_parameters(2) == (2 * 3 + 3) + (3 * 10 + 10)
+    assert Architecture((3, 5)).layer_sizes(2) == [(2, 3), (3, 5), (5, 10)]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlp_lib.core.data import CLASSES, Split
+from mlp_lib.core.data import Split
 from mlp_lib.core.network import draw_uniforms, draw_weights, keep_threshold, to_sequential
 from mlp_lib.core.population import Population, draw_members
 from mlp_lib.core.streams import Stream, generator
@@ -38,7 +38,7 @@ class Twin:
     """One member as nn.Sequential and torch.optim.AdamW, stepped by autograd."""
 
     def __init__(self, architecture: Architecture, h: Hyperparameters, seed: int, inputs: int, dtype: torch.dtype):
-        weights = [torch.from_numpy(w).to(dtype) for w in draw_weights(architecture, inputs, CLASSES, seed)]
+        weights = [torch.from_numpy(w).to(dtype) for w in draw_weights(architecture, inputs, seed)]
         self.architecture, self.h, self.seed = architecture, h, seed
         self.layers = to_sequential(architecture, weights, h)
         betas = (h.beta1, h.beta2)

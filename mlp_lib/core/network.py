@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mlp_lib.core import kernels
 from mlp_lib.core.kernels import multiply
 from mlp_lib.core.streams import Stream, generator
-from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters
+from mlp_lib.core.values import Architecture, Hyperparameters
 
 UNIFORM_LEVELS = 2**16  # dropout's uniforms are 16-bit integers: a dropout probability counts in 1/65536
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
@@ -22,10 +22,10 @@ _leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
 _TILE_VALUES = 2**19  # activations of a tile of several members: they should stay in a core's cache
 
 
-def draw_weights(architecture: Architecture, inputs: int, classes: int, seed: int) -> list[np.ndarray]:
+def draw_weights(architecture: Architecture, inputs: int, seed: int) -> list[np.ndarray]:
     """Initial weights [out, in + 1] of each layer: uniform in +-1/sqrt(in), PyTorch's default."""
     weights = []
-    for layer, (n_in, n_out) in enumerate(architecture.layer_sizes(inputs, classes)):
+    for layer, (n_in, n_out) in enumerate(architecture.layer_sizes(inputs)):
         bound, draws = 1 / math.sqrt(n_in), generator(seed, Stream.WEIGHTS, layer, *architecture.widths)
         weights.append(draws.uniform(-bound, bound, (n_out, n_in + 1)))
     return weights
@@ -201,7 +201,7 @@ def sequential(
     """An ordinary nn.Sequential: Linear, LeakyReLU, Dropout a hidden width, then Linear; its weights are not set."""
     layers: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]):  # each layer draws weights, which are replaced
-        for sizes in architecture.layer_sizes(inputs, CLASSES):
+        for sizes in architecture.layer_sizes(inputs):
             layers += [nn.Linear(*sizes, dtype=dtype), nn.LeakyReLU(hyperparameters.leaky_relu_alpha)]
             layers += [nn.Dropout(hyperparameters.dropout)]
     return nn.Sequential(*layers[:-2])

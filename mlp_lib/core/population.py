@@ -27,7 +27,7 @@ from mlp_lib.core.network import (
 )
 from mlp_lib.core.optimizer import AdamW, layer_scales
 from mlp_lib.core.streams import Stream, generator
-from mlp_lib.core.values import CLASSES, Architecture, Hyperparameters, TrainingSettings
+from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
 
 Stacks = Sequence[list[Tensor]]  # weights, running means of gradients and of their squares: [P, out, in + 1] a layer
 
@@ -36,7 +36,7 @@ def draw_members(
     architecture: Architecture, seeds: Sequence[int], settings: TrainingSettings, images: Tensor
 ) -> Stacks:
     """Fresh members for images [N, D + 1], where those lie: initial weights of (run seed, architecture), no moments."""
-    drawn = {seed: draw_weights(architecture, images.shape[1] - 1, CLASSES, seed) for seed in dict.fromkeys(seeds)}
+    drawn = {seed: draw_weights(architecture, images.shape[1] - 1, seed) for seed in dict.fromkeys(seeds)}
     stacked = [np.stack(layer) for layer in zip(*(drawn[seed] for seed in seeds), strict=True)]
     for stack, scale in zip(stacked, layer_scales(architecture, settings), strict=True):
         stack[..., :-1] *= scale.weight

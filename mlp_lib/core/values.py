@@ -104,13 +104,13 @@ class Architecture:
     def from_name(cls, name: str) -> "Architecture":
         return cls(tuple(int(width) for width in name.removeprefix("mlp_").split("x")))
 
-    def layer_sizes(self, inputs: int, classes: int) -> list[tuple[int, int]]:
+    def layer_sizes(self, inputs: int) -> list[tuple[int, int]]:
         """(inputs, outputs) of each linear layer, the last one to the classes."""
-        return list(itertools.pairwise((inputs, *self.widths, classes)))
+        return list(itertools.pairwise((inputs, *self.widths, CLASSES)))
 
-    def count_parameters(self, inputs: int, classes: int) -> int:
+    def count_parameters(self, inputs: int) -> int:
         """Number of weights and biases."""
-        return sum((n_in + 1) * n_out for n_in, n_out in self.layer_sizes(inputs, classes))
+        return sum((n_in + 1) * n_out for n_in, n_out in self.layer_sizes(inputs))
 
 
 _LOG = "log"  # marks what is shown and modelled on a log scale

@@ -99,7 +99,7 @@ def _trial(
 
 def _sequential(case: BenchmarkCase, data: Split) -> nn.Sequential:
     architecture = Architecture(case.architecture)
-    weights = draw_weights(architecture, data.images.shape[1], CLASSES, seed=0)
+    weights = draw_weights(architecture, data.images.shape[1], seed=0)
     model = to_sequential(architecture, [torch.from_numpy(w).float() for w in weights], HYPERPARAMETERS)
     return model.to(data.images.device)
 
@@ -169,7 +169,7 @@ def _products(data: Split, case: BenchmarkCase, rows: int) -> Work:
     def empty(*shape: int) -> Tensor:
         return torch.rand(members, *shape, device=device)
 
-    sizes = architecture.layer_sizes(data.images.shape[1], CLASSES)
+    sizes = architecture.layer_sizes(data.images.shape[1])
     weights = [empty(n_out, n_in + 1) for n_in, n_out in sizes]
     gradients = [empty(n_out, n_in + 1) for n_in, n_out in sizes]
     inputs = [empty(n_in + 1, rows) for n_in, n_out in sizes]

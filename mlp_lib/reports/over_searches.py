@@ -8,7 +8,7 @@ from IPython.display import Markdown
 
 from mlp_lib import figures
 from mlp_lib.core.errors import TrainingError
-from mlp_lib.core.values import CLASSES, DATASETS, HYPERPARAMETERS
+from mlp_lib.core.values import DATASETS, HYPERPARAMETERS
 from mlp_lib.evidence import comparisons, find_budget, over_searches, tuning
 from mlp_lib.evidence.intervals import as_quotients
 from mlp_lib.evidence.practices import practices as tuning_practices
@@ -120,7 +120,7 @@ class PiecesOverSearches(Tables):
         """
         facts = DATASETS[parameters["dataset"]]
         images = facts.images - (parameters["validation_size"] or facts.images // 6)
-        return pd.Series({a.name: 6.0 * images * a.count_parameters(facts.inputs, CLASSES) for a in self.architectures})
+        return pd.Series({a.name: 6.0 * images * a.count_parameters(facts.inputs) for a in self.architectures})
 
     @piece(
         "judged",

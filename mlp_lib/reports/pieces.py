@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from mlp_lib.core.values import CLASSES, DATASETS
+from mlp_lib.core.values import DATASETS
 from mlp_lib.evidence import summaries
 from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
 from mlp_lib.run.meta import different_parameters, find_searches, read_architectures, read_meta, searched_by
@@ -137,7 +137,7 @@ class Tables:
     def counts(self) -> dict[str, int]:
         """The number of parameters of each architecture."""
         inputs = DATASETS[self.parameters["dataset"]].inputs
-        return {a.name: a.count_parameters(inputs, CLASSES) for a in self.architectures}
+        return {a.name: a.count_parameters(inputs) for a in self.architectures}
 
 
 def table_html(table: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from IPython import get_ipython
 
 from mlp_lib.core.errors import MlpError, SettingsError
-from mlp_lib.core.values import CLASSES, Architecture
+from mlp_lib.core.values import Architecture
 from mlp_lib.reports import by_hand
 from mlp_lib.reports.parameters_cell import read_parameters
 from mlp_lib.reports.restore import clear_lost, describe_missing, restore, write_figures
@@ -76,7 +76,7 @@ class Session:
 
     def table(self) -> pd.DataFrame:
         """The architectures with their numbers of parameters."""
-        counts = [(a.name, a.count_parameters(self.study.inputs, CLASSES)) for a in self.study.architectures]
+        counts = [(a.name, a.count_parameters(self.study.inputs)) for a in self.study.architectures]
         return pd.DataFrame(counts, columns=["architecture", "parameters"])
 
 

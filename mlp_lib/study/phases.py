@@ -9,7 +9,7 @@ import torch
 
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.network import to_sequential
-from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, HYPERPARAMETERS, NOT_TRAINED, Architecture
+from mlp_lib.core.values import COMPLETED, DIVERGED, HYPERPARAMETERS, NOT_TRAINED, Architecture
 from mlp_lib.evidence import summaries
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import (
@@ -278,7 +278,7 @@ def _write_summaries(study: Study, losses: pd.DataFrame) -> None:
     """The summaries of each architecture and of all, from the retrainings' losses."""
     losses = losses[["architecture", "seed", "test_loss", "test_accuracy"]]
     stats, summary = summaries.summarize(losses, ["architecture"]), {}
-    counts = [architecture.count_parameters(study.inputs, CLASSES) for architecture in study.architectures]
+    counts = [architecture.count_parameters(study.inputs) for architecture in study.architectures]
     for architecture, count, row in zip(study.architectures, counts, stats.to_dict("records"), strict=True):
         files = study.files.architecture(architecture)
         entry = {name: plain(row[name]) for name in ("n", "mean", "var", "min", "max", "mean_accuracy")}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from mlp_lib.core.values import CLASSES, HYPERPARAMETERS, LOG_HYPERPARAMETERS, Architecture, Hyperparameters
+from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.evidence import contenders, find_budget, summaries
 from mlp_lib.run.files import ArchitectureFiles, RunDirectoryError, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_meta
@@ -106,7 +106,7 @@ def consensus(trials: pd.DataFrame, target: str) -> Hyperparameters:
 
 # of (the other architectures' choices, inputs, all trials, target): what is one vector more for each target
 EXTRA: dict[str, Callable[..., Hyperparameters]] = {
-    "cheapest": lambda chosen, inputs, *_: chosen[min(chosen, key=lambda one: one.count_parameters(inputs, CLASSES))],
+    "cheapest": lambda chosen, inputs, *_: chosen[min(chosen, key=lambda one: one.count_parameters(inputs))],
     "median": lambda chosen, *_: median(list(chosen.values())),
     "consensus": lambda chosen, inputs, trials, target: consensus(trials, target),
     "default": lambda *_: Hyperparameters(),

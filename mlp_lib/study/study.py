@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from mlp_lib.core.values import CLASSES, DATASETS, Architecture
+from mlp_lib.core.values import DATASETS, Architecture
 from mlp_lib.run.files import RunFiles, read_yaml, write_yaml
 from mlp_lib.run.ledger import append_trainings, keys, read_trainings, sort_trainings
 from mlp_lib.run.meta import searched_by
@@ -64,7 +64,7 @@ class Study:
 
     def record(self, phase: str, unit: Unit, result: Result) -> None:
         """Add a unit's trainings to the ledger, after all that a recorded training must have on disk."""
-        parameters = unit.architecture.count_parameters(self.inputs, CLASSES)
+        parameters = unit.architecture.count_parameters(self.inputs)
         append_trainings(self.files, phase, unit.members, result.rows, parameters)
 
     def close(self, phase: str, wanted: Iterable[Wanted], names: Mapping[Key, str] | None = None) -> pd.DataFrame:

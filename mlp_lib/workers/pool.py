@@ -17,7 +17,6 @@ import torch
 from mlp_lib.core.data import Dataset
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.kernels import PROCESSOR
-from mlp_lib.core.values import CLASSES
 from mlp_lib.run.files import RunDirectoryError, WorkFiles, write_bytes
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
@@ -94,7 +93,7 @@ class Workers:
                 size = math.ceil(len(members) / workers)
                 parts = [(members, min(size, (sizes or {}).get(architecture.name, size)))]
             else:
-                most = max(1, _PARAMETERS_A_UNIT // architecture.count_parameters(inputs, CLASSES))
+                most = max(1, _PARAMETERS_A_UNIT // architecture.count_parameters(inputs))
                 small = most >= _MEMBERS_A_UNIT
                 few = _FEW_MEMBERS if small and len(groups) >= workers else 1
                 seeds = [sorted(members, key=lambda one: one.seed)] if small else _by_seed(members)

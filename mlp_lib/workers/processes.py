@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlp_lib.core.data import Dataset, RawData, read_raw
 from mlp_lib.core.machine import resolve_device
-from mlp_lib.core.values import CLASSES, DATASETS, DataSettings
+from mlp_lib.core.values import DATASETS, DataSettings
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.workers.jobs import Job, Parts, Unit, name_arithmetic
 from mlp_lib.workers.pool import Workers, describe_machine
@@ -104,5 +104,5 @@ def _start_worker(environment: dict[str, str], raw: RawData) -> None:
 def _count_work(units: Sequence[Unit], job: Job) -> int:
     """Images x parameters over all epochs, at most."""
     facts = DATASETS[job.settings.dataset]
-    parameters = (unit.architecture.count_parameters(facts.inputs, CLASSES) * len(unit.members) for unit in units)
+    parameters = (unit.architecture.count_parameters(facts.inputs) * len(unit.members) for unit in units)
     return facts.images * job.settings.max_epochs * sum(parameters)

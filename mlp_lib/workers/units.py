@@ -18,7 +18,7 @@ from mlp_lib.core import kernels
 from mlp_lib.core.data import Dataset, RawData, Split, split_dataset
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.training import State, Trained, Training
-from mlp_lib.core.values import CLASSES, COMPLETED, DIVERGED, DataSettings
+from mlp_lib.core.values import COMPLETED, DIVERGED, DataSettings
 from mlp_lib.run.files import RunDirectoryError, write_bytes
 from mlp_lib.run.ledger import RESULT
 from mlp_lib.run.parameters import StudySettings
@@ -191,7 +191,7 @@ def time_epoch(unit: Unit, dataset: Dataset, settings: StudySettings) -> float:
     Of an epoch that is much work a part is timed, as large a part of the validation, and two batches at least.
     """
     images, members = len(dataset.train.labels), len(unit.members)
-    work = images * members * unit.architecture.count_parameters(dataset.train.images.shape[1], CLASSES)
+    work = images * members * unit.architecture.count_parameters(dataset.train.images.shape[1])
     epochs = 1 + max(1, min(20, int(_TIMED_WORK / work)))
     part = min(1, max(_TIMED_WORK / work, 2 * settings.batch_size / images))
     training = Training(
