@@ -34,12 +34,6 @@ _HERE = ("device", "data_root", "workers", "scheduler")  # what verify takes fro
 _TRAIN = ("run", "search", "transfer")  # the trainings of a study
 
 
-def check_run_name(name: str | None) -> None:
-    """SettingsError unless the name makes an ordinary directory name."""
-    if name is not None and not re.fullmatch(NAME, name):
-        raise SettingsError(f"--run-name {cut(repr(name))}: should be {NAME_RULE}")
-
-
 def execute_phases(
     command: str, merged: Merged, runs_root: Path, run_name: str | None, run_dir: Path | None, voice: Voice
 ) -> Path:
@@ -247,13 +241,14 @@ def _run(arguments: list[str] | None, voice: Voice) -> int:
         parser.error("--run-name names a new run, --run-dir an existing one: give one of them")
     for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no hang-up
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a hang-up under nohup
-            signal.signal(number, _interrupt)
+            signal.signal(number, signal.default_int_handler)  # which raises KeyboardInterrupt
     try:
         _check_text(sys.argv[1:] if arguments is None else arguments)
         if options.phase == "status":
             print(pages.describe_status(options.path))
             return 0
-        check_run_name(options.run_name)
+        if options.run_name is not None and not re.fullmatch(NAME, options.run_name):
+            raise SettingsError(f"--run-name {cut(repr(options.run_name))}: should be {NAME_RULE}")
         merged = merge(options.profile, options.files, options.options)
         if options.phase in ("repeat", "verify"):
             agree, told = _train_again(options, merged)
@@ -308,10 +303,6 @@ def _train_again(options: argparse.Namespace, merged: Merged) -> tuple[bool, str
     settings = parse_own(SearchSettings, meta.read_meta(files)["parameters"] | here, str(files.meta))
     study, _ = open_study(settings, files, meta.read_architectures(files))
     return verify(study, options.sample, merged.values["analysis_seed"])
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import datetime
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -315,14 +316,13 @@ def make_run_directory(runs_root: Path, name: str) -> Path:
     """A new directory below `runs_root`; a number is added to a name that is taken."""
     try:
         runs_root.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 10**6):
+        for number in itertools.count(1):
             path = runs_root / (name if number == 1 else f"{name}_{number}")
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
                 return path
     except OSError as error:
         raise RunDirectoryError(f"can't make a run directory in {runs_root}: {error.strerror or error}") from None
-    raise RunDirectoryError(f"no free name like {name} in {runs_root}")
 
 
 def plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.work import read_versions
 from mlp_lib.workers.jobs import Job, Parts, Unit, name_arithmetic
 from mlp_lib.workers.pool import Workers, describe_machine
-from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
+from mlp_lib.workers.units import split_supplied, supplied, train_unit
 
 try:
     from distributed import Client, KilledWorker, Reschedule, Worker, WorkerPlugin
@@ -86,7 +86,7 @@ class Supply(WorkerPlugin):
         self.name = f"mlp_lib {uuid.uuid4()}"  # two studies on one cluster don't take it from each other
 
     def setup(self, worker: Worker) -> None:
-        supply(self.raw)
+        supplied[self.raw.digest] = self.raw
 
 
 class Cluster(Workers):
@@ -121,14 +121,14 @@ class Cluster(Workers):
 
     def load(self, settings: StudySettings, base: Path) -> Dataset:
         raw = read_raw(settings, base)
-        supply(raw)
+        supplied[raw.digest] = raw
         return split_supplied(DataSettings.of(settings.model_copy(update={"preload": "cpu"})), "cpu", raw.digest)
 
     @contextmanager
     def _open(self, units: Sequence[Unit], job: Job) -> Iterator[Executor]:
         with _connect(self.scheduler) as self.client:
             self.answered = self.asked = time.monotonic()
-            supply = Supply(supplied(job.digest))
+            supply = Supply(supplied[job.digest])
             with suppress(*_NO_ANSWER):  # of a worker that dies just now; the others have it
                 self.client.register_plugin(supply)
             executor = self.client.get_executor(pure=False)
@@ -224,7 +224,7 @@ def _connect(scheduler: str) -> Iterator[Client]:
 
 def _train_there(unit: Unit, number: int, job: Job, wanted: Traits) -> Parts:
     """Train a unit on a worker of the cluster; one that doesn't fit leaves it to another."""
-    if _unfit(describe(), wanted) or not supplied(job.digest):
+    if _unfit(describe(), wanted) or job.digest not in supplied:
         time.sleep(_UNFIT_S)  # it would get it back at once
         raise Reschedule
     with _one_at_a_time:
@@ -236,4 +236,4 @@ def _answer(wanted: Traits, digest: str, dask_worker: Worker) -> str:
     if _one_at_a_time.locked():
         return _TRAINS
     idle = f"is {dask_worker.status.name} without a unit, or its results get lost"
-    return _unfit(describe(), wanted) or (idle if supplied(digest) else "has not got the data")
+    return _unfit(describe(), wanted) or (idle if digest in supplied else "has not got the data")

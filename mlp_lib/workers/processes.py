@@ -17,7 +17,7 @@ from mlp_lib.run.parameters import StudySettings
 from mlp_lib.workers.jobs import Job, Parts, Unit, name_arithmetic
 from mlp_lib.workers.pool import Workers, describe_machine
 from mlp_lib.workers.server import settle, start_server
-from mlp_lib.workers.units import split_supplied, supplied, supply, train_unit
+from mlp_lib.workers.units import split_supplied, supplied, train_unit
 
 # On an H200 one, two, four and eight workers trained 193, 257, 284 and 306 epochs a second of populations of seven
 # (206,614 parameters, random numbers drawn by one thread a worker).
@@ -46,7 +46,7 @@ class Processes(Workers):
 
     def load(self, settings: StudySettings, base: Path) -> Dataset:
         raw = read_raw(settings, base)
-        supply(raw)
+        supplied[raw.digest] = raw
         return split_supplied(DataSettings.of(settings), self.device, raw.digest)
 
     @contextmanager
@@ -54,7 +54,7 @@ class Processes(Workers):
         little = self.device == "cpu" and _count_work(units, job) < _LITTLE_WORK
         make = self.executor or (start_thread if little else start_pool)
         before = {*multiprocessing.active_children()}  # a notebook's own
-        executor = make(min(self.number, len(units)), supplied(job.digest))
+        executor = make(min(self.number, len(units)), supplied[job.digest])
         try:
             yield executor
         finally:
@@ -98,7 +98,7 @@ def _stop(executor: Executor, others: set[BaseProcess]) -> None:
 
 def _start_worker(environment: dict[str, str], raw: RawData) -> None:
     settle(environment)
-    supply(raw)
+    supplied[raw.digest] = raw
 
 
 def _count_work(units: Sequence[Unit], job: Job) -> int:

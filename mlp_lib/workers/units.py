@@ -30,24 +30,13 @@ _MOST_S = 120.0  # the most time of training that a stop may cost
 _TIMED_WORK = 3e9  # images x parameters: a second or so on one core
 _SHARE = 500  # training goes on for this many times as long as the writing took: it costs at most 0.2 %
 
-
-_supplied: dict[str, RawData] = {}  # the data sets that this process was given, by digest
-
-
-def supply(raw: RawData) -> None:
-    """Give this process a data set, before units of it are trained here."""
-    _supplied[raw.digest] = raw
-
-
-def supplied(digest: str) -> RawData | None:
-    """A data set that this process was given."""
-    return _supplied.get(digest)
+supplied: dict[str, RawData] = {}  # by digest the data sets that this process was given, before it trains on them
 
 
 @functools.lru_cache(maxsize=1)
 def split_supplied(settings: DataSettings, device: str, digest: str) -> Dataset:
     """A data set that this process was given, as the settings split it."""
-    return split_dataset(_supplied[digest], settings, resolve_device(device))
+    return split_dataset(supplied[digest], settings, resolve_device(device))
 
 
 class Keeper:
