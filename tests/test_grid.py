@@ -148,8 +148,7 @@ def test_seeds_may_be_added_and_the_points_not(gridded: Path, tmp_path: Path) ->
 
 def test_a_consensus_ranks_the_means(gridded: Path) -> None:
     files = RunFiles(gridded)
-    settings = settings_of("transfer", **GRID, transfer_extra_sources=["consensus"])
-    sources = read_sources(settings, read_architectures(files), 64, files)
+    sources = read_sources(study_of(gridded, "transfer", **GRID, transfer_extra_sources=["consensus"]))
     trials = read_trials(files, read_architectures(files))
     assert len(trials) == 3 * 4
     others = trials[trials["architecture"] != "mlp_8"]

@@ -99,7 +99,7 @@ def test_every_extra_source_is_a_column(extended: Path) -> None:
     assert list(relative.columns) == [*ARCHITECTURES, *ALL_EXTRA]
     assert list(relative.index) == list(ARCHITECTURES)
     study = study_of(extended, "transfer", **STUDY, transfer_extra_sources=ALL_EXTRA)
-    sources = read_sources(study.settings, study.architectures, study.inputs, files)
+    sources = read_sources(study)
     for target in ARCHITECTURES:
         other = next(name for name in ARCHITECTURES if name != target)
         assert all(sources[target][name] == sources[target][other] for name in ("cheapest", "median", "consensus"))

@@ -103,16 +103,15 @@ def _stand_in(place: int) -> Hyperparameters:
 
 def _sources(study: Study, search: SearchSettings, undecided: set[Architecture]) -> Sources:
     """The sources of each target and the contenders; in place of those that are yet to be found as many as can be."""
-    settings, architectures = study.settings, study.architectures
+    settings, number = study.settings, len(study.architectures)
     if settings.search_dir or not undecided:
-        sources = read_sources(settings, architectures, study.inputs, study.searched)
-        pool = pool_vectors(read_contenders(settings, architectures, study.searched))
-        return {target: row | pool for target, row in sources.items()}
+        pool = pool_vectors(read_contenders(study))
+        return {target: row | pool for target, row in read_sources(study).items()}
     names, trials = settings.transfer_extra_sources, search.num_trials
     later = {name: _stand_in(-2) for name in names if name == "consensus"}  # all trials decide it
     if settings.contenders == "auto" and not no_pool(search.model_dump()):
         best = count_best(find_budget(settings.search_budget, trials), trials)
-        more = range(len(architectures), min(trials, best * len(architectures)))  # the choices are among them
+        more = range(number, min(trials, best * number))  # the choices are among them
         later |= {f"trial_{place}": _stand_in(place) for place in more}
     known = make_sources(_choices(study, undecided), [n for n in names if n not in later], study.inputs)
     return {target: row | later for target, row in known.items()}

@@ -94,7 +94,7 @@ def left_trials(study: Study) -> list[Wanted]:
 
 def _without_curves(study: Study, rows: pd.DataFrame) -> pd.Series:
     """Which of the search's rows have to be trained again for their curves, of the best trial also for its metrics."""
-    lost, grid = pd.Series(False, rows.index), "seed" in _names(study.settings)  # whose metrics are read off the curves
+    lost, grid = pd.Series(False, rows.index), study.settings.search_method == "grid"  # metrics read off the curves
     for architecture in study.architectures:
         files, own = study.files.architecture(architecture), rows[rows["architecture"] == architecture.name]
         if not files.curves.exists():
@@ -118,31 +118,26 @@ def _rungs_of(study: Study, architecture: Architecture, rows: pd.DataFrame, epoc
     return survivors(results, read_table(study.files.architecture(architecture).curves), epochs)
 
 
-def _names(settings: SearchSettings) -> list[str]:
-    """The columns that tell the search's trainings of an architecture apart."""
-    return ["trial", "seed"] if settings.search_method == "grid" else ["trial"]
-
-
 def _keep_curves(study: Study, unit: Unit, result: Result) -> None:
     """Add the epochs of a unit's trials to the files; of a trial that comes again the last ones count.
 
     A grid that grows by seeds may choose a trial of before: all that is kept of one is its learning curve.
     """
-    files, names = study.files.architecture(unit.architecture), _names(study.settings)
-    members = result.history["member"]
+    files, members = study.files.architecture(unit.architecture), result.history["member"]
     own = {"trial": [unit.trials[i] for i in members], "seed": [unit.seeds[i] for i in members]}
     epochs = pd.DataFrame(result.history | own)
     checks = epochs[epochs["val_loss"].notna()]
-    if "seed" in names:
-        append_table(files.curves, checks[[*names, *_METRICS]])
+    if study.settings.search_method == "grid":
+        append_table(files.curves, checks[["trial", "seed", *_METRICS]])
     else:
-        append_table(files.epochs, epochs[[*names, *_METRICS]])
-        append_table(files.curves, checks[[*names, *_METRICS[:-1]]])
+        append_table(files.epochs, epochs[["trial", *_METRICS]])
+        append_table(files.curves, checks[["trial", *_METRICS[:-1]]])
 
 
 def _write_results(study: Study, architecture: Architecture, rows: pd.DataFrame, epochs: list[int]) -> None:
     """search_results.csv, with the last rung (from 0) of each trial where there are rungs, and the curves in order."""
-    files, names = study.files.architecture(architecture), _names(study.settings)
+    files = study.files.architecture(architecture)
+    names = ["trial", "seed"] if study.settings.search_method == "grid" else ["trial"]  # what tells trainings apart
     results = rows.loc[rows["architecture"] == architecture.name, [*names, *HYPERPARAMETERS, *RESULT]]
     curves = read_table(files.curves).drop_duplicates([*names, "epoch"], keep="last")
     curves = curves[curves["trial"].isin(results["trial"])]
@@ -164,7 +159,7 @@ def _choose(study: Study, architecture: Architecture) -> pd.DataFrame:
             f"all {len(results)} trials of {architecture.name} diverged: no hyperparameters to choose; "
             "lower the learning rates in search_space or add trials"
         )
-    grid = "seed" in _names(study.settings)
+    grid = study.settings.search_method == "grid"
     if grid or files.epochs.exists():
         epochs = read_table(files.curves if grid else files.epochs)
         own = epochs[epochs["trial"] == best["trial"]]
@@ -306,9 +301,7 @@ def transfer(study: Study) -> pd.DataFrame:
     table of their own. Equal hyperparameters share their trainings; a retraining of this run that is the same training
     is reused.
     """
-    settings, architectures = study.settings, study.architectures
-    sources = read_sources(settings, architectures, study.inputs, study.searched)
-    pool = read_contenders(settings, architectures, study.searched)
+    sources, pool = read_sources(study), read_contenders(study)
     vectors = pool_vectors(pool)
     wanted = wanted_transfers(study, {target: row | vectors for target, row in sources.items()})
     names: dict[Key, str] = {}

@@ -10,8 +10,8 @@ from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS, Architectu
 from mlp_lib.evidence import contenders, find_budget, summaries
 from mlp_lib.run.files import ArchitectureFiles, RunDirectoryError, RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_meta
-from mlp_lib.run.parameters import TransferSettings
 from mlp_lib.run.parsing import no_pool
+from mlp_lib.study.study import Study
 
 Sources = dict[str, dict[str, Hyperparameters]]  # by target, then by source
 Chosen = Mapping[Architecture, Hyperparameters]
@@ -24,17 +24,12 @@ def read_best(files: ArchitectureFiles) -> Hyperparameters:
     return Hyperparameters(**read_yaml(files.best)["hyperparameters"])
 
 
-def read_sources(
-    settings: TransferSettings, architectures: Sequence[Architecture], inputs: int, searched: RunFiles
-) -> Sources:
-    """The chosen hyperparameters of every architecture, and those of `transfer_extra_sources` (see EXTRA).
-
-    searched: the run that has the search.
-    """
-    chosen = {a: read_best(searched.architecture(a)) for a in architectures}
-    names = settings.transfer_extra_sources
-    trials = read_trials(searched, architectures) if "consensus" in names else None
-    return make_sources(chosen, names, inputs, trials)
+def read_sources(study: Study) -> Sources:
+    """The chosen hyperparameters of every architecture, and those of `transfer_extra_sources` (see EXTRA)."""
+    chosen = {a: read_best(study.searched.architecture(a)) for a in study.architectures}
+    names = study.settings.transfer_extra_sources
+    trials = read_trials(study.searched, study.architectures) if "consensus" in names else None
+    return make_sources(chosen, names, study.inputs, trials)
 
 
 def make_sources(chosen: Chosen, names: Sequence[str], inputs: int, trials: pd.DataFrame | None = None) -> Sources:
@@ -47,23 +42,20 @@ def make_sources(chosen: Chosen, names: Sequence[str], inputs: int, trials: pd.D
     return sources
 
 
-def read_contenders(
-    settings: TransferSettings, architectures: Sequence[Architecture], searched: RunFiles
-) -> pd.DataFrame:
+def read_contenders(study: Study) -> pd.DataFrame:
     """The trials that a search of the budget could have chosen: trial, the seven hyperparameters, then the rank on each
     architecture (from 0, by its name). Empty where there is no pool of them: see `contenders` and no_pool.
     """
-    parameters = read_meta(searched)["parameters"]
-    if settings.contenders == "chosen" or no_pool(parameters):
+    if study.settings.contenders == "chosen" or no_pool(read_meta(study.searched)["parameters"]):
         return pd.DataFrame()
-    trials = read_trials(searched, architectures)
-    _, numbers = contenders(trials, find_budget(settings.search_budget, trials["trial"].nunique()))
+    trials = read_trials(study.searched, study.architectures)
+    _, numbers = contenders(trials, find_budget(study.settings.search_budget, trials["trial"].nunique()))
     ranked = trials.sort_values(["val_loss", "trial"])  # those that diverged, without a loss, last
     ranks = ranked.assign(rank=ranked.groupby("architecture").cumcount()).pivot(
         index="trial", columns="architecture", values="rank"
     )
     vectors = trials.drop_duplicates("trial").set_index("trial")[list(HYPERPARAMETERS)]
-    table = vectors.join(ranks[[a.name for a in architectures]]).loc[numbers]
+    table = vectors.join(ranks[[a.name for a in study.architectures]]).loc[numbers]
     return table.reset_index()
 
 
