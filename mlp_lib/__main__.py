@@ -298,7 +298,7 @@ def _train_again(options: argparse.Namespace, merged: Merged) -> tuple[bool, str
         raise SettingsError(f"--sample {options.sample}: should be 1 or more")
     check_all(merged)
     if options.phase == "repeat":
-        return repeat(options.path, merged.values["data_root"], ROOT)
+        return repeat(options.path, merged.values["data_root"])
     files, here = RunFiles(options.path), {name: merged.values[name] for name in _HERE}
     settings = parse_own(SearchSettings, meta.read_meta(files)["parameters"] | here, str(files.meta))
     study, _ = open_study(settings, files, meta.read_architectures(files))

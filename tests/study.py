@@ -158,7 +158,7 @@ def _diverged(unit: Unit) -> Result:
 def study_of(run_dir: Path, phase: str, by: Workers | None = None, **changes: Any) -> Study:
     """A phase of TINY with changes on a run directory, trained in this process if no workers are given."""
     settings = settings_of(phase, **changes)
-    dataset = Processes(settings).load(settings, ROOT)
+    dataset = Processes(settings).load(settings)
     architectures = settings_of("search", **changes).architectures.architectures
     return Study(settings, RunFiles(run_dir), architectures, dataset.digest, by or in_process(settings))
 

@@ -26,7 +26,7 @@ import mlp_lib
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import Architecture
-from mlp_lib.run.files import ROOT, WorkFiles, read_yaml
+from mlp_lib.run.files import WorkFiles, read_yaml
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers import cluster
@@ -60,7 +60,7 @@ def trainer(worker: subprocess.Popen) -> psutil.Process:
 
 def begin(workers: Workers, units: list[Unit], settings: StudySettings, folder: Path) -> Iterator[tuple[Unit, Result]]:
     """The units' results, as they come."""
-    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(folder / "work"))
+    job = Job(settings, workers.load(settings).digest, "test", WorkFiles(folder / "work"))
     return workers.train(units, job)
 
 

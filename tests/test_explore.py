@@ -48,7 +48,7 @@ def explorer() -> Iterator[Explorer]:
 def test_an_attempt_is_what_train_makes(explorer: Explorer) -> None:
     attempt = explorer.begin((8, 4), lr=1e-2, seed=3)
     explorer.wait()
-    dataset = load_dataset(settings(), torch.device("cpu"), ROOT)
+    dataset = load_dataset(settings(), torch.device("cpu"))
     chosen = Hyperparameters(**FIRST.model_dump() | {"lr": 1e-2})
     trained = training.train(dataset.train, dataset.validation, Architecture((8, 4)), [chosen], [3], settings())
     assert [row["train_loss"] for row in attempt.history] == trained.history["train_loss"].tolist()
@@ -162,7 +162,7 @@ def test_data_that_is_missing_fails_in_a_line(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.delenv("MLP_DATA_ROOT", raising=False)
     monkeypatch.setattr(datasets.utils, "download_and_extract_archive", refuse)
-    explorer = Explorer(settings(dataset="mnist"), tmp_path)
+    explorer = Explorer(settings(dataset="mnist", data_root=str(tmp_path)))
     attempt = explorer.begin()
     explorer.wait()
     assert attempt.status == FAILED

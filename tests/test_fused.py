@@ -15,7 +15,7 @@ from mlp_lib.core.kernels import Graph
 from mlp_lib.core.network import Network, draw_weights
 from mlp_lib.core.optimizer import AdamW, LayerScale
 from mlp_lib.core.values import COMPLETED, DIVERGED, Architecture, Hyperparameters
-from mlp_lib.run.files import ROOT, WorkFiles
+from mlp_lib.run.files import WorkFiles
 from mlp_lib.workers.jobs import Job
 
 ARCHITECTURE = Architecture((12, 1, 7))
@@ -171,7 +171,7 @@ def test_without_a_compiler_kernels_are_plain_and_that_is_said_once(deferring, o
     monkeypatch.setattr(population, "_train_rows", deferring(population._train_rows))
     settings = SETTINGS.model_copy(update={"max_epochs": 2})
     workers = in_process(settings)
-    job = Job(settings, workers.load(settings, ROOT).digest, "test", WorkFiles(tmp_path / "work"))
+    job = Job(settings, workers.load(settings).digest, "test", WorkFiles(tmp_path / "work"))
     plain = [result.rows for _, result in workers.train(units_of(2), job)]
     said = capsys.readouterr().out
     assert said.count("\n") == said.count("trains with plain kernels") == 1

@@ -84,7 +84,7 @@ def test_a_checkpoint_is_an_ordinary_network_with_the_result_it_says(run_dir: Pa
     assert str(loaded) == str(network)
     assert not loaded.training
     assert all(parameter.requires_grad for parameter in loaded.parameters())
-    test = load_dataset(settings_of("search"), torch.device("cpu"), ROOT).test
+    test = load_dataset(settings_of("search"), torch.device("cpu")).test
     logits = network.eval()(test.images)
     assert torch.equal(loaded(test.images), logits)
     loss = nn.functional.cross_entropy(logits, test.labels.long()).item()

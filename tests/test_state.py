@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from mlp_lib.core.data import Split
 from mlp_lib.core.training import State, Trained, Training
 from mlp_lib.core.values import Architecture, Hyperparameters, TrainingSettings
-from mlp_lib.run.files import ROOT, WorkFiles
+from mlp_lib.run.files import WorkFiles
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers import units
 from mlp_lib.workers.units import Keeper, Unit, fit_in_memory, read_state
@@ -132,7 +132,7 @@ def train(tmp_path: Path) -> Callable[[Unit], list[tuple[Unit, units.Result]]]:
     from study import in_process, settings_of
 
     settings = settings_of("search", max_epochs=8)
-    digest = in_process(settings).load(settings, ROOT).digest
+    digest = in_process(settings).load(settings).digest
     job = units.Job(settings, digest, "test", WorkFiles(tmp_path), keep_weights=True)
 
     return lambda unit: units.train_unit(unit, 0, job)

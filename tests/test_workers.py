@@ -22,7 +22,7 @@ from mlp_lib.core.data import RawData
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.training import Training
 from mlp_lib.core.values import Architecture
-from mlp_lib.run.files import ROOT, WorkFiles, read_yaml
+from mlp_lib.run.files import WorkFiles, read_yaml
 from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers import units
@@ -34,7 +34,7 @@ from mlp_lib.workers.server import settle, start_server
 
 @pytest.fixture(scope="module")
 def digest() -> str:
-    return Processes(SETTINGS).load(SETTINGS, ROOT).digest
+    return Processes(SETTINGS).load(SETTINGS).digest
 
 
 def started(settings: StudySettings) -> Processes:
@@ -219,7 +219,7 @@ def test_a_loaders_processes_live_on_beside_a_thread(digest: str) -> None:
     """Little work is done in this process, again and again with the loader that the first began."""
     settings = SETTINGS.model_copy(update={"max_epochs": 2, "preload": False, "loader_workers": 1})
     workers = Processes(settings)
-    workers.load(settings, ROOT)
+    workers.load(settings)
     found = []
     for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:
@@ -247,7 +247,7 @@ def test_processes_of_the_notebook_live_on(tmp_path: Path) -> None:
     own.start()
     try:
         workers = Processes(SETTINGS, start_thread)
-        digest = workers.load(SETTINGS, ROOT).digest
+        digest = workers.load(SETTINGS).digest
         list(workers.train(units_of(4), Job(SETTINGS, digest, "search", WorkFiles(tmp_path))))
         assert own.is_alive()
     finally:

@@ -107,19 +107,19 @@ def load(
     settings = DataSettings(
         dataset=dataset, data_root=data_root, validation_size=validation_size, split_seed=split_seed
     )
-    return load_dataset(settings, resolve_device(device), ROOT)
+    return load_dataset(settings, resolve_device(device))
 
 
-def load_dataset(settings: DataSettings, device: torch.device, base: Path = Path()) -> Dataset:
+def load_dataset(settings: DataSettings, device: torch.device) -> Dataset:
     """The data set as the settings split it; DataError for files that are missing, damaged or can't be downloaded."""
-    return split_dataset(read_raw(settings, base), settings, device)
+    return split_dataset(read_raw(settings), settings, device)
 
 
-def read_raw(settings: DataSettings, base: Path = Path()) -> RawData:
-    """The data set as it came, torchvision's from below `base` or MLP_DATA_ROOT; DataError if it can't be had."""
+def read_raw(settings: DataSettings) -> RawData:
+    """The data set as it came, torchvision's from data_root or MLP_DATA_ROOT; DataError if it can't be had."""
     if DATASETS[settings.dataset].torchvision is None:
         return RawData(*_read_digits())
-    root = base / os.path.expanduser(os.environ.get("MLP_DATA_ROOT") or settings.data_root)
+    root = ROOT / os.path.expanduser(os.environ.get("MLP_DATA_ROOT") or settings.data_root)
     return RawData(*_read_torchvision(settings.dataset, root))
 
 

@@ -20,7 +20,7 @@ from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import Architecture
 from mlp_lib.figures import losses as loss_figures
 from mlp_lib.lab.peers import METHODS, timed
-from mlp_lib.run.files import ROOT, RunFiles, write_figure, write_table
+from mlp_lib.run.files import RunFiles, write_figure, write_table
 from mlp_lib.run.parameters import BenchmarkCase, BenchmarkSettings
 from mlp_lib.workers.progress import Progress
 
@@ -103,7 +103,7 @@ _STEPS: dict[tuple, int] = {}  # what takes long enough to be timed, by method a
 
 @functools.lru_cache(maxsize=1)
 def training_data(settings: BenchmarkSettings) -> Split:
-    return load_dataset(settings, resolve_device(settings.device), ROOT).train
+    return load_dataset(settings, resolve_device(settings.device)).train
 
 
 def summarize(measurements: pd.DataFrame, device: str) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from mlp_lib.core.training import Training
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, DataSettings, Hyperparameters, TrainingSettings
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.reports.parameters_cell import read_parameters
-from mlp_lib.run.files import ROOT, RunFiles, read_table, read_yaml
+from mlp_lib.run.files import RunFiles, read_table, read_yaml
 from mlp_lib.run.meta import read_architectures, read_meta
 from mlp_lib.run.parameters import ArchitectureChoice, ExploreSettings
 from mlp_lib.run.parsing import own, parse
@@ -104,8 +104,8 @@ class Explorer:
     Test data is not read: with each look at it, trying by hand would tune on it.
     """
 
-    def __init__(self, settings: ExploreSettings, base: Path = ROOT):
-        self.settings, self.base = settings, base
+    def __init__(self, settings: ExploreSettings):
+        self.settings = settings
         self.attempts: list[Attempt] = []
         self._datasets: dict[str, Dataset] = {}
 
@@ -145,7 +145,7 @@ class Explorer:
             device = resolve_device(settings.device)
             of = DataSettings.of(settings), device
             if of not in self._datasets:
-                self._datasets[of] = load_dataset(settings, device, self.base)
+                self._datasets[of] = load_dataset(settings, device)
             data = self._datasets[of]
             if not attempt.running:
                 return

@@ -12,7 +12,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from mlp_lib.core.errors import MlpError, SettingsError
-from mlp_lib.core.values import DATASETS, HYPERPARAMETERS, LOG_HYPERPARAMETERS
+from mlp_lib.core.values import DATASETS, HYPERPARAMETERS, LOG_HYPERPARAMETERS, ROOT
 from mlp_lib.lab.explore import FIRST, Explorer, Stored, find_stored
 from mlp_lib.reports.by_hand import is_interactive
 
@@ -101,7 +101,7 @@ class Panel:
 
     def _list_stored(self) -> None:
         settings = self.explorer.settings
-        root = self.explorer.base / os.path.expanduser(settings.runs_root)
+        root = ROOT / os.path.expanduser(settings.runs_root)
         found = find_stored(settings.model_copy(update={"dataset": self.dataset.value}), root)
         self.stored.options = [("no stored run", NO_RUN), *((str(stored), stored) for stored in found)]
         self.stored.value = NO_RUN

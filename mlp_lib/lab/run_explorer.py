@@ -18,7 +18,6 @@ from mlp_lib.figures import curves as curve_figures
 from mlp_lib.figures import images as image_figures
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.reports.by_hand import is_interactive
-from mlp_lib.run.files import ROOT
 
 if TYPE_CHECKING:
     from mlp_lib.core.data import Split
@@ -138,7 +137,7 @@ class RunViews:
 
         parameters = self.evidence.parameters
         settings = DataSettings(**{name: parameters[name] for name in DataSettings.model_fields} | {"preload": "cpu"})
-        dataset = load_dataset(settings, torch.device("cpu"), ROOT)
+        dataset = load_dataset(settings, torch.device("cpu"))
         if dataset.digest != read_meta(self.files).get("data_digest"):
             raise DataError(f"the {settings.dataset} at hand is not the data that this run was made with")
         return dataset.test

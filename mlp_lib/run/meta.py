@@ -311,12 +311,12 @@ def _root(search_dir: str) -> RunFiles:
     return RunFiles(path.parent if (path / "search_meta.yaml").exists() else path)
 
 
-def find_searches(names: str | Sequence[str] | None, parameter: str) -> list[RunFiles]:
-    """The runs that a parameter names, told apart by their directories' names: SettingsError for two alike."""
-    runs = [find_search(name, parameter) for name in ([names] if isinstance(names, str) else names or ())]
+def find_searches(names: str | Sequence[str] | None) -> list[RunFiles]:
+    """The runs that compare_with names, told apart by their directories' names: SettingsError for two alike."""
+    runs = [find_search(name, "compare_with") for name in ([names] if isinstance(names, str) else names or ())]
     if len({run.root.name for run in runs}) < len(runs):
         shown = ", ".join(run.root.name for run in runs)
-        raise SettingsError(f"{parameter}: runs are told apart by their directories' names, here {shown}: rename one")
+        raise SettingsError(f"compare_with: runs are told apart by their directories' names, here {shown}: rename one")
     return runs
 
 
@@ -326,7 +326,7 @@ def check_runs(phases: Sequence[str], parsed: Mapping[str, Any], where: Mapping[
     parsed: the parameters of all phases. Raises SettingsError.
     """
     if {"analysis", "search_report"} & set(phases):
-        find_searches(parsed["compare_with"], "compare_with")
+        find_searches(parsed["compare_with"])
     if "transfer" in phases and (name := parsed["search_dir"]):
         searched = find_search(name)
         known = read_meta(searched)

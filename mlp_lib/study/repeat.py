@@ -15,7 +15,7 @@ from mlp_lib.run.recipe import Recorded
 from mlp_lib.workers.units import result_rows
 
 
-def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
+def repeat(config: Path, data_root: str) -> tuple[bool, str]:
     """Train as a config.yaml says; whether the bits agree with its result and the model.pt beside it, and a report.
 
     config: the file, or its folder. Raises SettingsError for a file that is no config.yaml, DataError if the data is
@@ -31,7 +31,7 @@ def repeat(config: Path, data_root: str, base: Path) -> tuple[bool, str]:
     settings = parse(DataSettings, values, str(config))
     there = record.device.split(",")[0]
     device = resolve_device("cpu" if there == "cpu" else "auto")
-    dataset = load_dataset(settings, device, base)
+    dataset = load_dataset(settings, device)
     if dataset.digest != record.data.digest:
         raise DataError(f"{settings.dataset} is not the data of {config}: its digest is {dataset.digest[:12]}")
     architecture = Architecture(record.architecture)

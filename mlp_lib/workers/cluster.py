@@ -119,8 +119,8 @@ class Cluster(Workers):
             self.seen.update(client.run(describe_environment, on_error="ignore").values())
         return {**super().place, "workers": list(map(json.loads, sorted(self.seen)))}
 
-    def load(self, settings: StudySettings, base: Path) -> Dataset:
-        raw = read_raw(settings, base)
+    def load(self, settings: StudySettings) -> Dataset:
+        raw = read_raw(settings)
         supplied[raw.digest] = raw
         return split_supplied(DataSettings.of(settings.model_copy(update={"preload": "cpu"})), "cpu", raw.digest)
 

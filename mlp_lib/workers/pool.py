@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,7 +48,7 @@ class Workers:
     died: type[Exception]  # what the future of a unit raises whose worker died
     forgiven: int  # deaths after which the units are not yet done again in halves
 
-    def load(self, settings: StudySettings, base: Path) -> Dataset:
+    def load(self, settings: StudySettings) -> Dataset:
         """The data set, where this process is to look at it; the workers get it from here."""
         raise NotImplementedError
 

@@ -8,7 +8,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 from mlp_lib.core.data import Dataset, RawData, read_raw
 from mlp_lib.core.machine import resolve_device
@@ -44,8 +43,8 @@ class Processes(Workers):
     def shares(self) -> int:
         return 1 if self.device == "cuda" else self.number
 
-    def load(self, settings: StudySettings, base: Path) -> Dataset:
-        raw = read_raw(settings, base)
+    def load(self, settings: StudySettings) -> Dataset:
+        raw = read_raw(settings)
         supplied[raw.digest] = raw
         return split_supplied(DataSettings.of(settings), self.device, raw.digest)
 
