@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    create_model,
     model_validator,
 )
 
@@ -84,16 +85,8 @@ class Range(_Frozen):
         return self
 
 
-class SearchSpace(_Frozen):
+class SearchSpace(create_model("_Ranges", __base__=_Frozen, **dict.fromkeys(HYPERPARAMETERS, (Range, ...)))):
     """A range for each of the seven hyperparameters."""
-
-    lr: Range
-    beta1: Range
-    beta2: Range
-    eps: Range
-    weight_decay: Range
-    dropout: Range
-    leaky_relu_alpha: Range
 
     @property
     def free(self) -> tuple[str, ...]:
