@@ -41,7 +41,7 @@ def measure(settings: BenchmarkSettings) -> pd.DataFrame:
     rounds, cases, methods = settings.benchmark_rounds, settings.benchmark_cases, settings.benchmark_methods
     plan = list(itertools.product(range(1, rounds + 1), cases, methods))
     progress = Progress("benchmark", len(plan), "measurements")
-    rows, most = [], max(case.workers for case in cases)
+    rows, most, spawn = [], max(case.workers for case in cases), multiprocessing.get_context("spawn")
     held = resolve_device(settings.device).type == "cpu"  # what trains on CUDA feeds it with all cores
     with contextlib.ExitStack() as stack:
         pools: dict[int, Executor] = {}  # by the number of threads of a process
@@ -49,7 +49,8 @@ def measure(settings: BenchmarkSettings) -> pd.DataFrame:
             progress.update(done)
             processes, threads = (case.workers, 1) if method in _BY_PROCESS else (1, case.workers)
             if threads not in pools:
-                pools[threads] = stack.enter_context(_open_pool(most, threads, held))
+                own = (threads, held, spawn.Value("i", 0))
+                pools[threads] = stack.enter_context(ProcessPoolExecutor(most, spawn, _hold_to, own))
             task = functools.partial(_seconds_an_epoch, settings, method, case)
             found = [future.result() for future in [pools[threads].submit(task) for _ in range(processes)]]
             values = {**case.model_dump(), "architecture": Architecture(case.architecture).name, "method": method}
@@ -58,12 +59,6 @@ def measure(settings: BenchmarkSettings) -> pd.DataFrame:
             rows.append({"round": number, **values, **times})
         progress.update(len(plan), last=True)
     return pd.DataFrame(rows)
-
-
-def _open_pool(processes: int, threads: int, held: bool) -> Executor:
-    """Processes that compute with so many threads each."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, context, _hold_to, (threads, held, context.Value("i", 0)))
 
 
 def _hold_to(threads: int, held: bool, started: Any) -> None:

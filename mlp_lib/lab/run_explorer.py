@@ -18,6 +18,7 @@ from mlp_lib.figures import curves as curve_figures
 from mlp_lib.figures import images as image_figures
 from mlp_lib.reports.analysis import Evidence
 from mlp_lib.reports.by_hand import is_interactive
+from mlp_lib.run.ledger import RESULT
 
 if TYPE_CHECKING:
     from mlp_lib.core.data import Split
@@ -84,8 +85,7 @@ class RunViews:
         if choice.trial is None:
             return pd.DataFrame()
         shown = trials[(trials["trial"] == choice.trial) | trials["chosen"]]
-        results = ["status", "best_epoch", "epochs_trained", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
-        table = shown.set_index("trial")[[*HYPERPARAMETERS, *results]].T
+        table = shown.set_index("trial")[[*HYPERPARAMETERS, *RESULT]].T
         chosen = set(trials.loc[trials["chosen"], "trial"])
         table.columns = [f"trial {t} (chosen)" if t in chosen else f"trial {t}" for t in table.columns]
         return table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
@@ -114,10 +114,7 @@ class RunViews:
         """Confusion matrix and misclassified test images of a retrained network, or why there is none to show."""
         if choice.seed is None:
             return "No retraining of this architecture is on disk (02_retrain)."
-        from mlp_lib.study.checkpoints import (
-            load_model,
-            predict,  # these load torch, which the analysis does without
-        )
+        from mlp_lib.study.checkpoints import load_model, predict  # these load torch, which the analysis does without
 
         try:
             model = load_model(self.files.root, choice.architecture, choice.seed)

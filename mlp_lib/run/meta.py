@@ -240,7 +240,8 @@ def read_states(files: RunFiles, meta: dict[str, Any], look: bool = True) -> dic
         if state["status"] == RUNNING and not held:
             state["status"] = INTERRUPTED
         elif state["status"] == RUNNING:
-            state["progress"] = _read_progress(files)
+            with contextlib.suppress(OSError):
+                state["progress"] = files.work.progress.read_text()
         elif look and (lost := find_lost(files, phase, state)):
             state["status"] = OUTDATED if any(one.matters for one in lost) else state["status"]
             state["error"] = describe_lost(lost)
@@ -276,13 +277,6 @@ def describe_losses(files: RunFiles) -> list[str]:
     """A line on each phase of a run that lost of what it wrote."""
     lost = {phase: find_lost(files, phase, entry) for phase, entry in read_meta(files)["phases"].items()}
     return [f"{phase}: {describe_lost(found)}" for phase, found in lost.items() if found]
-
-
-def _read_progress(files: RunFiles) -> str:
-    try:
-        return files.work.progress.read_text()
-    except OSError:
-        return ""
 
 
 def go_on(run_dir: Path, command: str = "run") -> str:
