@@ -97,7 +97,7 @@ class Tables:
     @functools.cached_property
     def compared(self) -> "dict[str, Tables]":
         """The runs that this one is compared with, by name, read by the settings of this one."""
-        runs = find_searches(self.settings.compare_with, "compare_with")
+        runs = find_searches(self.settings.compare_with)
         return {run.root.name: type(self)(run, self.settings) for run in runs}
 
     def differences(self, name: str) -> str:
