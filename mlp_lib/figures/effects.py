@@ -48,7 +48,6 @@ def heatmap(
     ax.set_yticks(range(rows), [short_name(name) for name in matrix.index])
     ax.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
-    ax.set_axisbelow("line")  # so that the lines between cells are drawn over frames
     ax.grid(False)
     ax.grid(which="minor", color="white", linewidth=1.5)
     ax.tick_params(which="both", length=0)
@@ -64,6 +63,8 @@ def heatmap(
     bar = figure.colorbar(image, label=label, extend="both" if clipped else "neither", shrink=0.8)
     if centre > 0:  # quotients, which are never negative
         bar.ax.set_ylim(bottom=max(0.0, centre - limit))
+    for panel in (ax, bar.ax):  # lines between cells over frames, and ticks over colours
+        panel.set_axisbelow("line")
     return figure
 
 
