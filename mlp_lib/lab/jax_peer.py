@@ -13,13 +13,15 @@ from mlp_lib.core.network import draw_weights
 from mlp_lib.core.values import Architecture, Hyperparameters
 from mlp_lib.run.parameters import BenchmarkCase
 
+_NUMBERS = ("lr", "beta1", "beta2", "eps", "weight_decay")
+
 
 def make_epoch(data: Split, case: BenchmarkCase, h: Hyperparameters) -> Callable[[], None]:
     """An epoch of AdamW of all members, each with its own numbers, on the CPU: one draw of dropout for all."""
     weights = draw_weights(Architecture(case.architecture), data.images.shape[1], 0)
     layers = [jnp.stack([jnp.asarray(weight, jnp.float32).T] * case.members) for weight in weights]  # [P, in + 1, out]
     zeros = jax.tree.map(jnp.zeros_like, layers)
-    numbers = {name: jnp.full(case.members, value) for name, value in h}
+    numbers = {name: jnp.full(case.members, getattr(h, name)) for name in _NUMBERS}
     images, labels = jnp.asarray(data.images.cpu().numpy()), jnp.asarray(data.labels.cpu().numpy())
     state = [layers, zeros, zeros, jnp.zeros((), jnp.int32), jax.random.key(0)]
 
