@@ -76,6 +76,8 @@ def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, Any]:
         merged = continue_run(run_dir, merged)
     trains = command in (*_TRAIN, "benchmark")
     parsed = (check_all if trains else parse_all)(merged)
+    if parsed["parts"] != "all":
+        raise SettingsError(f"{merged.where['parts']}: parts = 'search': the command search_report makes that part")
     if trains:
         check_device(parsed, merged.where)
     if run_dir is not None:
@@ -110,8 +112,7 @@ def render(run_dir: Path, runs_root: Path, voice: Voice) -> None:
     A run by hand or by papermill keeps none: they are executed here on what is finished, which trains nothing.
     """
     files, unrendered = RunFiles(run_dir), {}
-    if not files.meta.exists():
-        raise SettingsError(f"{run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
+    meta.read_there(files)
     with claim(run_dir, "render"):
         known = meta.read_meta(files)
         for phase in (*meta.phases_of(known), "search_report"):
@@ -218,7 +219,9 @@ def make_parser() -> argparse.ArgumentParser:
     many = {"action": "append", "default": []}
     parser.add_argument("-f", dest="files", metavar="FILE", help="a YAML file of parameters", **many)
     parser.add_argument("-p", dest="options", metavar=("NAME", "VALUE"), nargs=2, help="one parameter, as YAML", **many)
-    parser.add_argument("--runs-root", metavar="DIR", type=Path, default=ROOT / "executed", help="where runs are kept")
+    parser.add_argument(
+        "--runs-root", metavar="DIR", type=Path, default=ROOT / "executed", help="where runs are kept: executed"
+    )
     parser.add_argument("--run-name", metavar="NAME", help="name of the new run; a number is added if it is taken")
     parser.add_argument("--run-dir", metavar="DIR", type=Path, help="an existing run to go on with")
     parser.add_argument("--sample", metavar="N", type=int, default=20, help="how many trainings verify draws (20)")
@@ -247,8 +250,7 @@ def _run(arguments: list[str] | None, voice: Voice) -> int:
         if options.phase == "status":
             print(pages.describe_status(options.path))
             return 0
-        if options.run_name is not None and not re.fullmatch(NAME, options.run_name):
-            raise SettingsError(f"--run-name {cut(repr(options.run_name))}: should be {NAME_RULE}")
+        _check_run_name(options.run_name)
         merged = merge(options.profile, options.files, options.options)
         if options.phase in ("repeat", "verify"):
             agree, told = _train_again(options, merged)
@@ -273,6 +275,11 @@ def _run(arguments: list[str] | None, voice: Voice) -> int:
         return 130
     print(f"report: {run_dir / 'index.html'}")
     return 0
+
+
+def _check_run_name(name: str | None) -> None:
+    if name is not None and not re.fullmatch(NAME, name):
+        raise SettingsError(f"--run-name {cut(repr(name))}: should be {NAME_RULE}")
 
 
 def _check_text(arguments: list[str]) -> None:
@@ -300,7 +307,7 @@ def _train_again(options: argparse.Namespace, merged: Merged) -> tuple[bool, str
     if options.phase == "repeat":
         return repeat(options.path, merged.values["data_root"])
     files, here = RunFiles(options.path), {name: merged.values[name] for name in _HERE}
-    settings = parse_own(SearchSettings, meta.read_meta(files)["parameters"] | here, str(files.meta))
+    settings = parse_own(SearchSettings, meta.read_there(files)["parameters"] | here, str(files.meta))
     study, _ = open_study(settings, files, meta.read_architectures(files))
     return verify(study, options.sample, merged.values["analysis_seed"])
 

@@ -40,19 +40,19 @@ def test_a_new_study_trains_everything_but_the_diagonal_twice(study):
     assert plan(study, **chosen) == {"search": (10, 10), "retrain": (4, 4), "transfer": (8, 4), "analysis": (0, 0)}
     assert plan(study)["transfer"] == (20, 16)  # with five trials all may be contenders
     more = {"transfer_extra_sources": ["cheapest", "median", "consensus", "default"]}
-    assert plan(study, **chosen, **more)["transfer"] == (24, 4 + 8)  # cheapest and median are the other's choice
+    assert plan(study, **chosen, **more)["transfer"] == (16, 4 + 8)  # cheapest and median are the other's choice
 
 
 def test_the_plan_is_what_is_then_trained(tmp_path):
     changes = {"search_space": FIXED, "transfer_seeds": [1, 2, 3]}
     study = study_of(tmp_path, "search", **changes)
     phases.search(study)
-    assert plan(study, **changes) == {"search": (6, 0), "retrain": (4, 4), "transfer": (12, 2), "analysis": (0, 0)}
+    assert plan(study, **changes) == {"search": (6, 0), "retrain": (4, 4), "transfer": (6, 2), "analysis": (0, 0)}
     phases.retrain(study_of(tmp_path, "retrain", **changes))
     assert plan(study, **changes)["retrain"] == (4, 0)
-    assert plan(study, **changes)["transfer"] == (12, 2)  # both have one vector, at the seed that is not retrained
+    assert plan(study, **changes)["transfer"] == (6, 2)  # both have one vector, at the seed that is not retrained
     phases.transfer(study_of(tmp_path, "transfer", **changes))
-    assert plan(study, **changes)["transfer"] == (12, 0)
+    assert plan(study, **changes)["transfer"] == (6, 0)
 
 
 def test_trials_on_disk_set_the_pace(study):

@@ -30,7 +30,8 @@ from mlp_lib.run.files import RunDirectoryError, RunFiles, read_table, write_yam
 from mlp_lib.run.ledger import read_trainings
 from mlp_lib.run.meta import different_parameters, merge_parameters
 from mlp_lib.study import phases
-from mlp_lib.study.sources import consensus, median, read_best, read_sources
+from mlp_lib.study.phases import read_sources
+from mlp_lib.study.sources import consensus, median, read_best
 from mlp_lib.study.study import Study
 
 ALL_EXTRA = ["cheapest", "median", "consensus", "default"]

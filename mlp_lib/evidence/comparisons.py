@@ -188,9 +188,9 @@ def replication_sentences(table: pd.DataFrame, name: str, confidence: float) -> 
             f"Of {len(rows)} {what} that {name} estimates too, with trials and run seeds of its own, "
             f"{rows['holds'].sum()} of the {level} intervals here hold its estimate, and {rows['held'].sum()} of its "
             f"intervals the one here (were both runs alike, {alike:.0%} would); its standard errors are {ratio:.2g} "
-            f"times those here (median).{average} Beyond what both together allow: {apart} (by chance up to "
-            f"{(1 - confidence) * len(rows):.2g}). Both decide {len(decided)}: {same.sum()} alike, {clash.sum()} the "
-            "other way."
+            f"times those here (median).{average} Beyond what both together allow: {apart} (by chance "
+            f"{(1 - confidence) * len(rows):.2g} on average). Both decide {len(decided)}: {same.sum()} alike, "
+            f"{clash.sum()} the other way."
         )
         told.append(sentence.replace("%", " %"))
     return told

@@ -49,7 +49,8 @@ def _transfer(result: OverSearches) -> dict:
         named = costly.sort_values(["broken", "regret"], ascending=False, kind="stable")
         words = [_cost(row) for row in named.head(NAMED).to_dict("records")]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        sentence += f" Costly beyond the margin: {', '.join(words)}{more}."
+        number = f"{len(named)} of {count_text(len(pairs), 'pair')}, " * (verdict != "depends_on_the_pair")
+        sentence += f" Costly beyond the margin: {number}{', '.join(words)}{more}."
     if verdict == "transfers":
         sentence += f" {counts['within']} of the {len(pairs)} pairs are each shown to lie within it."
     sentence += _own_diverges(result)
@@ -65,7 +66,7 @@ def _transfer_end(result: OverSearches, verdict: str, estimate: tuple[float, ...
             return "all that a search of one trial chooses is one trial, so whether they transfer cannot be said."
         if math.isnan(estimate[1]):
             return "without finite losses whether hyperparameters transfer cannot be said."
-    return transfer_end(verdict, result.costly.all(), estimate[2], result.margin)
+    return transfer_end(verdict, result.costly, result.within, bool(result.broken.any()), estimate[2], result.margin)
 
 
 def _architecture(result: OverSearches) -> dict:

@@ -220,14 +220,14 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, own_
         harmless = (judged["diverged"] < HARMLESS * losses["seed"].nunique()).all()
         low, high, bound = *np.log1p(estimate[1:]), math.log1p(margin)
         verdict = transfer_verdict(costly, judged["within_margin"], harmless, low, high, bound)
-        end = transfer_end(verdict, costly.all(), estimate[2], margin)
+        end = transfer_end(verdict, costly, judged["within_margin"], bool(judged["broken"].any()), estimate[2], margin)
     claim, broken = "", n == 0 and verdict != "undetermined"  # all pairs
     if n and len(counted):
         basis = basis_text(estimate[1:], kind, (len(counted), "pair"), (n, "seed"))
         claim = f"using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
         claim += f" {basis}: "
     sentence = f"For these hyperparameters only: {claim}{end}" if claim or broken else end[0].upper() + end[1:]
-    if n > 1 and pairs["pairs"]:
+    if n > 1 and pairs["pairs"] and verdict != "depends_on_the_pair":  # whose end has the numbers
         shown = f"{pairs['costs_beyond_margin']} of these pairs cost more than the margin, {pairs['within_margin']} lie"
         sentence += f" After correction for their number {shown} within it."
     if diverged := int(effects.loc[effects["counted"], "diverged"].sum()):

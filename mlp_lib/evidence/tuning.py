@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from mlp_lib.evidence.intervals import count_text
 from mlp_lib.evidence.pool import Pool, logs, read_pool
 from mlp_lib.evidence.searches import CURVES, curve
 from mlp_lib.evidence.summaries import short_name
@@ -75,7 +76,7 @@ def small_pays(costs: pd.DataFrame, a_trial: pd.Series, parameters: Mapping[str,
 
     costs: of tuning_cost; a_trial: see operations_of_a_trial. A sentence, with as many trials of the source as the cost
     and the curves allow. Empty where that source is no smaller than the target, where the cost allows none of its
-    curve's numbers of trials, or where one of the two losses or its interval isn't known.
+    curve's numbers of trials, or where the interval of the quotient isn't known or holds 1.
     """
     target = max(costs["target"].unique(), key=lambda name: parameters[name], default=None)
     source = a_trial.idxmin()
@@ -85,13 +86,14 @@ def small_pays(costs: pd.DataFrame, a_trial: pd.Series, parameters: Mapping[str,
     if target is None or parameters[source] >= parameters[target] or chosen.empty:
         return ""
     best, own = chosen.loc[chosen["n"].idxmax()], own.iloc[0]
-    if not np.isfinite([best["low"], own["high"]]).all():
+    ends = best["low"] - own["high"], best["high"] - own["low"]
+    if not np.isfinite(ends).all() or ends[0] <= 0 <= ends[1]:
         return ""
-    quotient, low, high = np.exp([best["loss"] - own["loss"], best["low"] - own["high"], best["high"] - own["low"]])
+    quotient, low, high = np.exp([best["loss"] - own["loss"], *ends])
     return (
-        f"With at most the cost of {n} trials on {short_name(target)} itself, tuning on {short_name(source)} "
-        f"({best['n']} trials, {best['operations'] / own['operations']:.0%} of the cost) gives {quotient:.3f} times "
-        f"its loss ({low:.2f} to {high:.2f} by the ends of both intervals)."
+        f"With at most the cost of {count_text(n, 'trial')} on {short_name(target)} itself, tuning on "
+        f"{short_name(source)} ({count_text(best['n'], 'trial')}, {best['operations'] / own['operations']:.0%} of the "
+        f"cost) gives {quotient:.3f} times its loss ({low:.2f} to {high:.2f} by the ends of both intervals)."
     ).replace("%", " %")
 
 

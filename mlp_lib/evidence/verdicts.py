@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlp_lib.evidence.intervals import half_width, holm, holm_level, p_above
+from mlp_lib.evidence.intervals import count_text, half_width, holm, holm_level, p_above
 
 MOST = 0.5  # a pair is broken where a greater share of its trainings diverges
 HARMLESS = 0.05  # the share of trainings that may diverge where hyperparameters are said to transfer
@@ -55,10 +55,13 @@ def deciding_half_width(
 
 
 def interval_kind(verdict: str, confidence: float) -> str:
-    """What the interval of a pair is called: two one-sided tests are not adjusted for the number of pairs."""
-    if verdict == "equivalent":
-        return f"{100 * max(2 * confidence - 1, 0):g}% interval"
-    return f"adjusted {100 * confidence:g}% interval"
+    """What the interval of a pair is called: that of a test on one side at alpha has alpha on the other side too.
+
+    Two one-sided tests are not adjusted for the number of pairs.
+    """
+    one_sided = verdict in ("equivalent", "different_beyond_margin")
+    adjusted = "" if verdict == "equivalent" else "adjusted "
+    return f"{adjusted}{100 * (max(2 * confidence - 1, 0) if one_sided else confidence):g}% interval"
 
 
 def architecture_verdict(pairs: Sequence[str]) -> str:
@@ -85,13 +88,19 @@ def transfer_verdict(
     return "transfers" if high < bound and not costly.any() and harmless else "undetermined"
 
 
-def transfer_end(verdict: str, all_costly: bool, high: float, margin: float) -> str:
-    """The end of the sentence on transfer, where there is an interval; high: its end as a part of the loss."""
+def transfer_end(verdict: str, costly: np.ndarray, within: np.ndarray, broken: bool, high: float, margin: float) -> str:
+    """The end of the sentence on transfer, where there is an interval; high: its end as a part of the loss.
+
+    costly and within: by pair; broken: whether one of them doesn't train.
+    """
     bound = f"the {100 * margin:g}% margin"
     if verdict == "depends_on_the_pair":
-        return f"some pairs cost more than {bound}, others do not, so it depends on the pair."
-    if verdict == "does_not_transfer" and all_costly:
-        return f"every pair costs more than {bound}, so hyperparameters do not transfer."
+        shown = f"{costly.sum()} of {count_text(len(costly), 'pair')} {'is' if costly.sum() == 1 else 'are'} shown"
+        beyond = f"to cost more than {bound}" + " or not to train" * broken
+        return f"{shown} {beyond} and {within.sum() or 'none'} to lie within it, so it depends on the pair."
+    if verdict == "does_not_transfer" and costly.all():
+        beyond = f"costs more than {bound}" + " or does not train" * broken
+        return f"every pair {beyond}, so hyperparameters do not transfer."
     if verdict == "undetermined" and high < margin:
         open_ = "single pairs or trainings that diverged or were not trained leave the question open"
         return f"below {bound}, but {open_}."
@@ -107,7 +116,9 @@ def architecture_end(verdict: str, counts: dict[str, int], margin: float) -> str
     if verdict == "equivalent":
         return f"every pair is shown to lie within {bound}, so the architectures are equivalent."
     if verdict == "undetermined":
-        return f"{counts['equivalent']} of {number} pairs are shown to lie within {bound}, so the question stays open."
+        alone = f"{counts['equivalent']} of {count_text(number, 'pair')}, each tested by itself,"
+        verb = "is" if counts["equivalent"] == 1 else "are"
+        return f"{alone} {verb} shown to lie within {bound}, so the question stays open."
     end = "matters" if verdict == "different_beyond_margin" else "matters, if perhaps by less than the margin"
     shown = counts["different_beyond_margin"] + counts["different"]
     beyond = f", {counts['different_beyond_margin']} by more than {bound}" if counts["different_beyond_margin"] else ""

@@ -4,11 +4,13 @@ Losses and regrets come as logarithms and are drawn exponentiated: as nats an ex
 of trials of a search; a band is the interval over searches and run seeds.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mlp_lib.evidence.summaries import short_name
 from mlp_lib.figures.style import BLUE, LOSS, ORANGE, drawn, looks, new_axes, new_figure, panel_grid
@@ -104,8 +106,9 @@ def tuning_cost(frame: pd.DataFrame) -> Figure:
         ax.set_title(f"target {short_name(target)}")
         if frame["loss"].notna().any():
             ax.set_xscale("log")
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            ax.xaxis.set_major_formatter("{x:.0e}")
+            decades = math.log10(frame["operations"].max() / frame["operations"].min())
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)) if decades > 1 else MaxNLocator(3))
+            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
             ax.xaxis.set_minor_formatter(NullFormatter())
     title, small = "tuned on (thick:\nthe target itself)", {"fontsize": "small", "title_fontsize": "small"}
     figure.legend(loc="outside right upper", title=title, **small)

@@ -31,7 +31,8 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         state["duration_s"] = sum(seconds(stretch.get("duration_s")) for stretch in work)
     study = any(phase in NOTEBOOKS for phase in phases)  # or else a benchmark alone
     borrowed = study and phases["search"]["status"] == meta.NOT_BEGUN != phases["transfer"]["status"]
-    statuses = [state.get("status") for state in phases.values()]
+    needed = {name: state for name, state in phases.items() if not (borrowed and name in ("search", "retrain"))}
+    statuses = [state.get("status") for state in needed.values()]
     status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
     started = [str(state["started"]) for state in phases.values() if state["started"]]
     return {
@@ -41,13 +42,20 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         "architectures": _count_architectures(parameters, files),
         "answers": [_describe_answer(name, mapping(answers.get(name)), files.analysis) for name in HEADLINES],
         "study": study,
-        "command": "transfer" if borrowed else "run" if study else "benchmark",  # that goes on
+        "command": _going_on(study, borrowed, phases),
         "phases": phases,
         "status": status or ("complete" if all(s == "done" for s in statuses) else "incomplete"),
         "started": min(started, key=since_epoch, default=""),
         "mixed": _is_mixed([stretch for state in phases.values() for stretch in state["work"]]),
         "problems": problems,
     }
+
+
+def _going_on(study: bool, borrowed: bool, phases: dict[str, dict]) -> str:
+    """The command that goes on; no run makes the search of one that borrowed it."""
+    if borrowed:
+        return "analysis" if phases["transfer"]["status"] == meta.DONE else "transfer"
+    return "run" if study else "benchmark"
 
 
 def _is_mixed(work: list[Stretch]) -> bool:

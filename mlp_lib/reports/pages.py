@@ -15,7 +15,7 @@ import pandas as pd
 from bs4 import BeautifulSoup, NavigableString, Tag
 from latex2mathml.converter import convert as to_mathml
 
-from mlp_lib.core.errors import MlpError, SettingsError
+from mlp_lib.core.errors import MlpError
 from mlp_lib.reports.overview import HEADLINES, mapping, read_any, read_run, seconds, since_epoch
 from mlp_lib.run import meta
 from mlp_lib.run.claim import find_holder
@@ -283,9 +283,7 @@ def describe_status(run_dir: Path) -> str:
     Brings index.html up to date, which a run that was killed could not. SettingsError where there is no run.
     """
     files = RunFiles(run_dir)
-    if not files.meta.exists():
-        raise SettingsError(f"{run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
-    meta.read_meta(files)  # a damaged one is told
+    meta.read_there(files)  # a damaged one is told
     run = read_run(files)
     lines = [f"{phase:10}{_status_line(state)}" for phase, state in run["phases"].items()]
     holder = find_holder(run_dir)

@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mlp_lib.run.parameters import FIELDS
 from mlp_lib.run.parsing import Kind, check_names, parse_own
 
 
 def read_parameters(kind: type[Kind], namespace: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Kind:
     """The notebook's parameters, parsed strictly; SettingsError for a wrong one or a name that no notebook declares."""
     allowed = (*kind.model_fields, *also)
-    check_names(dict.fromkeys(_names_given(namespace, allowed)), where, allowed)
+    check_names(dict.fromkeys(_names_given(namespace, allowed)), where, (*FIELDS, "run_dir"))
     return parse_own(kind, namespace, where)
 
 

@@ -44,6 +44,13 @@ def read_meta(files: RunFiles) -> dict[str, Any]:
     raise RunDirectoryError(f"{files.meta} is damaged: delete it to start {files.root} anew")
 
 
+def read_there(files: RunFiles, option: str = "") -> dict[str, Any]:
+    """The same of a run that has to be there; SettingsError where none is."""
+    if not files.meta.exists():
+        raise SettingsError(f"{option}{files.root}: no run there (no {files.meta.relative_to(files.root)})")
+    return read_meta(files)
+
+
 def check_layout(files: RunFiles) -> None:
     """Refuse to train on in a run of a version whose files were others; to read it is another matter."""
     if read_meta(files).get("layout") != LAYOUT:
@@ -347,9 +354,7 @@ def check_search(known: Mapping[str, Any], transfer: Mapping[str, Any], where: M
 def continue_run(run_dir: Path, merged: Merged) -> Merged:
     """The parameters for an existing run: those stored, which the given ones must agree with or add to."""
     files = RunFiles(run_dir)
-    if not files.meta.exists():
-        raise SettingsError(f"--run-dir {run_dir}: no run there (no {files.meta.relative_to(run_dir)})")
-    stored = read_meta(files)["parameters"]
+    stored = read_there(files, "--run-dir ")["parameters"]
     checked = parse_all(merged)  # the rest are defaults: what is stored says what goes together
     also = ("retrain_seeds", "transfer_seeds") if "seeds" in merged.given else ()
     given = {name: checked[name] for name in (*merged.given, *also)}

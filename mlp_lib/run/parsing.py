@@ -17,6 +17,8 @@ Kind = TypeVar("Kind", bound=BaseModel)
 PARAMS = ROOT / "params"
 _PARTS = {n: type(f.default).model_fields for n, f in FIELDS.items() if isinstance(f.default, BaseModel)}  # of mappings
 
+_OPTIONS = ("run_dir", "runs_root")  # names of notebooks that are no parameters of the command
+
 
 # --- merging
 
@@ -93,6 +95,7 @@ def check_names(names: Mapping[str, Any], where: str | Mapping[str, str], also: 
         if name not in PARAMETERS and name not in also:
             whole = next((whole for whole, parts in _PARTS.items() if name in parts), None)
             cure = f"it is a part of {whole}: {_as_in(whole)}" if whole else _nearest(name, (*PARAMETERS, *also))
+            cure = f"give it as --{name.replace('_', '-')}" if name in _OPTIONS and not also else cure
             raise SettingsError(f"{_place(where, name)}: unknown parameter {cut(repr(name))}; {cure}")
 
 
@@ -124,7 +127,10 @@ def check_device(parameters: Mapping[str, Any], where: Mapping[str, str]) -> Non
     if "cuda" in (device, preload) and device != "cpu" and not parameters.get("scheduler"):
         from mlp_lib.core.machine import resolve_device  # loads torch, which takes seconds
 
-        found = resolve_device(device).type
+        try:
+            found = resolve_device(device).type
+        except SettingsError as error:
+            raise SettingsError(f"{where.get('device', 'the run')}: {error}") from None
     if preload == "cuda" and found == "cpu":
         raise SettingsError(
             f"{where.get('preload', 'the run')}: preload = 'cuda': needs a training device of cuda, not cpu; preload = "
@@ -222,7 +228,7 @@ def _explain(error: ValidationError, kind: type[BaseModel], where: str | Mapping
     first = next((e for e in errors if e["type"] in ("extra_forbidden", "invalid_key")), errors[0])
     location, reason = first["loc"], first["msg"].removeprefix("Value error, ")
     if not location:
-        context = next((name for name in kind.model_fields if name in reason), None)
+        context = min((name for name in kind.model_fields if name in reason), key=reason.find, default=None)
         return f"{_place(where, context)}: {reason}"
     place = _place(where, location[0])
     path, schema = schema_at(kind, location)

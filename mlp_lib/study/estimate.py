@@ -15,13 +15,15 @@ from mlp_lib.run.recipe import Wanted
 from mlp_lib.study.draws import rung_epochs
 from mlp_lib.study.phases import (
     left_trials,
+    read_contenders,
+    read_sources,
     retrainings,
     reusable,
     wanted_retrainings,
     wanted_transfers,
     wanted_trials,
 )
-from mlp_lib.study.sources import Sources, make_sources, pool_vectors, read_best, read_contenders, read_sources
+from mlp_lib.study.sources import Sources, make_sources, pool_vectors, read_best
 from mlp_lib.study.study import Study
 from mlp_lib.workers.jobs import Unit
 from mlp_lib.workers.progress import seconds_text
@@ -41,7 +43,10 @@ def describe(phases: tuple[str, ...], parsed: dict[str, Any], study: Study, imag
     of a unit, of which one an architecture is tried.
     """
     plans = plan(phases, parsed, study)
-    lines = [f"{phase}: {total} trainings, {len(left)} new" for phase, (total, left) in plans.items()]
+    unsure = {"transfer": "at most "} if "search" in phases and find_undecided(study) else {}
+    lines = [
+        f"{phase}: {unsure.get(phase, '')}{total} trainings, {len(left)} new" for phase, (total, left) in plans.items()
+    ]
     if not any(left for _, left in plans.values()):
         return "\n".join([*lines, "nothing to train"])
     settings: SearchSettings = study.settings
@@ -70,12 +75,9 @@ def describe(phases: tuple[str, ...], parsed: dict[str, Any], study: Study, imag
 def plan(phases: tuple[str, ...], parsed: dict[str, Any], study: Study) -> Plans:
     """What each phase would train. Choices that aren't made yet are taken as all different."""
     plans: Plans = {phase: (0, []) for phase in phases}
-    trials = left_trials(study)
+    undecided, planned = find_undecided(study), set()
     if "search" in phases:
-        plans["search"] = len(wanted_trials(study)), trials
-    there = {a for a in study.architectures if study.files.architecture(a).best.exists()}
-    undecided = {*study.architectures} - there | {one.architecture for one in trials}
-    planned = set()
+        plans["search"] = len(wanted_trials(study)), left_trials(study)
     if "retrain" in phases:
         own = replace(study, settings=parse_own(RetrainSettings, parsed, "the parameters"))
         wanted = wanted_retrainings(own, _choices(study, undecided))
@@ -85,8 +87,14 @@ def plan(phases: tuple[str, ...], parsed: dict[str, Any], study: Study) -> Plans
         own = replace(study, settings=parse_own(TransferSettings, parsed, "the parameters"))
         wanted = [one for _, one in wanted_transfers(own, _sources(own, study.settings, undecided))]
         left = missing(missing(wanted, reusable(own)), own.trainings("transfer"))
-        plans["transfer"] = len(wanted), [one for one in left if one.key not in planned]
+        plans["transfer"] = len({one.key for one in wanted}), [one for one in left if one.key not in planned]
     return plans
+
+
+def find_undecided(study: Study) -> set[Architecture]:
+    """The architectures whose choice isn't made yet, or may become another."""
+    there = {a for a in study.architectures if study.files.architecture(a).best.exists()}
+    return {*study.architectures} - there | {one.architecture for one in left_trials(study)}
 
 
 def _choices(study: Study, undecided: set[Architecture]) -> dict[Architecture, Hyperparameters]:

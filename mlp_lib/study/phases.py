@@ -10,7 +10,7 @@ import torch
 from mlp_lib.core.errors import TrainingError
 from mlp_lib.core.network import to_sequential
 from mlp_lib.core.values import COMPLETED, DIVERGED, HYPERPARAMETERS, NOT_TRAINED, Architecture
-from mlp_lib.evidence import summaries
+from mlp_lib.evidence import contenders, find_budget, summaries
 from mlp_lib.run.claim import claim
 from mlp_lib.run.files import (
     ArchitectureFiles,
@@ -25,11 +25,12 @@ from mlp_lib.run.files import (
     write_yaml,
 )
 from mlp_lib.run.ledger import RESULT, keys, missing, wanted_of
+from mlp_lib.run.meta import read_meta
 from mlp_lib.run.parameters import RetrainSettings, SearchSettings
-from mlp_lib.run.parsing import parse
+from mlp_lib.run.parsing import no_pool, parse
 from mlp_lib.run.recipe import Key, Recipe, Recorded, Wanted
 from mlp_lib.study.draws import draw_trials, grid_trials, rung_epochs, survivors
-from mlp_lib.study.sources import Chosen, Sources, pool_vectors, read_best, read_contenders, read_sources
+from mlp_lib.study.sources import Chosen, Sources, make_sources, pool_vectors, read_best, read_trials
 from mlp_lib.study.study import Study
 from mlp_lib.workers.jobs import Result, Unit
 
@@ -292,6 +293,31 @@ def _write_summaries(study: Study, losses: pd.DataFrame) -> None:
 
 
 # --- transfer -------------------------------------------------------------------------------------------------------
+
+
+def read_sources(study: Study) -> Sources:
+    """The chosen hyperparameters of every architecture, and those of `transfer_extra_sources` (see EXTRA)."""
+    chosen = {a: read_best(study.searched.architecture(a)) for a in study.architectures}
+    names = study.settings.transfer_extra_sources
+    trials = read_trials(study.searched, study.architectures) if "consensus" in names else None
+    return make_sources(chosen, names, study.inputs, trials)
+
+
+def read_contenders(study: Study) -> pd.DataFrame:
+    """The trials that a search of the budget could have chosen: trial, the seven hyperparameters, then the rank on each
+    architecture (from 0, by its name). Empty where there is no pool of them: see `contenders` and no_pool.
+    """
+    if study.settings.contenders == "chosen" or no_pool(read_meta(study.searched)["parameters"]):
+        return pd.DataFrame()
+    trials = read_trials(study.searched, study.architectures)
+    _, numbers = contenders(trials, find_budget(study.settings.search_budget, trials["trial"].nunique()))
+    ranked = trials.sort_values(["val_loss", "trial"])  # those that diverged, without a loss, last
+    ranks = ranked.assign(rank=ranked.groupby("architecture").cumcount()).pivot(
+        index="trial", columns="architecture", values="rank"
+    )
+    vectors = trials.drop_duplicates("trial").set_index("trial")[list(HYPERPARAMETERS)]
+    table = vectors.join(ranks[[a.name for a in study.architectures]]).loc[numbers]
+    return table.reset_index()
 
 
 def transfer(study: Study) -> pd.DataFrame:

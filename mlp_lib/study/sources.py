@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pandas as pd
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS, Architecture, Hyperparameters
-from mlp_lib.evidence import contenders, find_budget, summaries
+from mlp_lib.evidence import summaries
 from mlp_lib.run.files import ArchitectureFiles, RunDirectoryError, RunFiles, read_table, read_yaml
-from mlp_lib.run.meta import read_meta
-from mlp_lib.run.parsing import no_pool
-from mlp_lib.study.study import Study
 
 Sources = dict[str, dict[str, Hyperparameters]]  # by target, then by source
 Chosen = Mapping[Architecture, Hyperparameters]
@@ -24,14 +21,6 @@ def read_best(files: ArchitectureFiles) -> Hyperparameters:
     return Hyperparameters(**read_yaml(files.best)["hyperparameters"])
 
 
-def read_sources(study: Study) -> Sources:
-    """The chosen hyperparameters of every architecture, and those of `transfer_extra_sources` (see EXTRA)."""
-    chosen = {a: read_best(study.searched.architecture(a)) for a in study.architectures}
-    names = study.settings.transfer_extra_sources
-    trials = read_trials(study.searched, study.architectures) if "consensus" in names else None
-    return make_sources(chosen, names, study.inputs, trials)
-
-
 def make_sources(chosen: Chosen, names: Sequence[str], inputs: int, trials: pd.DataFrame | None = None) -> Sources:
     """The sources of each target from every architecture's choice; trials: see `consensus`, which alone needs them."""
     common = {architecture.name: hyperparameters for architecture, hyperparameters in chosen.items()}
@@ -40,23 +29,6 @@ def make_sources(chosen: Chosen, names: Sequence[str], inputs: int, trials: pd.D
         others = {a: h for a, h in chosen.items() if a.name != target} or chosen
         sources[target] = common | {name: EXTRA[name](others, inputs, trials, target) for name in names}
     return sources
-
-
-def read_contenders(study: Study) -> pd.DataFrame:
-    """The trials that a search of the budget could have chosen: trial, the seven hyperparameters, then the rank on each
-    architecture (from 0, by its name). Empty where there is no pool of them: see `contenders` and no_pool.
-    """
-    if study.settings.contenders == "chosen" or no_pool(read_meta(study.searched)["parameters"]):
-        return pd.DataFrame()
-    trials = read_trials(study.searched, study.architectures)
-    _, numbers = contenders(trials, find_budget(study.settings.search_budget, trials["trial"].nunique()))
-    ranked = trials.sort_values(["val_loss", "trial"])  # those that diverged, without a loss, last
-    ranks = ranked.assign(rank=ranked.groupby("architecture").cumcount()).pivot(
-        index="trial", columns="architecture", values="rank"
-    )
-    vectors = trials.drop_duplicates("trial").set_index("trial")[list(HYPERPARAMETERS)]
-    table = vectors.join(ranks[[a.name for a in study.architectures]]).loc[numbers]
-    return table.reset_index()
 
 
 def pool_vectors(pool: pd.DataFrame) -> dict[str, Hyperparameters]:

@@ -21,7 +21,6 @@ from mlp_lib.run.parameters import StudySettings
 from mlp_lib.run.recipe import Wanted
 from mlp_lib.workers.jobs import Job, MemoryShortage, Parts, Result, Unit, state_paths
 from mlp_lib.workers.progress import Progress
-from mlp_lib.workers.units import train_unit
 
 _PARAMETERS_A_UNIT = 800_000  # on a CPU small enough that a kill loses minutes, large enough to share a seed's draws
 _MEMBERS_A_UNIT = 32
@@ -59,7 +58,7 @@ class Workers:
 
     def _task(self, job: Job) -> Callable[[Unit, int], Parts]:
         """What the executor makes of a unit and its number."""
-        return functools.partial(train_unit, job=job)
+        raise NotImplementedError
 
     def _watch(self, job: Job, epochs: int) -> int:
         """Called twice a second: the epochs trained so far; `epochs` are those of the units that are done."""

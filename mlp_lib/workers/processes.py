@@ -1,5 +1,6 @@
 """Units of work on this machine's worker processes, by the standard executor interface."""
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,10 @@ from mlp_lib.core.data import Dataset, RawData, read_raw
 from mlp_lib.core.machine import resolve_device
 from mlp_lib.core.values import DATASETS, DataSettings
 from mlp_lib.run.parameters import StudySettings
-from mlp_lib.workers.jobs import Job, Unit, name_arithmetic
+from mlp_lib.workers.jobs import Job, Parts, Unit, name_arithmetic
 from mlp_lib.workers.pool import Workers, describe_machine
 from mlp_lib.workers.server import settle, start_server
-from mlp_lib.workers.units import split_supplied, supplied
+from mlp_lib.workers.units import split_supplied, supplied, train_unit
 
 # On an H200 one, two, four and eight workers trained 193, 257, 284 and 306 epochs a second of populations of seven
 # (206,614 parameters, random numbers drawn by one thread a worker).
@@ -57,6 +58,9 @@ class Processes(Workers):
             yield executor
         finally:
             _stop(executor, before)
+
+    def _task(self, job: Job) -> Callable[[Unit, int], Parts]:
+        return functools.partial(train_unit, job=job)
 
     def _watch(self, job: Job, epochs: int) -> int:
         return sum(int(path.read_text() or 0) for path in job.work.counters())
