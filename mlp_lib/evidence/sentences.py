@@ -14,6 +14,7 @@ QUESTIONS = {
     "architecture_sensitivity": "Once tuned, does the architecture matter",
 }
 NAMED = 3  # so many pairs are named in a sentence
+FEW = 12  # trials of which a 95 % interval of the mean cost held it in 77 to 92 % of simulated studies (docs/answers.md)
 
 
 def answers_over_searches(result: OverSearches) -> dict[str, dict]:
@@ -53,6 +54,8 @@ def _transfer(result: OverSearches) -> dict:
         sentence += f" Costly beyond the margin: {number}{', '.join(words)}{more}."
     if verdict == "transfers":
         sentence += f" {counts['within']} of the {len(pairs)} pairs are each shown to lie within it."
+    if math.isfinite(estimate[1]) and result.trials <= FEW:
+        sentence += f" An interval of {FEW} trials or fewer is too narrow."
     sentence += _own_diverges(result)
     more = {"trials": result.trials, "seeds": result.seeds, "pairs": counts}
     return plain_answer(verdict, estimate, result.confidence, result.margin, result.budget, sentence) | more
