@@ -14,7 +14,9 @@ QUESTIONS = {
     "architecture_sensitivity": "Once tuned, does the architecture matter",
 }
 NAMED = 3  # so many pairs are named in a sentence
-FEW = 12  # trials of which a 95 % interval of the mean cost held it in 77 to 92 % of simulated studies (docs/answers.md)
+FEW = (
+    12  # trials of which a 95 % interval of the mean cost held it in 77 to 92 % of simulated studies (docs/answers.md)
+)
 
 
 def answers_over_searches(result: OverSearches) -> dict[str, dict]:

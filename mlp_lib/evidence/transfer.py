@@ -227,10 +227,19 @@ def answer_transfer(losses: pd.DataFrame, margin: float, confidence: float, own_
         claim = f"using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average"
         claim += f" {basis}: "
     sentence = f"For these hyperparameters only: {claim}{end}" if claim or broken else end[0].upper() + end[1:]
+    sentence += _asides(effects, pairs, n, verdict)
+    return plain_answer(verdict, estimate, confidence, margin, n, sentence) | {"pairs": pairs}
+
+
+def _asides(effects: pd.DataFrame, pairs: dict, n: int, verdict: str) -> str:
+    """What the answer's sentence has at its end on numbers of pairs, and on what is not counted."""
+    said = ""
     if n > 1 and pairs["pairs"] and verdict != "depends_on_the_pair":  # whose end has the numbers
         shown = f"{pairs['costs_beyond_margin']} of these pairs cost more than the margin, {pairs['within_margin']} lie"
-        sentence += f" After correction for their number {shown} within it."
+        said += f" After correction for their number {shown} within it."
+    if n > 1 and pairs["pairs"] and not effects["counted"].all():
+        said += " Sources of equal hyperparameters are counted once, and not where they are the target's own."
     if diverged := int(effects.loc[effects["counted"], "diverged"].sum()):
         trainings = count_text(diverged, "training")
-        sentence += f" Not counted: {trainings} with transferred hyperparameters that diverged or did not train."
-    return plain_answer(verdict, estimate, confidence, margin, n, sentence) | {"pairs": pairs}
+        said += f" Not counted: {trainings} with transferred hyperparameters that diverged or did not train."
+    return said

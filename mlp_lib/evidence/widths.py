@@ -247,11 +247,13 @@ def drift_sentence(drift: dict, margin: float, confidence: float) -> str:
         how = f"goes as width to the power {slope}"
         how = how if drift["scale"] == "log" else f"changes by {slope} a factor e of width"
         interval = "" if math.isnan(drift["low"]) else f"{100 * confidence:g}% interval {low} to {high}; "
-        claim += f"the best {parameter} {how} ({interval}{basis}); "
+        claim += f"the best {parameter} {how} ({interval}{basis}); that of the narrowest "
+    else:
+        claim += f"the best {parameter} of the narrowest "
     regret, low, high = (drift[f"relative_regret{end}"] - 1 for end in ("", "_low", "_high"))
     cost = f"costs {regret:.1%} ({low:.1%} to {high:.1%})" if math.isfinite(high) else f"costs {regret:.1%} or more"
     cost = "diverges" if math.isinf(regret) else cost
-    claim += f"that of the narrowest {cost} at width {drift['worst_width']}: "
+    claim += f"{cost} at width {drift['worst_width']}: "
     if drift["lost"]:
         claim += f"at width {drift['lost']} every value diverged at some seed; "
     if drift["at_edge"]:

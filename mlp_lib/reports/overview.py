@@ -31,8 +31,8 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         state["duration_s"] = sum(seconds(stretch.get("duration_s")) for stretch in work)
     study = any(phase in NOTEBOOKS for phase in phases)  # or else a benchmark alone
     borrowed = study and phases["search"]["status"] == meta.NOT_BEGUN != phases["transfer"]["status"]
-    needed = {name: state for name, state in phases.items() if not (borrowed and name in ("search", "retrain"))}
-    statuses = [state.get("status") for state in needed.values()]
+    grid = study and parameters.get("search_method") == "grid" and phases["transfer"]["status"] == meta.NOT_BEGUN
+    statuses = [state.get("status") for phase, state in phases.items() if _is_needed(phase, state, borrowed, grid)]
     status = next((s for s in ("failed", "interrupted", "running") if s in statuses), None)
     started = [str(state["started"]) for state in phases.values() if state["started"]]
     return {
@@ -42,6 +42,7 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         "architectures": _count_architectures(parameters, files),
         "answers": [_describe_answer(name, mapping(answers.get(name)), files.analysis) for name in HEADLINES],
         "study": study,
+        "asked": study and not (grid and phases["analysis"]["status"] == meta.NOT_BEGUN),  # both questions
         "command": _going_on(study, borrowed, phases),
         "phases": phases,
         "status": status or ("complete" if all(s == "done" for s in statuses) else "incomplete"),
@@ -49,6 +50,13 @@ def read_run(files: RunFiles, look: bool = True) -> dict[str, Any]:
         "mixed": _is_mixed([stretch for state in phases.values() for stretch in state["work"]]),
         "problems": problems,
     }
+
+
+def _is_needed(phase: str, state: dict, borrowed: bool, grid: bool) -> bool:
+    """Whether a run is not complete without the phase: a grid is by itself, and a borrowed search is another run's."""
+    if state["status"] != meta.NOT_BEGUN:
+        return True
+    return not (borrowed and phase in ("search", "retrain")) and not (grid and phase != "search")
 
 
 def _going_on(study: bool, borrowed: bool, phases: dict[str, dict]) -> str:

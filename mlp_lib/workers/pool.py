@@ -115,16 +115,16 @@ class Workers:
         """
         waiting, deaths, alone, done, epochs, told = list(units), 0, False, 0, 0, set()
         open_work(job.work)
-        progress = Progress(job.what, sum(len(unit.members) for unit in units), tell=functools.partial(_tell, job.work))
+        number, tell = sum(len(unit.members) for unit in units), functools.partial(_tell, job.work)
+        progress = Progress(job.what, number, most=number * job.settings.max_epochs, tell=tell)
 
         def tick() -> None:
             progress.update(done, self._watch(job, epochs))
 
         while waiting:
             left, short, before = {id(unit): unit for unit in waiting}, False, done
-            few = waiting[:1] if alone else waiting
-            with self._open(few, job) as executor, suppress(self.died):  # a broken pool takes no more units
-                for unit, future in as_finished(executor, self._task(job), waiting, tick):
+            with self._open(waiting[:1] if alone else waiting, job) as executor, suppress(self.died):
+                for unit, future in as_finished(executor, self._task(job), waiting, tick):  # none by a broken pool
                     try:
                         parts = future.result()
                     except self.died:

@@ -20,10 +20,20 @@ def seconds_text(seconds: float) -> str:
 
 
 class Progress:
-    """Counts trainings and epochs, displays them with rate and time left where IPython runs, and `tell`s them."""
+    """Counts trainings and epochs, displays them with rate and time left where IPython runs, and `tell`s them.
 
-    def __init__(self, what: str, total: int, unit: str = "trainings", tell: Callable[[str], None] = lambda text: None):
-        self.what, self.total, self.unit, self.tell = what, total, unit, tell
+    most: epochs of all together; told as long as none is finished, when there is no time left to tell.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        unit: str = "trainings",
+        most: int | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ):
+        self.what, self.total, self.unit, self.most, self.tell = what, total, unit, most, tell
         self.started = time.monotonic()
         self.shown = 0.0
         self.handle: Any = None
@@ -41,7 +51,8 @@ class Progress:
     def _text(self, done: int, epochs: int | None, elapsed: float, last: bool) -> str:
         text = f"{self.what}: {done} of {self.total} {self.unit}"
         if epochs is not None:
-            text += f", {epochs:,} epochs, {epochs / max(elapsed, 1e-9):,.1f} a second"
+            of = f" of at most {self.most:,}" if self.most and not done else ""
+            text += f", {epochs:,}{of} epochs, {epochs / max(elapsed, 1e-9):,.1f} a second"
         if last:
             return f"{text}, {seconds_text(elapsed)}"
         if done:
