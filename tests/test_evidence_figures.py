@@ -130,3 +130,14 @@ def test_tuning_cost_has_a_panel_a_target_and_an_architecture_keeps_its_colour()
         assert ax.get_xscale() == "log"
     assert [line.get_linewidth() for line in first.lines] == [2.4, 1]
     assert [line.get_linewidth() for line in second.lines] == [1, 2.4]
+
+
+@pytest.mark.parametrize("most", [2.9e10, 6e10, 3e14])
+def test_ticks_of_costs_tell_apart(most):
+    """Also on less than a decade."""
+    table = curves().rename(columns={"architecture": "source"}).assign(target="mlp_8")
+    table["operations"] = np.geomspace(1.1e10, most, len(table))
+    ax = render(tuning_cost(table)).axes[0]
+    (low, high), labels = ax.get_xlim(), ax.get_xticklabels()
+    shown = [label.get_text() for label in labels if low <= label.get_position()[0] <= high]
+    assert len(shown) == len({*shown}) >= 2

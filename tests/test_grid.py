@@ -247,6 +247,8 @@ def test_the_command_runs_a_grid(tmp_path: Path) -> None:
     succeed("search", "--run-dir", here, "-p", "grid_seeds", "[101, 102, 103]")
     assert len(read_table(RunFiles(here).trainings)) == 2 * (4 * 3 + 1)
     assert "nothing to train" in succeed("search", "--run-dir", here, "--dry-run")
+    assert "to go on" not in succeed("status", here)
+    assert "No answer yet" not in (here / "index.html").read_text()
     succeed("search_report", "--run-dir", here, "-p", "compare_with", f"[{here}]")
     page = (here / "search_report.html").read_text()
     assert "Does the optimum move with the width?" in page

@@ -278,7 +278,7 @@ def test_index_of_all_runs(tmp_path: Path) -> None:
     page = read_index(tmp_path)
     assert [a["href"] for a in page.select("td a")] == ["examples/new/index.html", "old/index.html"]
     row = [td.get_text() for td in page.select("tbody tr")[1].select("td")]
-    assert row == ["old", "2026-01-01 00:00 +09:00", "plain", "digits", "2", "complete", "plain", "plain"]
+    assert row == ["old", "plain", "plain", "complete", "digits", "2", "2026-01-01 00:00 +09:00", "plain"]
 
 
 def test_status_names_the_way_on(tmp_path: Path) -> None:

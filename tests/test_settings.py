@@ -236,6 +236,8 @@ def test_unknown_key_comes_with_the_nearest_name():
             check_names({name: 1}, "-p")
     check_names(dict.fromkeys(PARAMETERS), "my.yaml")
     check_names({"run_dir": "x"}, "my.yaml", also=("run_dir",))
+    with pytest.raises(SettingsError, match="unknown parameter 'runs_root'; give it as --runs-root"):
+        check_names({"runs_root": "x"}, "my.yaml")
 
 
 def test_a_misspelled_key_is_told_before_the_one_it_leaves_missing():

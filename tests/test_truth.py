@@ -363,7 +363,7 @@ def test_a_run_of_a_cluster_is_verified_here(copy: Path, capsys: pytest.CaptureF
 
 
 def test_there_has_to_be_something_to_verify(tmp_path: Path, base: Path, capsys: pytest.CaptureFixture) -> None:
-    assert verify(tmp_path, capsys)[0] == 1
+    assert verify(tmp_path, capsys)[0] == 2
     assert verify(base, capsys, "--sample", "0")[0] == 2
 
 

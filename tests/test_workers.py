@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -211,7 +212,7 @@ def test_progress_is_told_beside_the_states(digest: str, tmp_path: Path) -> None
     settings = SETTINGS.model_copy(update={"max_epochs": 2})
     results = started(settings).train(units_of(4), Job(settings, digest, "search", work))
     next(results)
-    assert work.progress.read_text().startswith("search: 0 of 4 trainings, ")
+    assert re.match(r"search: 0 of 4 trainings, \d of at most 8 epochs, ", work.progress.read_text())
     results.close()
 
 
