@@ -14,9 +14,7 @@ QUESTIONS = {
     "architecture_sensitivity": "Once tuned, does the architecture matter",
 }
 NAMED = 3  # so many pairs are named in a sentence
-FEW = (
-    12  # trials of which a 95 % interval of the mean cost held it in 77 to 92 % of simulated studies (docs/answers.md)
-)
+FEW = 12  # trials; with no more an interval of 95 % held the mean cost in 77 to 92 % of simulated studies
 
 
 def answers_over_searches(result: OverSearches) -> dict[str, dict]:
