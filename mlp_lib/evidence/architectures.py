@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from mlp_lib.evidence.intervals import (
     as_quotients,
@@ -146,17 +146,17 @@ def seeds_to_decide(
         return math.log1p(margin) * math.sqrt(n) / sd  # the margin in standard errors of a difference
 
     def quantile(n: int, level: float) -> float:
-        return stats.t.ppf(1 - level, a_seed * (n - 1))
+        return scipy.stats.t.ppf(1 - level, a_seed * (n - 1))
 
     def pair_equivalent(n: int) -> float:
-        return 1 - 2 * stats.nct.cdf(quantile(n, alpha), a_seed * (n - 1), distance(n))
+        return 1 - 2 * scipy.stats.nct.cdf(quantile(n, alpha), a_seed * (n - 1), distance(n))
 
     def all_equivalent(n: int) -> float:
         room = math.sqrt(2) * (distance(n) - quantile(n, alpha))
-        return stats.studentized_range.cdf(room, architectures, np.inf) if room > 0 else 0.0
+        return scipy.stats.studentized_range.cdf(room, architectures, np.inf) if room > 0 else 0.0
 
     def different(n: int) -> float:
-        return stats.nct.sf(quantile(n, alpha / pairs / 2), a_seed * (n - 1), distance(n))
+        return scipy.stats.nct.sf(quantile(n, alpha / pairs / 2), a_seed * (n - 1), distance(n))
 
     chances = {"pair_equivalent": pair_equivalent, "all_equivalent": all_equivalent, "different": different}
     return {name: _smallest(chance, power) for name, chance in chances.items()}

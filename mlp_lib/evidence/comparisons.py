@@ -6,7 +6,7 @@ seed, so effects are quotients; their intervals are Student's t over the seeds, 
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from mlp_lib.evidence.intervals import count_text, mean_interval
 from mlp_lib.evidence.search import expected_best
@@ -142,7 +142,7 @@ def replication(here: OverSearches, there: OverSearches) -> pd.DataFrame:
     """
     both = _estimates(here).merge(_estimates(there), on=["question", "first", "second"], suffixes=("_here", "_there"))
     both = both.rename(columns={"log_here": "here", "log_there": "there"})
-    reach = stats.t.ppf((1 + here.confidence) / 2, min(here.trials, there.trials) / 2)
+    reach = scipy.stats.t.ppf((1 + here.confidence) / 2, min(here.trials, there.trials) / 2)
     difference = both["here"] - both["there"]
     half = reach * np.hypot(both["se_here"], both["se_there"])
     both = both.assign(difference=difference, low=difference - half, high=difference + half)
@@ -172,7 +172,7 @@ def replication_sentences(table: pd.DataFrame, name: str, confidence: float) -> 
     with the chance 2 Phi(z / sqrt 2) - 1 of the normal distribution.
     """
     told, level = [], f"{100 * confidence:g}%"
-    alike = 2 * stats.norm.cdf(stats.norm.ppf((1 + confidence) / 2) / np.sqrt(2)) - 1
+    alike = 2 * scipy.stats.norm.cdf(scipy.stats.norm.ppf((1 + confidence) / 2) / np.sqrt(2)) - 1
     for question, of_question in table.groupby("question", sort=False):
         rows, transfer = of_question.dropna(subset="low"), question == "hyperparameter_transfer"
         what = "costs of transfer" if transfer else "differences between architectures"

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 
 def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
@@ -16,8 +16,8 @@ def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, fl
     if len(values) < 2:
         return (float(values[0]) if len(values) else math.nan), math.nan, math.nan
     mean = float(values.mean())
-    # not stats.t.interval: that is NaN when the values are equal
-    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    # not scipy.stats.t.interval: that is NaN when the values are equal
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return mean, mean - half, mean + half
 
 
@@ -25,13 +25,13 @@ def p_above(distance: np.ndarray, se: np.ndarray, df: np.ndarray) -> np.ndarray:
     """One-sided p of Student's t test that a distance is above 0: without any spread 0 where it is, else 1."""
     distance, se = np.asarray(distance, dtype=float), np.asarray(se, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = stats.t.sf(distance / se, df)
+        p = scipy.stats.t.sf(distance / se, df)
     return np.where((se == 0) & np.isfinite(distance), np.where(distance > 0, 0.0, 1.0), p)
 
 
 def half_width(se: np.ndarray, df: np.ndarray, alpha: float) -> np.ndarray:
     """Half of Student's t interval of level 1 - alpha."""
-    return stats.t.ppf(1 - alpha / 2, df) * np.asarray(se)
+    return scipy.stats.t.ppf(1 - alpha / 2, df) * np.asarray(se)
 
 
 def satterthwaite(variances: np.ndarray, df: np.ndarray) -> float:
@@ -76,7 +76,7 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     """The p values that are not NaN adjusted by Benjamini & Hochberg (1995)."""
     p = np.asarray(p, dtype=float)
     adjusted, tested = np.full(len(p), np.nan), ~np.isnan(p)
-    adjusted[tested] = stats.false_discovery_control(p[tested]) if tested.any() else []
+    adjusted[tested] = scipy.stats.false_discovery_control(p[tested]) if tested.any() else []
     return adjusted
 
 
@@ -132,7 +132,7 @@ def spread_statistic(table: pd.DataFrame) -> tuple[float, int]:
     residuals -= residuals.mean(axis=0)
     if (np.abs(residuals).max(axis=0) < 1e-12).any():
         return 0.0, 0
-    return float(stats.bartlett(*residuals.T).statistic), values.shape[1] - 1
+    return float(scipy.stats.bartlett(*residuals.T).statistic), values.shape[1] - 1
 
 
 def by_own_spread(rows: pd.DataFrame, tables: Sequence[pd.DataFrame], alpha: float) -> pd.DataFrame:
@@ -142,7 +142,7 @@ def by_own_spread(rows: pd.DataFrame, tables: Sequence[pd.DataFrame], alpha: flo
     paired differences, with n - 1 degrees of freedom.
     """
     statistic, df = np.sum([spread_statistic(table) for table in tables], axis=0)
-    if not df or stats.chi2.sf(statistic, df) > alpha:
+    if not df or scipy.stats.chi2.sf(statistic, df) > alpha:
         return rows
     n = rows["n"].where(rows["n"] > 1)
     return rows.assign(se=rows["sd"] / np.sqrt(n), df=n - 1)

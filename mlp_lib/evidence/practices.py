@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import special
+import scipy
 
 from mlp_lib.evidence.intervals import count_text, half_width, jackknife, satterthwaite
 from mlp_lib.evidence.pool import Pool, logs, read_pool, weighted_mean, weights
@@ -136,8 +136,8 @@ class _Table:
             places = _ranks(np.take_along_axis(self.validation[:, kept][..., chosen].mean(2), order, 1))
             worse = places[:, :, None] < places[:, None]  # [A, rank, other rank]
             before = worse.cumsum(2) - worse  # how many worse ones precede the other
-            is_last = special.comb(before.diagonal(0, 1, 2), FEW - 1)
-            others = np.triu(worse, 1) * special.comb(before, FEW - 2)
+            is_last = scipy.special.comb(before.diagonal(0, 1, 2), FEW - 1)
+            others = np.triu(worse, 1) * scipy.special.comb(before, FEW - 2)
             of_rank = is_last * last + others @ last
             of_trial = np.empty_like(of_rank)
             np.put_along_axis(of_trial, order, of_rank, 1)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS
 from mlp_lib.evidence.intervals import count_text
@@ -136,8 +136,8 @@ def _loses(values: np.ndarray, spread: float) -> float:
     """
     noise, step = np.linspace(-9, 9, 361, retstep=True)
     with np.errstate(divide="ignore", invalid="ignore"):  # without noise it loses to none, or ties
-        above = stats.norm.logcdf((values[1:] - values[0]) / spread - noise[:, None]).sum(1)
-    return float(1 - step * np.exp(above + stats.norm.logpdf(noise)).sum())
+        above = scipy.stats.norm.logcdf((values[1:] - values[0]) / spread - noise[:, None]).sum(1)
+    return float(1 - step * np.exp(above + scipy.stats.norm.logpdf(noise)).sum())
 
 
 def search_warnings(trials: pd.DataFrame, space: SearchSpace, max_epochs: int) -> list[str]:

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy.stats import qmc
+import scipy
 
 from mlp_lib.core.streams import Stream, generator
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, Hyperparameters
@@ -23,7 +23,7 @@ def draw_trials(
     key = architecture.widths if architecture else ()
     numbers, dimensions = generator(seed, Stream.SEARCH, *key), len(HYPERPARAMETERS)
     if sobol:
-        sequence = qmc.Sobol(dimensions, scramble=True, seed=numbers)
+        sequence = scipy.stats.qmc.Sobol(dimensions, scramble=True, seed=numbers)
         uniforms = sequence.random_base2((num_trials - 1).bit_length())[:num_trials]  # it is drawn in powers of two
     else:
         uniforms = numbers.random((num_trials, dimensions))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+import scipy
 
 from mlp_lib.core.errors import DataError
 from mlp_lib.run.files import RunDirectoryError, RunFiles, plain
@@ -43,7 +43,7 @@ def verify(study: Study, sample: int, seed: int) -> tuple[bool, str]:
     differences = [_differ(then, now, bool(others)) for then, now in pairs]
     wrong = [line for line in differences if line]
     ratio = found["test_loss"] / drawn["test_loss"]
-    bound = binomtest(len(wrong), len(drawn), alternative="less").proportion_ci(0.95).high
+    bound = scipy.stats.binomtest(len(wrong), len(drawn), alternative="less").proportion_ci(0.95).high
     what = "; ".join(others)
     how = f"within {TOLERANCE:.0%}, since the run has {what}, and here is {here['machine']}" if others else "to the bit"
     lines = [*wrong, f"{len(drawn) - len(wrong)} of {len(drawn)} trainings drawn from {len(recorded)} agree {how}"]
