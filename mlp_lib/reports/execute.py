@@ -12,12 +12,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlp_lib.core.errors import MlpError
+from mlp_lib.core.values import DATASETS
 from mlp_lib.reports import pages
 from mlp_lib.reports.voice import Voice
 from mlp_lib.run import meta, record
 from mlp_lib.run.files import NOTEBOOKS, REPORTS, ROOT, RunFiles, write_bytes
 from mlp_lib.workers.progress import METADATA
-from mlp_lib.workers.server import LOG
+from mlp_lib.workers.server import LOG, start_server
+
+# what kernels need, and the workers of their phases
+_LOADED = (
+    "ipykernel.kernelapp",
+    "mlp_lib.reports.session",
+    "mlp_lib.lab.coordinate_check",
+    "mlp_lib.study.phases",
+    "mlp_lib.workers.processes",
+)
 
 
 def run_phase(phase: str, parameters: dict[str, Any], files: RunFiles, always: bool, voice: Voice) -> str | None:
@@ -77,10 +87,9 @@ def _execute_notebook(
     source: Path, target: Path, parameters: dict[str, Any], files: RunFiles, voice: Voice
 ) -> str | None:
     """Run a notebook by papermill; None, or one line on what went wrong."""
-    from mlp_lib.reports import kernels
-
     environment = os.environ | {LOG: str(voice.log or os.devnull)}
-    kernels.prepare(environment)  # while this imports what drives them
+    reader = [DATASETS[parameters["dataset"]].reader] if "dataset" in parameters else []
+    start_server(*_LOADED, *reader, environment=environment)  # while this imports what drives kernels
     import papermill
     from nbclient.exceptions import DeadKernelError
 

@@ -1,10 +1,8 @@
-"""Kernels of this very Python, whatever Jupyter would find under their name, forked from a server."""
+"""Kernels of this very Python, whatever Jupyter would find under their name, forked from the running server."""
 
 import os
 import sys
 import uuid
-from collections.abc import Mapping
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -13,20 +11,6 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning import LocalProvisioner
 
 from mlp_lib.workers.server import settle, start_server
-
-# what kernels need, and the workers of their phases
-_LOADED = (
-    "ipykernel.kernelapp",
-    "mlp_lib.reports.session",
-    "mlp_lib.lab.coordinate_check",
-    "mlp_lib.study.phases",
-    "mlp_lib.workers.processes",
-)
-
-
-def prepare(environment: Mapping[str, str]) -> BaseContext:
-    """Start the server that kernels are forked from, which goes on loading what they and their workers need."""
-    return start_server(*_LOADED, environment=environment)
 
 
 class KernelManager(AsyncKernelManager):
@@ -51,7 +35,7 @@ class _Forked(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         own = (arguments, options["env"], options.get("cwd") or os.getcwd())
-        process = prepare(options["env"]).Process(target=_serve, args=own)
+        process = start_server(environment=options["env"]).Process(target=_serve, args=own)
         process.start()
         self.process, self.pid, self.cwd = _Process(process), process.pid, own[-1]
         return self.connection_info
