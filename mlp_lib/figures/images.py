@@ -19,10 +19,13 @@ def sample_images(images: Sequence, labels: Sequence, number: int = 20) -> Figur
     number = min(number, len(labels))
     side = round(len(images[0]) ** 0.5)
     figure = new_figure(0.6 * number, 0.9)
-    for ax, image, label in zip(figure.subplots(1, number, squeeze=False).flat, images, labels, strict=False):
-        ax.imshow(image.cpu().reshape(side, side), cmap="gray_r")
-        ax.set_title(int(label), fontsize=9)
-        ax.set_axis_off()
+    ax = figure.subplots()
+    ax.imshow(np.hstack([image.cpu().reshape(side, side) for image in images[:number]]), cmap="gray_r")
+    ax.set_xticks(side * (np.arange(number) + 0.5) - 0.5, [int(label) for label in labels[:number]])
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
     return figure
 
 
