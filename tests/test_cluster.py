@@ -143,7 +143,7 @@ def test_a_killed_and_a_frozen_worker_and_one_that_joins_late(lan: Lan, tmp_path
         assert (tmp_path / "work").is_dir(), "all was done before the deeds"
 
     with meanwhile(deed):
-        same_as_here(lan, tmp_path, max_epochs=2000, patience=2000)
+        same_as_here(lan, tmp_path, max_epochs=1000, patience=1000)
 
 
 def test_a_unit_on_which_workers_die_is_named_and_the_rest_goes_on(lan: Lan, tmp_path: Path) -> None:
