@@ -20,8 +20,9 @@ def sample_images(images: Sequence, labels: Sequence, number: int = 20) -> Figur
     side = round(len(images[0]) ** 0.5)
     figure = new_figure(0.6 * number, 0.9)
     ax = figure.subplots()
-    ax.imshow(np.hstack([image.cpu().reshape(side, side) for image in images[:number]]), cmap="gray_r")
-    ax.set_xticks(side * (np.arange(number) + 0.5) - 0.5, [int(label) for label in labels[:number]])
+    tiles = [np.pad(image.cpu().reshape(side, side), ((0, 0), (1, 1))) for image in images[:number]]
+    ax.imshow(np.hstack(tiles), cmap="gray_r")
+    ax.set_xticks((side + 2) * (np.arange(number) + 0.5) - 0.5, [int(label) for label in labels[:number]])
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
