@@ -23,6 +23,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 LONG_ONES = ("test_cluster", "test_run", "test_truth", "test_surroundings", "test_bad_input", "test_grid")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two more than cores: much of a test is waiting for processes that start."""
+    return (os.cpu_count() or 1) + 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, so that in the end no process is left alone with one."""
     order = {name: place for place, name in enumerate(LONG_ONES)}
