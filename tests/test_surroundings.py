@@ -266,6 +266,18 @@ def test_a_notebook_refuses_the_library_of_another_clone(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+def test_a_library_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    """Not only that its process died, which it does where the server of all kernels loads it."""
+    said = "operator torchvision::nms does not exist"
+    package = tmp_path / "site" / "torchvision"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"raise RuntimeError({said!r})")
+    one = ("-p", "num_trials", 1, "-p", "max_epochs", 1, "-p", "architectures", "{list: [[4]]}")
+    done = shell("$LINE", "search", *one, "--runs-root", tmp_path / "runs", **site(tmp_path / "site", ""))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"mlp_lib: 01_search: RuntimeError: {said} (see ")
+
+
 def test_what_windows_lacks_is_not_needed_to_read_a_run(base: Path, tmp_path: Path) -> None:
     """Every module but the cluster's and jax's, whose own packages ask for more; a network of the run."""
     code = """

@@ -88,7 +88,8 @@ def _execute_notebook(
 ) -> str | None:
     """Run a notebook by papermill; None, or one line on what went wrong."""
     environment = os.environ | {LOG: str(voice.log or os.devnull)}
-    reader = [DATASETS[parameters["dataset"]].reader] if "dataset" in parameters else []
+    facts = DATASETS.get(parameters.get("dataset"))  # which no analysis reads
+    reader = [] if facts is None else ["torchvision.datasets" if facts.torchvision else "sklearn.model_selection"]
     start_server(*_LOADED, *reader, environment=environment)  # while this imports what drives kernels
     import papermill
     from nbclient.exceptions import DeadKernelError

@@ -13,6 +13,7 @@ from mlp_lib.core.errors import MlpError
 
 _OPEN_FILES = 512
 LOG = "MLP_RUN_LOG"  # in the environment: where what libraries say on stdout and stderr is kept
+LOADED = "MLP_SERVER_LOADS"  # there too: the modules that a server imports when it starts
 
 
 def start_server(*modules: str, environment: Mapping[str, str] = os.environ) -> BaseContext:
@@ -24,7 +25,8 @@ def start_server(*modules: str, environment: Mapping[str, str] = os.environ) -> 
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(modules))
+    os.environ[LOADED] = " ".join(modules)
+    context.set_forkserver_preload(["mlp_lib.workers.loaded"])
     before = os.dup(1), os.dup(2)  # a server that had them would speak there, and keep a pipe open
     try:
         _speak_to(environment.get(LOG, os.devnull))
