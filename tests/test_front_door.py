@@ -108,3 +108,13 @@ def test_what_cannot_be_is_refused_in_words() -> None:
     for widths in ((), (8, 0)):
         with pytest.raises(ValueError, match="should be one width or more, each 1 or more"):
             mlp_lib.Architecture(widths)
+    data = mlp_lib.load("digits", device="cpu")
+    train, of = data.train, (data.train, data.validation)
+    for images, labels in ((train.images, train.labels[:9]), (train.images[:0], train.labels[:0])):
+        with pytest.raises(ValueError, match="labels: one or more of each"):
+            type(train)(images, labels)
+    assert mlp_lib.Architecture([8]) == mlp_lib.Architecture((8,))
+    state = mlp_lib.Training(*of, mlp_lib.Architecture([16]), mlp_lib.Hyperparameters(), device="cpu").state()
+    for widths, members in ((8,), 1), ((16,), 2):
+        with pytest.raises(ValueError, match="the state is of another architecture, or of other numbers of members"):
+            mlp_lib.Training(*of, mlp_lib.Architecture(widths), [mlp_lib.Hyperparameters()] * members, state=state)

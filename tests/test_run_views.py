@@ -1,5 +1,6 @@
 """Single trainings of a run, closely: its networks, its views, the explorer over them."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def test_a_run_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.Monkey
         load_model("executed/example", "mlp_64", 99)
 
 
-DAMAGED = [b"", b"nothing of torch", b"PK\x03\x04 cut short", {"a": torch.zeros(2)}, nn.Linear(3, 3).state_dict()]
+DAMAGED = [b"", b"nothing of torch", b"PK\x03\x04 cut short", [], {"a": torch.zeros(2)}, nn.Linear(3, 3).state_dict()]
 
 
 @pytest.mark.parametrize("content", [*DAMAGED, nn.Linear(3, 3)], ids=[*range(len(DAMAGED)), "it would run code"])
@@ -127,6 +128,13 @@ def test_what_is_no_checkpoint_of_the_network_is_refused(run_dir: Path, moved: P
     moved.write_bytes(content) if isinstance(content, bytes) else torch.save(content, moved)
     with pytest.raises(RunDirectoryError, match="is damaged"):
         load_model(run_dir, "mlp_4", 1)
+
+
+def test_a_config_that_says_nothing_of_its_checkpoint_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run/search/mlp_4/retrain/seed_1/config.yaml").write_text("seed: 1\n")
+    with pytest.raises(RunDirectoryError, match=r"config.yaml is damaged .'hyperparameters'"):
+        load_model(tmp_path / "run", "mlp_4", 1)
 
 
 # --- views ----------------------------------------------------------------------------------------------------------

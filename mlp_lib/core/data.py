@@ -23,11 +23,15 @@ from mlp_lib.core.values import CLASSES, DATASETS, ROOT, DataSettings
 
 @dataclass(frozen=True)
 class Split:
-    """Images [N, D] in [0, 1] and labels [N], read directly or by a DataLoader with that many workers."""
+    """Images [N, D] in [0, 1] and labels [N], N > 0, else ValueError; loader_workers: those of a DataLoader, if any."""
 
     images: Tensor
     labels: Tensor
     loader_workers: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.images) or len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images and {len(self.labels)} labels: one or more of each, in pairs")
 
     def batches(self, order: list[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """(images [n, D], labels [n]) on the device for each index tensor [n] of `order`, in that order.

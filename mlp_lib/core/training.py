@@ -101,17 +101,17 @@ class Training(Iterator[pd.DataFrame]):
         hyperparameters: Hyperparameters | Sequence[Hyperparameters],
         seeds: Sequence[int] | None = None,
         settings: TrainingSettings | None = None,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         state: State | None = None,
     ):
-        """seeds: a run seed a member, else 0 for all; device: else that of the data. ValueError for other numbers."""
+        """seeds: a run seed a member, else 0; device: else the data's. ValueError for other numbers or other state."""
         self.hyperparameters = [hyperparameters] if isinstance(hyperparameters, Hyperparameters) else [*hyperparameters]
         number = len(self.hyperparameters)
         self.seeds = [0] * number if seeds is None else list(seeds)
         if not number or number != len(self.seeds):
             raise ValueError(f"{number} hyperparameters and {len(self.seeds)} seeds: one of each a member")
         self.architecture, self.settings = architecture, settings or TrainingSettings()
-        self.device = device or train.images.device
+        self.device = torch.device(device or train.images.device)
         self._train = prepare(train, rounds_factors(self.settings, self.device.type))
         self._validation = prepare(validation)
         state = state or _fresh(architecture, self.seeds, self.settings, self._validation.images)
@@ -122,6 +122,9 @@ class Training(Iterator[pd.DataFrame]):
         self._best, *stacks = (
             [state[f"{name}_{layer}"].to(self.device, copy=True) for layer in layers] for name in _STACKS
         )
+        shapes = [(number, n_out, n_in + 1) for n_in, n_out in architecture.layer_sizes(train.images.shape[1])]
+        if [best.shape for best in self._best] != shapes:
+            raise ValueError("the state is of another architecture, or of other numbers of members or pixels")
         steps = self.epoch * math.ceil(len(train.labels) / self.settings.batch_size)
         self._population = Population(self.hyperparameters, self.seeds, self.settings, stacks, steps)
         self._active = torch.arange(number)  # the member of each place in the stack
@@ -204,7 +207,7 @@ def train(
     hyperparameters: Hyperparameters | Sequence[Hyperparameters],
     seeds: Sequence[int] | None = None,
     settings: TrainingSettings | None = None,
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
 ) -> Trained:
     """Train P members of one architecture together to their end: see `Training`, of which this is the whole."""
     training = Training(train, validation, architecture, hyperparameters, seeds, settings, device)

@@ -67,11 +67,6 @@ class DatasetFacts:
     inputs: int = 784  # pixels an image
     brightest: int = 255  # value of a pixel
 
-    @property
-    def reader(self) -> str:
-        """The module that reads it, which takes one or two seconds to import."""
-        return "torchvision.datasets" if self.torchvision else "sklearn.model_selection"
-
 
 DATASETS = {
     "mnist": DatasetFacts("MNIST"),
@@ -98,6 +93,7 @@ class Architecture:
     widths: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))  # a list would be no equal
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"architecture = {self.widths}: should be one width or more, each 1 or more")
 

@@ -1,7 +1,6 @@
 """The networks that a run kept, as ordinary PyTorch modules."""
 
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +35,14 @@ def load_model(run: str | Path, architecture: str | Architecture, seed: int) -> 
             f"{path} is missing; there is {there}: a run keeps what completed with save_checkpoints: true, and git "
             "does not take it along"
         )
-    hyperparameters = Hyperparameters(**read_yaml(files.config(seed))["hyperparameters"])
     try:
+        hyperparameters = Hyperparameters(**read_yaml(files.config(seed))["hyperparameters"])
         state = torch.load(path, map_location="cpu", weights_only=True)
         model = sequential(architecture, state["0.weight"].shape[1], hyperparameters)
         model.load_state_dict(state)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError) as error:
+    except Exception as error:  # torch and pickle raise what they like for a damaged file
         found = " ".join((str(error) or type(error).__name__).split())[:200]
-        raise RunDirectoryError(f"{path} is damaged ({found}): delete it with its config.yaml and retrain") from None
+        raise RunDirectoryError(f"{path} or its config.yaml is damaged ({found}): delete both and retrain") from None
     return model.eval()
 
 
