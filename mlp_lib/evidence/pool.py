@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -173,13 +174,14 @@ def read_pool(trials: pd.DataFrame, judged: pd.DataFrame, budget: int, values: S
     wanted = pd.MultiIndex.from_product([names, numbers[chosen], seeds], names=table.index.names)
     found = table.index.isin(wanted)
     if not len(seeds):
-        raise TrainingError("judged is empty: it needs each contender on every architecture at every run seed")
+        needs = f"it needs each on every architecture at every run seed, such as target {names[0]}, trial {numbers[0]}"
+        raise TrainingError(f"judged has no contender: {needs}")
     if table.index[found].has_duplicates or found.sum() < len(wanted):
         odd = [*table.index[found & table.index.duplicated()], *wanted.difference(table.index, sort=False)]
         some = "; ".join(f"target {target}, trial {trial}, seed {seed}" for target, trial, seed in odd[:3])
         raise TrainingError(f"judged needs each contender once, on every architecture at every seed; not so: {some}")
     of_all = np.full((len(names), len(numbers), len(seeds)), np.nan)
-    of_all[:, chosen] = table.reindex(wanted).to_numpy().reshape(len(names), len(chosen), len(seeds))
+    of_all[:, chosen] = table[found].reindex(wanted).to_numpy().reshape(len(names), len(chosen), len(seeds))
     return Pool(names, numbers, best, np.where(np.isfinite(of_all), of_all, np.nan), budget)
 
 
@@ -190,8 +192,8 @@ def _ranked(trials: pd.DataFrame, budget: int) -> tuple[list[str], np.ndarray, n
         raise TrainingError("trials needs the same trials of every architecture, each once")
     table = trials.pivot(index="architecture", columns="trial", values="val_loss").loc[names]
     losses, number = table.to_numpy(float), table.shape[1]
-    if not 1 <= budget <= max(1, number // 2):
+    if not isinstance(budget, Integral) or not 1 <= budget <= max(1, number // 2):
         allowed = f"1 to {max(1, number // 2)}, half of the {number} trials"
-        raise SettingsError(f"search_budget {budget}: allowed is {allowed}; auto is a third")
+        raise SettingsError(f"search_budget {budget}: allowed is {allowed}; find_budget makes a number of auto")
     ranks = np.argsort(np.where(np.isfinite(losses), losses, np.inf), axis=1, kind="stable")
     return names, table.columns.to_numpy(), ranks[:, : count_best(budget, number)]

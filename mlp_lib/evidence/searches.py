@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mlp_lib.core.errors import SettingsError
 from mlp_lib.evidence.intervals import half_width, holm, jackknife, p_above
 from mlp_lib.evidence.pool import Estimate, Pool, logs, read_pool, residual_squares, weighted_mean, weights
 from mlp_lib.evidence.summaries import untrained
@@ -102,12 +103,15 @@ def over_searches(
     trials: architecture, trial, val_loss (nats), a row for each of T random trials on each of A architectures;
     judged: target, trial, seed, test_loss (nats), a row for each contender (see `contenders`) on each architecture at
     each of k run seeds. A loss that is not finite is of a training that diverged, or was not trained.
-    SettingsError where the budget is not within 1 to T // 2, TrainingError where a row is missing.
+    SettingsError where the budget is not within 1 to T // 2, the confidence not between 0 and 1, or the
+    margin below 0; TrainingError where a row is missing.
 
     The estimates weigh each contender by the chance that a search of n trials chooses it (`weights`). Standard errors
     are of a jackknife over trials (Efron & Stein 1981), tests Student's, families of tests Holm's (1979), equivalence
     two one-sided tests at +-log(1 + margin) (Schuirmann 1987). With less than two trials the frames are empty.
     """
+    if not (0 < confidence < 1 and margin >= 0):
+        raise SettingsError(f"confidence {confidence}, margin {margin}: allowed are between 0 and 1, and 0 or more")
     pool = read_pool(trials, judged, budget, logs(judged["test_loss"]))
     broken = (pool.diverged > MOST) | pool.own_diverges[:, None]
     tested = ~broken & ~np.eye(len(broken), dtype=bool)
