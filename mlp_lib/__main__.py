@@ -88,7 +88,7 @@ def check(command: str, merged: Merged, run_dir: Path | None) -> dict[str, Any]:
             parsed["architectures"] = meta.read_meta(find_search(name))["parameters"]["architectures"]
     elif run_dir is None and command not in _MAKE_A_RUN:
         raise SettingsError(f"{command}: needs --run-dir, the run whose results it reads")
-    meta.check_runs(COMMANDS[command], parsed, merged.where)
+    meta.check_runs(COMMANDS[command], parsed, merged.where, run_dir)
     return parsed
 
 

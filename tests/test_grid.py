@@ -249,7 +249,9 @@ def test_the_command_runs_a_grid(tmp_path: Path) -> None:
     assert "nothing to train" in succeed("search", "--run-dir", here, "--dry-run")
     assert "to go on" not in succeed("status", here)
     assert "No answer yet" not in (here / "index.html").read_text()
-    succeed("search_report", "--run-dir", here, "-p", "compare_with", f"[{here}]")
+    assert "is this run itself" in fail("search_report", "--run-dir", here, "-p", "compare_with", here, code=2)
+    there = shutil.copytree(here, tmp_path / "there")
+    succeed("search_report", "--run-dir", here, "-p", "compare_with", f"[{there}]")
     page = (here / "search_report.html").read_text()
     assert "Does the optimum move with the width?" in page
     assert "Expected best validation loss" not in page

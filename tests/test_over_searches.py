@@ -128,12 +128,20 @@ def test_missing_and_repeated_rows_are_refused():
         over_searches(trials, judged.drop(row), BUDGET)
     with pytest.raises(TrainingError, match=f"target mlp_2, trial {chosen[0]}, seed 3"):
         over_searches(trials, pd.concat([judged, judged.loc[row]]), BUDGET)
-    with pytest.raises(TrainingError, match="judged is empty"):
+    with pytest.raises(TrainingError, match=r"judged has no contender: .* such as target mlp_1, trial 0"):
         over_searches(trials, judged[:0], BUDGET)
     with pytest.raises(TrainingError, match="the same trials of every architecture"):
         over_searches(trials[:-1], judged, BUDGET)
-    no_contender = judged[judged["trial"].isin(chosen)]
-    same_frames(over_searches(trials, no_contender, BUDGET), over_searches(trials, judged, BUDGET))
+    others = ~judged["trial"].isin(chosen)
+    assert others.any()
+    for odd in (judged[~others], pd.concat([judged, judged[others]])):
+        same_frames(over_searches(trials, odd, BUDGET), over_searches(trials, judged, BUDGET))
+
+
+@pytest.mark.parametrize("wrong", [{"confidence": 95}, {"confidence": 0}, {"margin": -0.05}, {"budget": "auto"}])
+def test_numbers_that_cannot_be_are_refused(wrong):
+    with pytest.raises(SettingsError, match=rf"{next(iter(wrong))} .*allowed"):
+        over_searches(*random_study(0), **{"budget": BUDGET} | wrong)
 
 
 def test_one_trial_is_no_search():
@@ -159,11 +167,13 @@ def test_a_search_of_one_trial_says_nothing_of_transfer():
     flat = np.full((2, T), 0.1)
     assert verdicts(*study(flat), 1) == ("undetermined", "equivalent")
     assert verdicts(*study(flat), 2) == ("transfers", "equivalent")
-    answer = answers_over_searches(over_searches(*study(flat), 1))["hyperparameter_transfer"]
-    assert "over searches of 1 trial (" in answer["sentence"]
-    assert "all that a search of one trial chooses is one trial" in answer["sentence"]
-    unequal = answers_over_searches(over_searches(*random_study(0), 1))["hyperparameter_transfer"]
-    assert [unequal["effect"], *unequal["interval"]] == [0, 0, 0]  # no rounding errors are taken for a finding
+    for of in (study(flat), random_study(0)):
+        answers = answers_over_searches(over_searches(*of, 1))
+        answer = answers["hyperparameter_transfer"]
+        assert answer["sentence"].startswith("A search of one trial chooses that one")
+        assert [answer["effect"], *answer["interval"]] == [None] * 3  # 0 with an interval of 0 would be no measurement
+        assert "cannot be said" in in_plain_words("hyperparameter_transfer", answer)
+        assert "over searches of 1 trial, " in answers["architecture_sensitivity"]["sentence"]
 
 
 def test_two_trials_are_enough_for_numbers():
@@ -249,6 +259,8 @@ def test_a_target_whose_own_choice_diverges_is_named_and_all_its_pairs_are_broke
     sentence = answers_over_searches(result)["hyperparameter_transfer"]["sentence"]
     assert sentence.endswith("Does not train with its own hyperparameters: 1.")
     assert "1 with 2's (its own does not train)" in sentence
+    words = in_plain_words("hyperparameter_transfer", answers_over_searches(result)["hyperparameter_transfer"])
+    assert "4 of 6 pairs are shown to lose more than 5 % or not to train" in words
     trials, judged = study(np.full((3, T), 0.1), seeds=5)
     bad = (judged["target"] == "mlp_1") & (judged["seed"] < 4)
     alike = over_searches(trials, judged.assign(test_loss=judged["test_loss"].mask(bad)), BUDGET)

@@ -274,7 +274,7 @@ def test_a_run_compared_with_itself_is_the_same(extended: Path) -> None:
     evidence = Evidence(files, settings_of("analysis", compare_with=str(extended)))
     assert evidence.comparison()["quotient"].tolist() == [1.0] * 3
     assert set(evidence.comparison()["run"]) == {extended.name}
-    assert "nothing that decides a result" in evidence.comparison_answer()
+    assert "nothing that decides a result" in evidence.comparison_answers()[0]
     assert (extended / "analysis" / "comparison.csv").exists()
     assert evidence.replication().empty  # it has the same trials and seeds
     alone = Evidence(files, settings_of("analysis"))

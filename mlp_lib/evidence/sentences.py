@@ -32,7 +32,7 @@ def answers_over_searches(result: OverSearches) -> dict[str, dict]:
 def _transfer(result: OverSearches) -> dict:
     verdict, pairs, mean = result.answers["hyperparameter_transfer"], result.pairs, result.regret_by_budget
     mean = mean[mean["n"] == result.budget]
-    known = len(mean) > 0 and not result.untrained
+    known = len(mean) > 0 and not result.untrained and result.budget > 1  # with one trial the cost is 0 by itself
     estimate = tuple(math.expm1(mean[name].iloc[0]) if known else math.nan for name in ("regret", "low", "high"))
     marks = {"costly": result.costly, "broken": result.broken, "within": result.within}
     counts = {"all": len(pairs)} | {name: int(of.sum()) for name, of in marks.items()}
@@ -66,9 +66,10 @@ def _transfer_end(result: OverSearches, verdict: str, estimate: tuple[float, ...
         if result.trials < 2 or result.pairs.empty or result.untrained:
             return f"{_nothing(result)}, so whether hyperparameters transfer cannot be said."
         if result.budget == 1:
-            return "all that a search of one trial chooses is one trial, so whether they transfer cannot be said."
+            return "a search of one trial chooses that one, so whether hyperparameters transfer cannot be said."
         if math.isnan(estimate[1]):
-            return "without finite losses whether hyperparameters transfer cannot be said."
+            why = "without finite losses" if math.isnan(estimate[0]) else "where one trial is all of a pair"
+            return f"{why} whether hyperparameters transfer cannot be said."
     return transfer_end(verdict, result.costly, result.within, bool(result.broken.any()), estimate[2], result.margin)
 
 
@@ -138,6 +139,8 @@ def in_plain_words(name: str, answer: dict) -> str:
 def _transfer_words(effect: float, low: float, high: float, answer: dict) -> str:
     pairs, bound = answer["pairs"], f"{100 * answer['margin']:g}%"
     number, costly = pairs.get("all", pairs.get("pairs")), pairs.get("costly", pairs.get("costs_beyond_margin"))
+    if not number:
+        return "All architectures share their hyperparameters, so nothing is lost by another's."
     basis = f"({effect:+.1%}; {100 * answer['confidence']:g}% interval {low:+.1%} to {high:+.1%})"
     if low > 0 or high < 0:
         moves = "raise" if low > 0 else "lower"
@@ -146,7 +149,8 @@ def _transfer_words(effect: float, low: float, high: float, answer: dict) -> str
         words = f"On average nothing is shown to be lost by another architecture's hyperparameters {basis}"
     else:
         words = f"Whether another architecture's hyperparameters cost anything on average is open {basis}"
-    words += f"; {costly or 'none'} of {number} pairs {'are' if costly > 1 else 'is'} shown to lose more than {bound}."
+    words += f"; {costly or 'none'} of {number} pairs {'are' if costly > 1 else 'is'} shown to lose more than {bound}"
+    words += " or not to train." if pairs.get("broken") else "."
     if high < 0:
         words += (
             " A negative cost: the borrowed ones did better than the choice of the own search, which is partly luck."

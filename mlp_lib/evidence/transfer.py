@@ -141,15 +141,16 @@ def transfer_effects(losses: pd.DataFrame, margin: float, confidence: float) -> 
 def transfer_summary(effects: pd.DataFrame) -> dict:
     """Numbers of pairs, from the rows of transfer_effects, as plain values.
 
-    pairs (counted ones: one a target and distinct vector of hyperparameters), and of these diverged, excludes_zero,
-    costs_beyond_margin, gains_beyond_margin, within_margin; beside them repeated and identical. share_within_margin: of
-    the pairs with an interval or a diverged training, None without any.
+    pairs (counted ones: one a target and distinct vector of hyperparameters), and of these diverged, broken,
+    excludes_zero, costs_beyond_margin, gains_beyond_margin, within_margin; beside them repeated and identical.
+    share_within_margin: of the pairs with an interval or a diverged training, None without any.
     """
     counted = effects[effects["counted"]]
     known, within = counted["low"].notna() | (counted["diverged"] > 0), counted["within_margin"]
     return {
         "pairs": len(counted),
         "diverged": int((counted["diverged"] > 0).sum()),
+        "broken": int(counted["broken"].sum()),
         "excludes_zero": int(counted["excludes_zero"].sum()),
         "costs_beyond_margin": int(_costly(counted).sum()),
         "gains_beyond_margin": int((counted["beyond_margin"] & ~_costly(counted)).sum()),

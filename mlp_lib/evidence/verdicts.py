@@ -122,4 +122,5 @@ def architecture_end(verdict: str, counts: dict[str, int], margin: float) -> str
     end = "matters" if verdict == "different_beyond_margin" else "matters, if perhaps by less than the margin"
     shown = counts["different_beyond_margin"] + counts["different"]
     beyond = f", {counts['different_beyond_margin']} by more than {bound}" if counts["different_beyond_margin"] else ""
-    return f"{shown} of {number} pairs are shown to differ{beyond}, so the architecture {end}."
+    verb = "is" if shown == 1 else "are"
+    return f"{shown} of {count_text(number, 'pair')} {verb} shown to differ{beyond}, so the architecture {end}."

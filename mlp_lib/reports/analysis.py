@@ -81,7 +81,7 @@ class Evidence(PiecesOverSearches, PiecesOfChosen, PiecesOfSearch):
             return pd.DataFrame()  # those of the whole analysis stay
         level, found = self.settings.confidence, self.drift_sentences() if len(self.optimum_by_width()) else []
         if len(self.comparison()):
-            found.append(self.comparison_answer())
+            found += self.comparison_answers()
         found += self.replication_sentences()
         if len(sources := self.extra_sources()):
             found.append(comparisons.sources_sentence(sources, level))

@@ -54,7 +54,7 @@ class PiecesOfChosen(Tables):
         figure=lambda self, table: figures.quotient_intervals(
             table.assign(quantity=table["quantity"] + " to " + table["run"]), "quantity", "This run relative to another"
         ),
-        shown=lambda self, table, figure: [Markdown(self.comparison_answer()), figure],
+        shown=lambda self, table, figure: [*map(Markdown, self.comparison_answers()), figure],
     )
     def comparison(self) -> pd.DataFrame:
         """The transfer here beside that of each run to compare with, by `run`; of other seeds see `replication`."""
@@ -65,13 +65,13 @@ class PiecesOfChosen(Tables):
             if name not in apart and len(run.with_extra_sources)
         )
 
-    def comparison_answer(self) -> str:
+    def comparison_answers(self) -> list[str]:
         """Whether the regret of transfer is smaller here than in each run to compare with, and how the two differ."""
         told = []
         for name, rows in self.comparison().groupby("run", sort=False):
             said = comparisons.comparison_sentence(rows, name, self.settings.confidence)
             told.append(f"{said} {self.differences(name)}")
-        return "\n\n".join(told)
+        return told
 
     @piece(
         "retrainings",

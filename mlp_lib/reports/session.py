@@ -136,7 +136,7 @@ def _show_interrupt(shell: Any, kind: type, error: BaseException, trace: Any, **
 
 def _start_analysis(settings: Any, files: RunFiles) -> Session:
     meta.read_architectures(files)  # an error here leaves the run as it was
-    compared = meta.find_searches(settings.compare_with)
+    compared = meta.find_searches(settings.compare_with, files.root)
     lost = [line for run in compared for line in describe_missing(run, "search", "transfer")]
     if search_dir := meta.read_meta(files)["parameters"].get("search_dir"):
         lost += describe_missing(meta.find_search(search_dir), "search")

@@ -312,22 +312,26 @@ def _root(search_dir: str) -> RunFiles:
     return RunFiles(path.parent if (path / "search_meta.yaml").exists() else path)
 
 
-def find_searches(names: str | Sequence[str] | None) -> list[RunFiles]:
-    """The runs that compare_with names, told apart by their directories' names: SettingsError for two alike."""
+def find_searches(names: str | Sequence[str] | None, own: Path | None = None) -> list[RunFiles]:
+    """The runs that compare_with names, told apart by their names: SettingsError for two alike, or the run's `own`."""
     runs = [find_search(name, "compare_with") for name in ([names] if isinstance(names, str) else names or ())]
     if len({run.root.name for run in runs}) < len(runs):
         shown = ", ".join(run.root.name for run in runs)
         raise SettingsError(f"compare_with: runs are told apart by their directories' names, here {shown}: rename one")
+    if own and own.resolve() in [run.root.resolve() for run in runs]:
+        raise SettingsError(f"compare_with: {own} is this run itself, which differs in nothing: name others")
     return runs
 
 
-def check_runs(phases: Sequence[str], parsed: Mapping[str, Any], where: Mapping[str, str]) -> None:
+def check_runs(
+    phases: Sequence[str], parsed: Mapping[str, Any], where: Mapping[str, str], run_dir: Path | None
+) -> None:
     """Refuse what one of the phases would: the runs that it reads must be there, and the search of one be whole.
 
-    parsed: the parameters of all phases. Raises SettingsError.
+    parsed: the parameters of all phases; run_dir: of a run that is there. Raises SettingsError.
     """
     if {"analysis", "search_report"} & set(phases):
-        find_searches(parsed["compare_with"])
+        find_searches(parsed["compare_with"], run_dir)
     if "transfer" in phases and (name := parsed["search_dir"]):
         searched = find_search(name)
         known = read_meta(searched)

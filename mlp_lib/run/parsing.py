@@ -193,10 +193,10 @@ def no_pool(search: Mapping[str, Any]) -> str:
 def check_budget(parameters: Mapping[str, Any], where: Mapping[str, str]) -> None:
     """Searches of the budget are drawn from the trials there are: at most half of them."""
     budget, trials = parameters.get("search_budget", "auto"), parameters.get("num_trials", 0)
-    if budget != "auto" and budget > max(1, trials // 2):
+    if budget != "auto" and budget > (most := max(1, trials // 2)):
         raise SettingsError(
             f"{where.get('search_budget', 'the run')}: search_budget = {budget}: should be at most half of num_trials "
-            f"({trials}), so at most {trials // 2}, or auto"
+            f"({trials}), so at most {most}, or auto"
         )
 
 
