@@ -6,7 +6,8 @@ from IPython.display import Markdown
 from mlp_lib import figures
 from mlp_lib.evidence import architectures as sensitivity
 from mlp_lib.evidence import comparisons, transfer
-from mlp_lib.reports.pieces import Tables, joined, piece
+from mlp_lib.reports.pieces import Tables, piece
+from mlp_lib.run.files import joined
 
 
 class PiecesOfChosen(Tables):

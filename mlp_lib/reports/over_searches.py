@@ -13,8 +13,8 @@ from mlp_lib.evidence import comparisons, find_budget, over_searches, tuning
 from mlp_lib.evidence.intervals import as_quotients
 from mlp_lib.evidence.practices import practices as tuning_practices
 from mlp_lib.evidence.searches import OverSearches
-from mlp_lib.reports.pieces import Tables, joined, piece
-from mlp_lib.run.files import RunDirectoryError, read_image_losses, read_table
+from mlp_lib.reports.pieces import Tables, piece
+from mlp_lib.run.files import RunDirectoryError, joined, read_image_losses, read_of_all, read_table
 from mlp_lib.run.ledger import read_trainings
 from mlp_lib.run.meta import go_on
 from mlp_lib.study.draws import rung_epochs
@@ -39,7 +39,7 @@ class PiecesOverSearches(Tables):
     @functools.cached_property
     def pool_trials(self) -> pd.DataFrame:
         """The trials that the contenders are of: of this run's search, or of the one that search_dir names."""
-        return self._of_architectures("results", self.searched)
+        return read_of_all(self.searched, self.architectures, "results")
 
     @property
     def budget(self) -> int:
@@ -164,7 +164,7 @@ class PiecesOverSearches(Tables):
         return tuning_practices(
             trials,
             self._as_recorded(),
-            self._of_architectures("curves", self.searched),
+            read_of_all(self.searched, self.architectures, "curves"),
             self.budget,
             self.counts(),
             extra[extra["source"] == "default"],

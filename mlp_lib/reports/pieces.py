@@ -10,10 +10,10 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from mlp_lib.core.values import DATASETS
-from mlp_lib.evidence import summaries
-from mlp_lib.run.files import RunFiles, read_table, read_yaml, write_figure, write_table, write_yaml
+from mlp_lib.run.files import RunFiles, read_of_all, read_table, write_figure, write_table, write_yaml
 from mlp_lib.run.meta import different_parameters, find_searches, read_architectures, read_meta, searched_by
 from mlp_lib.run.parameters import AnalysisSettings, SearchSpace
+from mlp_lib.study.sources import read_trials
 
 SECTIONS = Path(__file__).parent / "templates/sections.md"  # heading and prose of each piece, below <!-- its name -->
 PIECES: dict[str, Callable] = {}  # what each section displays: (tables, value, figure) to displayables
@@ -61,10 +61,9 @@ def _is_nothing(value: Any) -> bool:
 class Tables:
     """A run's tables, read once, and what its pieces came to; a table that isn't there yet is empty.
 
-    trials: the trials of all architectures with `chosen`, whether the search chose it; curves: their learning curves;
-    draws: the same where they are draws, not points of a grid; grid: the trainings of such points; retrainings:
-    architecture, seed, test_loss; transfers: target, source, seed, test_loss of the architectures as sources,
-    with_extra_sources of all.
+    trials: see read_trials; curves: their learning curves; draws: trials that are draws, not points of a grid; grid:
+    the trainings of such points; retrainings: architecture, seed, test_loss; transfers: target, source, seed, test_loss
+    of the architectures as sources, with_extra_sources of all.
     """
 
     def __init__(self, files: RunFiles, settings: AnalysisSettings):
@@ -73,26 +72,19 @@ class Tables:
         self.limits = (settings.margin, settings.confidence)
         self.made: dict[str, Any] = {}
         self.figures: dict[str, Any] = {}
-        results = self._of_architectures("results")
-        self.trials = summaries.by_trial(results)
-        self.curves = self._of_architectures("curves")
-        best = {a.name: files.architecture(a).best for a in self.architectures}
-        chosen = {name: read_yaml(path)["trial"] for name, path in best.items() if path.exists()}
-        if len(self.trials):
-            self.trials["chosen"] = self.trials["trial"] == self.trials["architecture"].map(chosen)
+        self.trials = read_trials(files, self.architectures)
+        self.curves = read_of_all(files, self.architectures, "curves")
+        results = read_of_all(files, self.architectures, "results")
         self.grid, self.draws = (results, results[:0]) if "seed" in results else (results[:0], self.trials)
         self.retrainings = read_losses(files.seed_losses, "architecture seed")
         self.with_extra_sources = read_losses(files.transfer_losses, "target source seed")
         self.judged = read_losses(files.contender_losses, "target trial seed")
         if settings.parts == "search":
             self.with_extra_sources, self.judged = self.with_extra_sources.iloc[:0], self.judged.iloc[:0]
-        self.transfers = self.with_extra_sources[self.with_extra_sources["source"].isin(best)]
+        own = self.with_extra_sources["source"].isin([architecture.name for architecture in self.architectures])
+        self.transfers = self.with_extra_sources[own]
         self.searched = searched_by(files, self.parameters.get("search_dir"))
         self.search_parameters = read_meta(self.searched)["parameters"]
-
-    def _of_architectures(self, name: str, files: RunFiles | None = None) -> pd.DataFrame:
-        paths = {a.name: getattr((files or self.files).architecture(a), name) for a in self.architectures}
-        return joined(read_table(path).assign(architecture=name) for name, path in paths.items() if path.exists())
 
     @functools.cached_property
     def compared(self) -> "dict[str, Tables]":
@@ -160,12 +152,6 @@ def read_sections() -> dict[str, str]:
     """The heading and prose, in Markdown, of each piece."""
     _, *parts = re.split(r"<!-- (\w+) -->\n", SECTIONS.read_text(encoding="utf-8"))
     return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
-def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of all; empty where there is none."""
-    found = list(tables)
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def read_losses(path: Path, keys: str) -> pd.DataFrame:

@@ -8,7 +8,8 @@ from IPython.display import Markdown
 
 from mlp_lib import figures
 from mlp_lib.evidence import comparisons, search, transfer, widths
-from mlp_lib.reports.pieces import Tables, joined, piece
+from mlp_lib.reports.pieces import Tables, piece
+from mlp_lib.run.files import joined
 from mlp_lib.run.ledger import read_trainings
 from mlp_lib.run.meta import different_parameters
 

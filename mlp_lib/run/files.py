@@ -232,6 +232,18 @@ def read_table(path: Path, index: str | None = None) -> pd.DataFrame:
     return table.astype(dict.fromkeys(complete, "int64"))
 
 
+def read_of_all(files: RunFiles, architectures: Iterable[Architecture], name: str) -> pd.DataFrame:
+    """The tables that ArchitectureFiles calls so, of the architectures that have one, with `architecture`."""
+    paths = {a.name: getattr(files.architecture(a), name) for a in architectures}
+    return joined(read_table(path).assign(architecture=of) for of, path in paths.items() if path.exists())
+
+
+def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all; empty where there is none."""
+    found = list(tables)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
 def read_image_losses(path: Path) -> dict[int, np.ndarray]:
     """image_losses.npz: by run seed the loss of each test image [N], float32, NaN if the training diverged."""
     if not path.exists():

@@ -18,6 +18,7 @@ from mlp_lib.run.files import (
     append_table,
     plain,
     read_image_losses,
+    read_of_all,
     read_table,
     read_yaml,
     write_bytes,
@@ -40,10 +41,9 @@ _METRICS = ["epoch", "train_loss", "val_loss", "val_accuracy"]
 
 
 def search(study: Study) -> pd.DataFrame:
-    """Train the trials that are not on disk; all of them, a row a trial (search_results.csv with `architecture`).
+    """Train the trials that are not on disk; all of them (see read_trials).
 
-    A grid's trials are means over its seeds (see summaries.by_trial). Raises TrainingError if every trial of an
-    architecture diverged.
+    Raises TrainingError if every trial of an architecture diverged.
     """
     rungs = _rungs(study.settings)
     with claim(study.files.root, "search"):
@@ -57,8 +57,9 @@ def search(study: Study) -> pd.DataFrame:
         rows = study.close("search", wanted_trials(study))
         for architecture in study.architectures:
             _write_results(study, architecture, rows, rungs)
-        tables = [_choose(study, architecture) for architecture in study.architectures]
-    return pd.concat(tables, ignore_index=True)
+        for architecture in study.architectures:
+            _choose(study, architecture)
+    return read_trials(study.files, study.architectures)
 
 
 def wanted_trials(study: Study) -> list[Wanted]:
@@ -150,8 +151,8 @@ def _write_results(study: Study, architecture: Architecture, rows: pd.DataFrame,
     write_table(files.results, results)
 
 
-def _choose(study: Study, architecture: Architecture) -> pd.DataFrame:
-    """Name the winner, the trial of lowest validation loss; the trials with `chosen` and `architecture`."""
+def _choose(study: Study, architecture: Architecture) -> None:
+    """Name the winner, the trial of lowest validation loss, and keep its metrics."""
     files = study.files.architecture(architecture)
     results = summaries.by_trial(read_table(files.results))
     best = _best_trial(results, files)
@@ -179,8 +180,6 @@ def _choose(study: Study, architecture: Architecture) -> pd.DataFrame:
             **{name: plain(best[name]) for name in ("val_loss", "val_accuracy", "test_loss", "test_accuracy")},
         },
     )
-    results = results.assign(chosen=results["trial"] == best["trial"], architecture=architecture.name)
-    return results[["architecture", *results.columns.drop("architecture")]]
 
 
 def _best_trial(results: pd.DataFrame, files: ArchitectureFiles) -> pd.Series | None:
@@ -197,8 +196,7 @@ def _best_trial(results: pd.DataFrame, files: ArchitectureFiles) -> pd.Series | 
 
 def read_curves(study: Study) -> pd.DataFrame:
     """learning_curves.csv of all architectures with the column `architecture`."""
-    tables = [read_table(study.files.architecture(a).curves).assign(architecture=a.name) for a in study.architectures]
-    return pd.concat(tables, ignore_index=True)
+    return read_of_all(study.files, study.architectures, "curves")
 
 
 # --- retraining -----------------------------------------------------------------------------------------------------

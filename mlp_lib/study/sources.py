@@ -2,13 +2,13 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
 from mlp_lib.core.values import HYPERPARAMETERS, LOG_HYPERPARAMETERS, Architecture, Hyperparameters
 from mlp_lib.evidence import summaries
-from mlp_lib.run.files import ArchitectureFiles, RunDirectoryError, RunFiles, read_table, read_yaml
+from mlp_lib.run.files import ArchitectureFiles, RunDirectoryError, RunFiles, read_of_all, read_yaml
 
 Sources = dict[str, dict[str, Hyperparameters]]  # by target, then by source
 Chosen = Mapping[Architecture, Hyperparameters]
@@ -77,7 +77,11 @@ EXTRA: dict[str, Callable[..., Hyperparameters]] = {
 }
 
 
-def read_trials(files: RunFiles, architectures: Iterable[Architecture]) -> pd.DataFrame:
-    """search_results.csv of all architectures, a row a trial, with the column `architecture`."""
-    tables = [read_table(files.architecture(a).results).assign(architecture=a.name) for a in architectures]
-    return summaries.by_trial(pd.concat(tables, ignore_index=True))
+def read_trials(files: RunFiles, architectures: Sequence[Architecture]) -> pd.DataFrame:
+    """The trials that there are (see by_trial) with `architecture`, and `chosen`: whether the search chose it."""
+    trials = summaries.by_trial(read_of_all(files, architectures, "results"))
+    best = {architecture.name: files.architecture(architecture).best for architecture in architectures}
+    chosen = {name: read_yaml(path)["trial"] for name, path in best.items() if path.exists()}
+    if len(trials):
+        trials["chosen"] = trials["trial"] == trials["architecture"].map(chosen)
+    return trials
