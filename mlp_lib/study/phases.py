@@ -231,18 +231,20 @@ def wanted_retrainings(study: Study, chosen: Chosen) -> list[Wanted]:
     return [Wanted(a, chosen[a], seed) for a in study.architectures for seed in study.settings.retrain_seeds]
 
 
-def retrainings(study: Study) -> pd.DataFrame:
-    """The retrainings in the ledger whose config.yaml and losses of each image are there; a new choice has its own."""
-    rows = study.trainings("retrain")
-    files = {name: study.files.architecture(Architecture.from_name(name)) for name in rows["architecture"].unique()}
-    images = {name: read_image_losses(own.image_losses) for name, own in files.items()}
-    there = []
-    for row in rows.to_dict("records"):
-        path = files[row["architecture"]].config(row["seed"])
-        vector = read_yaml(path)["hyperparameters"] if path.exists() else None
-        there.append(
-            vector == {name: row[name] for name in HYPERPARAMETERS} and row["seed"] in images[row["architecture"]]
-        )
+def retrainings(study: Study, mixed: bool = True) -> pd.DataFrame:
+    """The retrainings in the ledger whose config.yaml and losses of each image are there; a new choice has its own.
+
+    mixed: also those of another device or torch.
+    """
+    rows, conditions, images, there = study.trainings("retrain"), study.conditions, {}, []
+    for one in map(wanted_of, rows.to_dict("records")):
+        files = study.files.architecture(one.architecture)
+        path = files.config(one.seed)
+        if one.architecture not in images:
+            images[one.architecture] = read_image_losses(files.image_losses)
+        whole = one.seed in images[one.architecture] and path.exists()
+        recorded = parse(Recorded, read_yaml(path), str(path)) if whole else None
+        there.append(whole and recorded.is_of(Recipe.under(conditions, one), mixed))
     return rows[np.array(there, dtype=bool)]
 
 
@@ -375,15 +377,8 @@ def wanted_transfers(study: Study, sources: Sources) -> list[tuple[str, Wanted]]
 
 def reusable(study: Study) -> pd.DataFrame:
     """This run's retrainings with transfer seeds of which everything that decides the result is the same."""
-    rows = retrainings(study)
-    rows = rows[rows["seed"].isin(study.settings.transfer_seeds)]
-    same, conditions = [], study.conditions
-    for row in rows.to_dict("records"):
-        one = wanted_of(row)
-        path = study.files.architecture(one.architecture).config(one.seed)
-        recorded = parse(Recorded, read_yaml(path), str(path))
-        same.append(recorded.is_of(Recipe.under(conditions, one), study.settings.mixed_devices))
-    return rows[np.array(same, dtype=bool)]
+    rows = retrainings(study, study.settings.mixed_devices)
+    return rows[rows["seed"].isin(study.settings.transfer_seeds)]
 
 
 def _losses_of(wanted: list[tuple[str, Wanted]], trainings: pd.DataFrame) -> pd.DataFrame:
