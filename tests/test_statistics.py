@@ -14,7 +14,7 @@ def test_summary_by_hand():
     losses = pd.DataFrame({"architecture": [B, A, B, A, C, B], "seed": [1, 1, 2, 2, 1, 3]})
     losses["test_loss"] = [0.25, 0.5, 0.75, np.nan, np.nan, 0.5]
     losses["test_accuracy"] = [0.75, 0.5, 1.0, np.nan, np.nan, 0.5]
-    summary = summarize(losses, "architecture")
+    summary = summarize(losses, ["architecture"])
     assert summary.columns.tolist() == ["architecture", "n", "mean", "var", "min", "max", "mean_accuracy"]
     assert summary["architecture"].tolist() == [B, A, C]
     assert summary["n"].tolist() == [3, 1, 0]

@@ -115,7 +115,7 @@ def architecture_pairs(losses: pd.DataFrame, margin: float, confidence: float) -
     rows["verdict"] = difference_verdicts(tests, alpha)
     half = deciding_half_width(rows["verdict"], log, bound, se, df, alpha)
     rows = as_quotients(rows.assign(low=log - half, high=log + half))
-    means, errors = table.mean(), mean_error(losses, "architecture")
+    means, errors = table.mean(), mean_error(losses, ["architecture"])
     rows["difference"] = (rows["upper"].map(means) - rows["lower"].map(means)).where(log.notna())
     rows["upper_error"], rows["lower_error"] = rows["upper"].map(errors), rows["lower"].map(errors)
     return rows[list(PAIRS)]

@@ -22,15 +22,13 @@ def _summary(group: pd.DataFrame) -> dict[str, float]:
     return {"n": len(losses)} | numbers | {"mean_accuracy": accuracies.mean()}
 
 
-def summarize(losses: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
+def summarize(losses: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """A row a group, in order of first appearance: `by`, n, mean, var, min, max, mean_accuracy.
 
     `losses` has the columns `by`, test_loss and test_accuracy. n counts the finite losses, and everything else is over
     these; var is the sample variance (n - 1), NaN for n = 1; a group without a finite loss has n = 0 and NaN.
     """
-    by = [by] if isinstance(by, str) else list(by)
-    groups = losses.groupby(by, sort=False)
-    rows = [dict(zip(by, key, strict=True)) | _summary(group) for key, group in groups]
+    rows = [dict(zip(by, key, strict=True)) | _summary(group) for key, group in losses.groupby(by, sort=False)]
     return pd.DataFrame(rows, columns=[*by, "n", "mean", "var", "min", "max", "mean_accuracy"])
 
 
@@ -49,11 +47,11 @@ def mean_loss_matrix(losses: pd.DataFrame) -> pd.DataFrame:
     return by_pair(summarize(losses.assign(test_accuracy=np.nan), ["target", "source"]), "mean")
 
 
-def mean_error(losses: pd.DataFrame, by: str | list[str]) -> pd.Series:
+def mean_error(losses: pd.DataFrame, by: list[str]) -> pd.Series:
     """The mean of 1 - test_accuracy of the trainings that did not diverge, by `by`; NaN where it wasn't measured."""
     accuracy = losses.get("test_accuracy", pd.Series(np.nan, losses.index))
     errors = (1 - accuracy).where(np.isfinite(losses["test_loss"]))
-    return errors.groupby([losses[name] for name in ([by] if isinstance(by, str) else by)]).mean()
+    return errors.groupby([losses[name] for name in by]).mean()
 
 
 def regret_matrix(losses: pd.DataFrame) -> pd.DataFrame:

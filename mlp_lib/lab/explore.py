@@ -19,7 +19,7 @@ from mlp_lib.core.training import Training
 from mlp_lib.core.values import HYPERPARAMETERS, Architecture, DataSettings, Hyperparameters, TrainingSettings
 from mlp_lib.figures import curves as curve_figures
 from mlp_lib.reports.parameters_cell import read_parameters
-from mlp_lib.run.files import RunFiles, read_table, read_yaml
+from mlp_lib.run.files import RunFiles, read_table, read_yaml, runs_below
 from mlp_lib.run.meta import read_architectures, read_meta
 from mlp_lib.run.parameters import ArchitectureChoice, ExploreSettings
 from mlp_lib.run.parsing import own, parse
@@ -42,12 +42,11 @@ class Stored:
 
 def find_stored(settings: DataSettings, root: Path) -> list[Stored]:
     """The chosen trials of all runs at most two levels below `root` that have the same data and split."""
-    metas = sorted([*root.glob("*/search/search_meta.yaml"), *root.glob("*/*/search/search_meta.yaml")])
-    return [stored for path in metas for stored in _read_stored(path.parents[1], root, settings)]
+    return [stored for files in runs_below(root) for stored in _read_stored(files, root, settings)]
 
 
-def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stored]:
-    files, found = RunFiles(run_dir), []
+def _read_stored(files: RunFiles, root: Path, settings: DataSettings) -> list[Stored]:
+    found = []
     with contextlib.suppress(MlpError, KeyError, ValueError, TypeError):  # a damaged run is none to compare with
         parameters = read_meta(files)["parameters"]
         if Data.model_validate(parameters).split != Data.model_validate(settings.model_dump()).split:
@@ -57,7 +56,7 @@ def _read_stored(run_dir: Path, root: Path, settings: DataSettings) -> list[Stor
             best, metrics = files.architecture(architecture).best, files.architecture(architecture).metrics
             if best.exists() and metrics.exists():
                 chosen = Hyperparameters(**read_yaml(best)["hyperparameters"])
-                found.append(Stored(str(run_dir.relative_to(root)), architecture, chosen, training, metrics))
+                found.append(Stored(str(files.root.relative_to(root)), architecture, chosen, training, metrics))
     return found
 
 

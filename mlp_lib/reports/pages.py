@@ -18,7 +18,7 @@ from latex2mathml.converter import convert as to_mathml
 from mlp_lib.core.errors import MlpError
 from mlp_lib.reports.overview import HEADLINES, mapping, read_any, read_run, seconds, since_epoch
 from mlp_lib.run import meta
-from mlp_lib.run.claim import find_holder
+from mlp_lib.run.claim import describe_holder, find_holder
 from mlp_lib.run.files import (
     NOTEBOOKS,
     TEMPORARY,
@@ -28,6 +28,7 @@ from mlp_lib.run.files import (
     from_repository,
     read_table,
     read_yaml,
+    runs_below,
     write_bytes,
 )
 from mlp_lib.run.work import now
@@ -199,13 +200,10 @@ def write_runs_index(runs_root: Path) -> None:
     index = runs_root / "index.html"
     if not _may_write(index, "runs"):
         raise RunDirectoryError(f"{index} bears no mark of mlp_lib: delete it to have the list there")
-    metas = [*runs_root.glob("*/search/search_meta.yaml"), *runs_root.glob("*/*/search/search_meta.yaml")]
     runs = []
-    for run_dir in (path.parents[1] for path in metas):
-        run = read_run(RunFiles(run_dir), look=False)
-        of_run = RunFiles(run_dir).index
-        run["name"] = str(run_dir.relative_to(runs_root))
-        runs.append({**run, "link": _link(of_run, runs_root) if of_run.exists() else ""})
+    for files in runs_below(runs_root):
+        link = _link(files.index, runs_root) if files.index.exists() else ""
+        runs.append(read_run(files, look=False) | {"name": str(files.root.relative_to(runs_root)), "link": link})
     runs.sort(key=lambda run: (since_epoch(run["started"]), run["name"]), reverse=True)
     questions = [name.replace("_", " ") for name in HEADLINES]
     page = _fill("runs_index.html.j2", runs=runs, root=runs_root.resolve().name, questions=questions)
@@ -286,12 +284,8 @@ def describe_status(run_dir: Path) -> str:
     meta.read_there(files)  # a damaged one is told
     run = read_run(files)
     lines = [f"{phase:10}{_status_line(state)}" for phase, state in run["phases"].items()]
-    holder = find_holder(run_dir)
-    if holder:
-        lines.append(
-            f"in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
-            f"since {holder.get('since', '?')}"
-        )
+    if holder := find_holder(run_dir):
+        lines.append(f"in use: {describe_holder(holder)}")
     elif run["status"] != "complete":
         lines.append(f"to go on: {meta.go_on(run_dir, run['command'])}")
     with contextlib.suppress(MlpError, OSError):  # a directory that can only be read has a state all the same

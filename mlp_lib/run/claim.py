@@ -35,10 +35,7 @@ def claim(run_dir: Path, what: str) -> Iterator[None]:
             if not _is_own(holder):
                 marker = run_dir / _MARKER  # of a machine that broke down it stays
                 gone = f", or delete {marker} if it is gone" if marker.exists() else ""
-                raise RunDirectoryError(
-                    f"{run_dir} is in use: {holder.get('what', '?')} by process {holder.get('pid', '?')} on "
-                    f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it or stop it{gone}"
-                )
+                raise RunDirectoryError(f"{run_dir} is in use: {describe_holder(holder)}; wait for it or stop it{gone}")
             yield
             return
         said = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": now()}
@@ -73,6 +70,12 @@ def find_holder(run_dir: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError), _locked(run_dir, _PATIENCE_S) as locked:
         return None if locked else _read_holder(run_dir)
     return None
+
+
+def describe_holder(holder: dict[str, Any]) -> str:
+    """What works on a run, where, since when; a question mark for what it did not say."""
+    what, pid, host, since = (holder.get(name, "?") for name in ("what", "pid", "host", "since"))
+    return f"{what} by process {pid} on {host} since {since}"
 
 
 @contextlib.contextmanager

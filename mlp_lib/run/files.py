@@ -27,10 +27,10 @@ OLD_NUMBER = r"[-+]?(0[0-9_box].*|[0-9.].*[:_].*)"  # octal, to base 60, with un
 _OLD = re.compile(f"{OLD_NUMBER}|yes|no|on|off", re.IGNORECASE)
 _WHOLE = ("trial", "epoch", "seed", "best_epoch", "epochs_trained", "n", "parameters", "rung", "rows")
 TEMPORARY = ".mlp_lib_tmp_"  # how the name of a file begins that is not whole yet
-_OF_PHASE = {  # what each phase writes, beside its notebook and page; what it shares with others is left out
-    "search": ("search/*/*.csv", "search/*/best_hyperparameters.yaml", "search/*/best_trial/*"),
-    "retrain": ("search/*.csv", "search/*.png", "search/**/summary.yaml", "search/*/retrain/**/*"),
-    "transfer": ("transfer/*",),
+_OF_PHASE = {  # what each phase writes, beside its notebook and page; of what phases share the ledger alone
+    "search": ("trainings.csv", "search/*/*.csv", "search/*/best_hyperparameters.yaml", "search/*/best_trial/*"),
+    "retrain": ("trainings.csv", "search/*.csv", "search/*.png", "search/**/summary.yaml", "search/*/retrain/**/*"),
+    "transfer": ("trainings.csv", "transfer/*"),
     "analysis": ("analysis/*",),
     "benchmark": ("benchmark/*",),
 }
@@ -134,7 +134,7 @@ class RunFiles:
         return self.notebook(phase).with_suffix(".html")
 
     def of_phase(self, phase: str) -> list[Path]:
-        """The files that there are of a phase alone."""
+        """The files that there are of a phase."""
         patterns = (*_OF_PHASE.get(phase, ()), self.notebook(phase).name, self.page(phase).name)
         paths = (path for pattern in patterns for path in self.root.glob(pattern))
         return [path for path in paths if path.suffix in _KINDS and not path.name.startswith(".")]
@@ -317,6 +317,12 @@ def from_repository(path: Path) -> str:
     """The path as a notebook takes it and one types it: from the repository's root if it lies there."""
     path = path.resolve()
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def runs_below(folder: Path) -> list[RunFiles]:
+    """The runs at most two levels below a folder."""
+    metas = (path for levels in ("*", "*/*") for path in folder.glob(f"{levels}/search/search_meta.yaml"))
+    return [RunFiles(path.parents[1]) for path in sorted(metas)]
 
 
 def name_run(project_name: str) -> str:

@@ -12,7 +12,6 @@ from mlp_lib.run.files import RunFiles, read_table, write_table
 _READ = (".csv", ".yaml", ".npz")  # of others, pictures and pages, it counts that they are there
 _ONCE = ("trainings.csv", "learning_curves.csv", "metrics.csv", "config.yaml", "image_losses.npz")  # by training alone
 _COLUMNS = ["phase", "file", "rows", "sha256"]
-_TRAIN = ("search", "retrain", "transfer")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,8 @@ class Lost:
 
 def note(files: RunFiles, phase: str) -> None:
     """Record what there is of a phase that has ended: names, rows of tables, digests."""
-    rows = [(phase, name, *_measure(path, phase)) for name, path in _files_of(files, phase).items()]
+    paths = files.of_phase(phase)
+    rows = [(phase, path.relative_to(files.root).as_posix(), *_measure(path, phase)) for path in paths]
     table = pd.DataFrame(rows, columns=_COLUMNS).astype({"rows": "Int64"})
     known = _read(files)
     table = pd.concat([known[known["phase"] != phase], table]) if len(known) else table
@@ -62,12 +62,6 @@ def compare(files: RunFiles, phase: str) -> list[Lost]:
             what = f"what {name} holds of {phase}" if path == files.trainings else name
             lost.append(Lost(name, f"{what} is not as it was written", changed=True))
     return lost
-
-
-def _files_of(files: RunFiles, phase: str) -> dict[str, Path]:
-    """The files that there are of a phase, by their path in the run: the ledger is of all that train."""
-    paths = [*files.of_phase(phase), *([files.trainings] if phase in _TRAIN and files.trainings.exists() else [])]
-    return {path.relative_to(files.root).as_posix(): path for path in paths}
 
 
 def _measure(path: Path, phase: str) -> tuple[int | None, str]:
