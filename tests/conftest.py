@@ -24,8 +24,8 @@ LONG_ONES = ("test_cluster", "test_run", "test_truth", "test_surroundings", "tes
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than cores: much of a test is waiting for processes that start."""
-    return (os.cpu_count() or 1) + 2
+    """One more than cores: much of a test is waiting for processes that start."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -171,7 +171,7 @@ def test_a_search_of_one_trial_says_nothing_of_transfer():
         answers = answers_over_searches(over_searches(*of, 1))
         answer = answers["hyperparameter_transfer"]
         assert answer["sentence"].startswith("A search of one trial chooses that one")
-        assert [answer["effect"], *answer["interval"]] == [None] * 3  # 0 with an interval of 0 would be no measurement
+        assert [answer["effect"], *answer["interval"]] == [0, 0, 0]  # by itself, so no measurement that is told
         assert "cannot be said" in in_plain_words("hyperparameter_transfer", answer)
         assert "over searches of 1 trial, " in answers["architecture_sensitivity"]["sentence"]
 

@@ -32,12 +32,12 @@ def answers_over_searches(result: OverSearches) -> dict[str, dict]:
 def _transfer(result: OverSearches) -> dict:
     verdict, pairs, mean = result.answers["hyperparameter_transfer"], result.pairs, result.regret_by_budget
     mean = mean[mean["n"] == result.budget]
-    known = len(mean) > 0 and not result.untrained and result.budget > 1  # with one trial the cost is 0 by itself
+    known = len(mean) > 0 and not result.untrained
     estimate = tuple(math.expm1(mean[name].iloc[0]) if known else math.nan for name in ("regret", "low", "high"))
     marks = {"costly": result.costly, "broken": result.broken, "within": result.within}
     counts = {"all": len(pairs)} | {name: int(of.sum()) for name, of in marks.items()}
     claim, kind = "", f"{100 * result.confidence:g}% interval"
-    if not math.isnan(estimate[0]):
+    if not math.isnan(estimate[0]) and result.budget > 1:  # of one trial the cost is 0 by itself
         searches = f"searches of {count_text(result.budget, 'trial')}"
         claim = (
             f"Using another architecture's hyperparameters changes the test loss by {estimate[0]:+.2%} on average over"
@@ -54,7 +54,7 @@ def _transfer(result: OverSearches) -> dict:
         sentence += f" Costly beyond the margin: {number}{', '.join(words)}{more}."
     if verdict == "transfers":
         sentence += f" {counts['within']} of the {len(pairs)} pairs are each shown to lie within it."
-    if math.isfinite(estimate[1]) and result.trials <= FEW:
+    if claim and math.isfinite(estimate[1]) and result.trials <= FEW:
         sentence += f" An interval of {FEW} trials or fewer is too narrow."
     sentence += _own_diverges(result)
     more = {"trials": result.trials, "seeds": result.seeds, "pairs": counts}
@@ -128,7 +128,7 @@ def _cost(pair: dict) -> str:
 def in_plain_words(name: str, answer: dict) -> str:
     """An answer's first line, in words without terms; name: its key in answers.yaml, answer: what stands there."""
     effect, ends = answer["effect"], answer["interval"]
-    if effect is None or None in ends:
+    if effect is None or None in ends or (name == "hyperparameter_transfer" and answer["n"] == 1):  # nothing measured
         unsaid = f"{QUESTIONS[name]}: this cannot be said from this run."
         return unsaid if answer["verdict"] == "undetermined" else answer["sentence"]
     say = _transfer_words if name == "hyperparameter_transfer" else _architecture_words
