@@ -278,6 +278,7 @@ ON_CUDA = {"device": "cpu", "preload": "cuda"}
         (GRID, "grid_points = 9: should give at most 10000 trials, not 4782969: 9 values each of lr, beta1, beta2"),
         (GRID | {"search_space": str(FIXED), "grid_seeds": "[2, 101]"}, "should not hold the grid_seeds 2"),
         ({"num_trials": 3, "search_budget": 2}, "at most half of num_trials (3), so at most 1, or auto"),
+        ({"num_trials": 1, "search_budget": 2}, "at most half of num_trials (1), so at most 1, or auto"),
         (CONSENSUS | {"same_trials_for_all_architectures": "false"}, "needs same_trials_for_all_architectures = true"),
         (CONSENSUS | {"architectures": "{list: [[8]]}"}, "consensus needs two architectures or more"),
         ({"search_dir": "executed/example", "search_budget": 7}, "at most half of num_trials (12), so at most 6"),

@@ -18,6 +18,7 @@ from mlp_lib.evidence.comparisons import replication, replication_sentences
 from mlp_lib.evidence.pool import weights
 from mlp_lib.evidence.practices import practices
 from mlp_lib.evidence.sentences import answers_over_searches, in_plain_words
+from mlp_lib.evidence.transfer import answer_transfer
 from mlp_lib.evidence.tuning import (
     error_curves,
     error_pairs,
@@ -26,6 +27,7 @@ from mlp_lib.evidence.tuning import (
     small_pays,
     tuning_cost,
 )
+from mlp_lib.evidence.verdicts import architecture_end
 
 T, BUDGET = 12, 4
 FRAMES = ("regret_by_budget", "pairs", "architectures", "tuning_curves")
@@ -602,3 +604,30 @@ def test_halving_drops_who_peaks_late_and_saves_epochs():
     drawn = np.log(losses[0])[[*chosen, *late]].mean()
     own = np.log(losses[0])[[min(of) for of in combinations(range(T), BUDGET)]].mean()
     assert math.log(found["quotient"]) == pytest.approx(drawn - own, abs=0.01)
+
+
+def test_where_one_trial_is_all_of_a_pair_there_is_a_mean_without_an_interval():
+    trials, judged = study(np.broadcast_to([0.1, 0.2, 0.3, 0.4], (3, 4)))
+    lost = (judged["target"] == "mlp_1") & (judged["trial"] > 0)
+    answer = answers_over_searches(over_searches(trials, judged.assign(test_loss=judged["test_loss"].mask(lost)), 2))
+    sentence = answer["hyperparameter_transfer"]["sentence"]
+    assert "on average over searches of 2 trials" in sentence
+    assert "where one trial is all of a pair whether hyperparameters transfer cannot be said" in sentence
+    assert "without finite losses" not in sentence
+
+
+def test_one_pair_is_and_two_are():
+    counts = {"equivalent": 0, "different_beyond_margin": 0, "different": 1, "undetermined": 2}
+    assert architecture_end("different", counts, 0.05).startswith("1 of 3 pairs is shown to differ, so")
+    assert architecture_end("different", counts | {"different": 2}, 0.05).startswith(
+        "2 of 4 pairs are shown to differ, so"
+    )
+
+
+def test_where_all_share_their_hyperparameters_nothing_is_counted():
+    losses = pd.DataFrame(
+        [(t, s, k, 0.1 + k) for t in "ab" for s in "ab" for k in (1, 2)],
+        columns=["target", "source", "seed", "test_loss"],
+    )
+    words = in_plain_words("hyperparameter_transfer", answer_transfer(losses, 0.05, 0.95))
+    assert words.endswith("All architectures share their hyperparameters, so nothing is lost by another's.")
